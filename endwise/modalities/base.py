@@ -1,0 +1,306 @@
+"""What every modality promises. A modality is its own declaration: one frozen class says what it is, how a raw value
+is read, what is learnt about it, how it is encoded, predicted, scored and written back.
+
+Two sides, kept apart so that declaring, checking and the exported runner load no torch:
+- numpy and the standard library here and in each modality's main file: `read`, `fit`, `transform`, `write`, `metrics`;
+- torch only inside `encoder()` and `head()`, which import the modality's network file when a network is asked for.
+No pydantic here either: an exported bundle carries these files and must run on numpy alone.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from endwise.errors import BadValue, ModelError, RecipeError, refusal, require, unknown_name
+
+if TYPE_CHECKING:
+    from endwise.metrics import Metric
+    from endwise.nn.interface import Encoder, Head
+    from endwise.nn.size import Size
+
+Role = Literal["input", "output"]
+Fetch = Callable[[str], bytes]  # a path as written in the table -> the bytes of the file
+INPUT_ROLE: Role = "input"
+OUTPUT_ROLE: Role = "output"
+
+
+def input_field(default: Any, help: str = "") -> Any:
+    """A field that only makes sense on an input."""
+    return field(default=default, metadata={"role": INPUT_ROLE, "help": help})
+
+
+def output_field(default: Any, help: str = "") -> Any:
+    """A field that only makes sense on an output."""
+    return field(default=default, metadata={"role": OUTPUT_ROLE, "help": help})
+
+
+def shared_field(default: Any, help: str = "") -> Any:
+    """A field of both roles."""
+    return field(default=default, metadata={"role": None, "help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What was learnt from the training rows about one field. Frozen, plain JSON, saved in the model."""
+
+    count: int  # rows that had a value
+    missing: int  # rows that had none
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; refuses unknown and missing names."""
+        names = {item.name for item in dataclasses.fields(cls)}
+        if set(values) != names:
+            odd = ", ".join(sorted(set(values) ^ names))
+            raise ModelError(f"the contract of a {cls.__name__} does not have the fields it should: {odd}.")
+        return cls(**{name: _frozen(value) for name, value in values.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One final answer: the value in the user's kind of value, its confidence in [0, 1] where the head has one, its
+    unit, and whatever else the head has to say (probabilities by class, an interval ...)."""
+
+    value: Any
+    confidence: float | None = None
+    unit: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the value always, the rest where there is any."""
+        out: dict[str, Any] = {"value": self.value, "confidence": self.confidence}
+        if self.unit is not None:
+            out["unit"] = self.unit
+        if self.detail:
+            out["detail"] = dict(self.detail)
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """A kind of raw value, as an input, an output, or both.
+
+    Subclass it as a frozen keyword-only dataclass, set `type`, `contract_class`, `axes` and `roles`, and write the
+    methods of the roles it has. Pass the class itself wherever a type name is taken; nothing has to be registered.
+    """
+
+    type: ClassVar[str]
+    roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE, OUTPUT_ROLE})
+    contract_class: ClassVar[type[Contract]] = Contract
+    axes: ClassVar[int] = 0  # leading axes of a transformed value that differ from row to row
+
+    column: str | None = shared_field(None, "the column of the table; default: the field's own name")
+    optional: bool = input_field(False, "the value may be missing at prediction even if it never was in training")
+    loss_weight: float = output_field(1.0, "the fixed weight of this output's loss in the objective")
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        require(
+            self.loss_weight > 0,
+            field=f"{type(self).__name__}.loss_weight",
+            got=self.loss_weight,
+            allowed="a number above 0",
+            fix="remove the output if its loss should not count",
+        )
+
+    # ---- numpy side: both roles -------------------------------------------------------------------------------
+
+    def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        """Decode one raw value (a path, bytes, or an inline value; never None) to an array, with no learnt parameter.
+
+        Raises BadValue with the reason when it cannot be read; never invents a value.
+        """
+        raise NotImplementedError
+
+    def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> Contract:
+        """What there is to know about the training rows, in one streaming pass over what `read` gave."""
+        raise NotImplementedError
+
+    def transform(self, value: np.ndarray, contract: Any) -> np.ndarray:
+        """The array the network takes: vocabulary look-up, nothing learnt by gradient. Default: the decoded value."""
+        return value
+
+    def blank(self, contract: Any) -> np.ndarray:
+        """A transformed value of the smallest legal size that stands in for a missing one (masked, never learnt from)."""
+        raise NotImplementedError
+
+    def length(self, shape: tuple[int, ...]) -> int:
+        """How long a decoded value of this shape is, for bucketing; 0 when all are alike."""
+        return 0
+
+    def summary(self, contract: Any) -> str:
+        """One line about the contract for people: '10 classes', 'mean 3.2 kg', '8000 Hz, 0.2 to 2.3 s'."""
+        return f"{contract.count} values"
+
+    # ---- numpy side: inputs ------------------------------------------------------------------------------------
+
+    def hand_features(self) -> Any | None:
+        """An unfitted scikit-learn transformer from a list of decoded values to a matrix: the classical baseline's
+        view of this input. None: this input takes no part in the classical baseline, and the report says so."""
+        return None
+
+    def preview(self, value: np.ndarray, contract: Any) -> dict[str, str]:
+        """How the report shows a decoded value: {'kind': 'text'|'image'|'audio', 'data': text or data URI}."""
+        return {"kind": "text", "data": str(value.tolist())}
+
+    # ---- numpy side: outputs -----------------------------------------------------------------------------------
+
+    def truth(self, value: np.ndarray, contract: Any) -> Any:
+        """A decoded target as the user's kind of value, comparable with `Answer.value`."""
+        raise NotImplementedError
+
+    def write(self, decoded: Mapping[str, np.ndarray], contract: Any) -> Answer:
+        """One row of what `Head.decode` gave (arrays without the batch axis) as a final answer."""
+        raise NotImplementedError
+
+    def metrics(self, contract: Any) -> Sequence["Metric"]:
+        """The usual metrics of this output, the most important first (it is the default goal)."""
+        raise NotImplementedError
+
+    def classical(self, contract: Any) -> Any:
+        """An unfitted scikit-learn estimator that predicts what `target_for_classical` gives."""
+        raise NotImplementedError
+
+    def trivial(self, truths: Sequence[Any], contract: Any) -> Answer:
+        """The best constant answer, given the training truths (majority class, mean ...)."""
+        raise NotImplementedError
+
+    def from_classical(self, predicted: Any, contract: Any) -> Answer:
+        """What the classical estimator said about one row, as an Answer. `predicted` is a row of predict_proba where
+        the estimator has it (columns in the order of `estimator.classes_`, passed as a dict class -> probability),
+        else of predict. Targets given to the estimator are `truth` values."""
+        return Answer(predicted)
+
+    # ---- torch side --------------------------------------------------------------------------------------------
+
+    def encoder(self, contract: Any, size: "Size") -> "Encoder":
+        """Transformed values -> Tokens of width `size.width`. Normalising, resizing and augmentation are inside."""
+        raise NotImplementedError
+
+    def head(self, contract: Any, size: "Size") -> "Head":
+        """Tokens -> prediction, with its own loss and decoding."""
+        raise NotImplementedError
+
+    # ---- what every declaration can do ---------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """The declaration as plain JSON values: the type and every field that is not at its default."""
+        out: dict[str, Any] = {"type": self.type}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value != item.default:
+                out[item.name] = list(value) if isinstance(value, tuple) else value
+        return out
+
+    def check_role(self, role: Role, name: str) -> None:
+        """Refuse this declaration in a role it does not have, and fields of the other role."""
+        require(
+            role in self.roles,
+            field=f"{role}s.{name}.type",
+            got=self.type,
+            allowed=f"a modality that can be an {role}",
+            fix=f"{self.type!r} can only be an {', '.join(sorted(self.roles))}",
+        )
+        for item in dataclasses.fields(self):
+            other = item.metadata.get("role")
+            if other not in (None, role) and getattr(self, item.name) != item.default:
+                raise refusal(
+                    field=f"{role}s.{name}.{item.name}",
+                    got=getattr(self, item.name),
+                    allowed=f"only fields of an {role}",
+                    fix=f"{item.name!r} belongs to an {other}: remove it here",
+                )
+
+
+def build(cls: type[Modality], values: Mapping[str, Any], where: str) -> Modality:
+    """A declaration from plain values, with every refusal naming `where` it stands (`inputs.photo`)."""
+    names = [item.name for item in dataclasses.fields(cls)]
+    for name in values:
+        if name not in names:
+            raise unknown_name(field=f"{where}: field of type {cls.type!r}", got=name, names=[*names, "type"])
+    try:
+        return cls(**{name: _frozen(value) for name, value in values.items()})
+    except RecipeError as wrong:
+        raise RecipeError(f"{where}: {wrong}") from None
+
+
+def file_bytes(raw: Any, fetch: Fetch, kind: str) -> bytes:
+    """The bytes of a value given as a path, as bytes, or as a {'bytes':, 'path':} cell of a Hugging Face table."""
+    if isinstance(raw, Mapping) and ("bytes" in raw or "path" in raw):
+        raw = raw.get("bytes") or raw.get("path")
+    if isinstance(raw, bytes | bytearray | memoryview):
+        data = bytes(raw)
+    elif isinstance(raw, str) or hasattr(raw, "__fspath__"):
+        data = fetch(str(raw))
+    else:
+        raise BadValue(f"expected the path or the bytes of {kind}, got {type(raw).__name__}")
+    if not data:
+        raise BadValue("the file is empty (0 bytes)")
+    return data
+
+
+def _frozen(value: Any) -> Any:
+    """JSON has lists where frozen dataclasses have tuples."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _check_types(declaration: Modality) -> None:
+    hints = typing.get_type_hints(type(declaration))
+    for item in dataclasses.fields(declaration):
+        value, hint = getattr(declaration, item.name), hints[item.name]
+        if not _fits(value, hint):
+            choices = _choices(hint)
+            name = f"{type(declaration).__name__}.{item.name}"
+            if choices and isinstance(value, str):
+                raise unknown_name(field=name, got=value, names=choices)
+            raise refusal(
+                field=name, got=value, allowed=_spelled(hint), fix=item.metadata.get("help") or "give a value of that type"
+            )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in typing.get_args(hint))
+    if origin is tuple:
+        part = typing.get_args(hint)[0]
+        return isinstance(value, tuple) and all(_fits(item, part) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is None or hint is type(None):
+        return value is None
+    return isinstance(value, origin or hint)
+
+
+def _choices(hint: Any) -> list[str]:
+    if typing.get_origin(hint) is Literal:
+        return [choice for choice in typing.get_args(hint) if isinstance(choice, str)]
+    return [choice for part in typing.get_args(hint) for choice in _choices(part)]
+
+
+def _spelled(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spelled(part) for part in typing.get_args(hint))
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in typing.get_args(hint))
+    if origin is tuple:
+        return f"a list of {_spelled(typing.get_args(hint)[0])}"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,102 @@
+"""Encoders + trunk + heads = one nn.Module, from raw arrays to answers.
+
+Everything between the stored array and the answer is in here: normalising, resizing, spectrograms, augmentation,
+missing-value tokens, and decoding. What is not: reading files (modalities) and naming answers (`Modality.write`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from endwise.batch import Ragged
+from endwise.modalities.base import Contract, Modality
+from endwise.nn.blocks import Transformer
+from endwise.nn.interface import Encoder, Tokens
+from endwise.nn.size import Size
+
+Predictions = dict[str, dict[str, Tensor]]
+
+
+class Input(nn.Module):
+    """One input: its encoder, the token that says which input it is, and the token that stands in when it is missing."""
+
+    def __init__(self, encoder: Encoder, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.name_token = nn.Parameter(torch.zeros(width))
+        self.missing_token = nn.Parameter(torch.randn(width) * 0.02)
+
+    def forward(self, field: Ragged, present: Tensor) -> Tokens:
+        """Tokens of the present rows; one learnt token for the others."""
+        tokens = self.encoder(field.values, field.sizes)
+        first = torch.arange(tokens.values.shape[1], device=present.device) == 0
+        there = present[:, None]
+        values = torch.where(there[..., None], tokens.values, self.missing_token.to(tokens.values.dtype))
+        return replace(tokens, values=values + self.name_token.to(values.dtype), mask=torch.where(there, tokens.mask, first))
+
+
+class Network(nn.Module):
+    """One network for one recipe: f(declarations, contracts, size)."""
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Modality],
+        outputs: Mapping[str, Modality],
+        contracts: Mapping[str, Contract],
+        size: Size,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.inputs = nn.ModuleDict(
+            {_key(name): Input(item.encoder(contracts[name], size), size.width) for name, item in inputs.items()}
+        )
+        self.trunk = Transformer(size, causal=False) if len(inputs) > 1 else nn.Identity()
+        self.heads = nn.ModuleDict({_key(name): item.head(contracts[name], size) for name, item in outputs.items()})
+        self.input_names = tuple(inputs)
+        self.output_names = tuple(outputs)
+
+    def tokens(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Tokens:
+        """The shared tokens: every input's, side by side, through the trunk."""
+        parts = {name: self.inputs[_key(name)](inputs[name], present[name]) for name in self.input_names}
+        joined = _joined(parts)
+        if len(parts) == 1:
+            return joined
+        return joined.with_values(self.trunk(joined.values, joined.mask))
+
+    def forward(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Predictions:
+        """Raw predictions of every head: {output: {name: tensor}}."""
+        return self.answer(self.tokens(inputs, present))
+
+    def answer(self, tokens: Tokens) -> Predictions:
+        """The heads on given tokens (what the objective's gradient norms are taken at)."""
+        return {name: self.heads[_key(name)](tokens) for name in self.output_names}
+
+    def decode(self, predictions: Predictions) -> Predictions:
+        """Predictions as final answers in tensors: {output: {name: tensor}}."""
+        return {name: self.heads[_key(name)].decode(predictions[name]) for name in self.output_names}
+
+    def head(self, output: str) -> nn.Module:
+        """The head of one output."""
+        return self.heads[_key(output)]
+
+
+def _joined(parts: Mapping[str, Tokens]) -> Tokens:
+    spans, start = {}, 0
+    for name, tokens in parts.items():
+        count = tokens.values.shape[1]
+        spans[name] = slice(start, start + count)
+        start += count
+    return Tokens(
+        values=torch.cat([tokens.values for tokens in parts.values()], dim=1),
+        mask=torch.cat([tokens.mask for tokens in parts.values()], dim=1),
+        spans=spans,
+        grids={name: grid for name, tokens in parts.items() for grid in tokens.grids.values()},
+        levels={name: maps for name, tokens in parts.items() for maps in tokens.levels.values()},
+    )
+
+
+def _key(name: str) -> str:
+    """ModuleDict refuses dots and names of its own methods."""
+    return "field_" + name.replace(" ", "_").replace("-", "_")

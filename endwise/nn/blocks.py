@@ -1,0 +1,78 @@
+"""Layers that know no modality: the pre-norm transformer that trunks and several encoders share."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from endwise.nn.size import Size
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over real tokens, with rotary positions where `positions` are given (Su et al. 2021)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.inward = nn.Linear(width, 3 * width, bias=False)
+        self.outward = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"], *, causal: bool = False, rotary: bool = False
+    ) -> Float[Tensor, "batch token width"]:
+        query, key, value = rearrange(self.inward(x), "b t (three h d) -> three b h t d", three=3, h=self.heads)
+        if rotary:
+            query, key = rotate(query), rotate(key)
+        allowed = mask[:, None, None, :]
+        if causal:
+            count = x.shape[1]
+            allowed = allowed & torch.ones(count, count, dtype=torch.bool, device=x.device).tril()
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0)
+        out: Tensor = self.outward(rearrange(mixed, "b h t d -> b t (h d)"))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm attention and a gated feed-forward (SwiGLU, Shazeer 2020), each with dropout on its branch."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        hidden = 8 * size.width // 3 // 8 * 8 or 8
+        self.norm_attention, self.norm_feed = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
+        self.attention = Attention(size.width, size.heads, size.dropout)
+        self.feed_in = nn.Linear(size.width, 2 * hidden, bias=False)
+        self.feed_out = nn.Linear(hidden, size.width, bias=False)
+        self.dropout = nn.Dropout(size.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, *, causal: bool = False, rotary: bool = False) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask, causal=causal, rotary=rotary))
+        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
+        out: Tensor = x + self.dropout(self.feed_out(F.silu(gate) * value))
+        return out
+
+
+class Transformer(nn.Module):
+    """`size.depth` blocks and a last norm. Padding never changes a real token."""
+
+    def __init__(self, size: Size, *, causal: bool, rotary: bool = False) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(size) for _ in range(size.depth)])
+        self.norm = nn.RMSNorm(size.width)
+        self.causal, self.rotary = causal, rotary
+
+    def forward(self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"]) -> Float[Tensor, "batch token width"]:
+        for block in self.blocks:
+            x = block(x, mask, causal=self.causal, rotary=self.rotary)
+        out: Tensor = self.norm(x)
+        return out
+
+
+def rotate(x: Float[Tensor, "batch head token d"]) -> Float[Tensor, "batch head token d"]:
+    """Rotary position embedding: pairs of channels turned by an angle that grows with the position."""
+    half = x.shape[-1] // 2
+    rates = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * rates
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    left, right = x[..., :half], x[..., half:]
+    return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)

@@ -1,0 +1,69 @@
+"""What a modality's network side must be: an Encoder for inputs, a Head for outputs, and Tokens between them."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+Grid = tuple[tuple[int, ...], tuple[float, ...]]  # (shape in tokens, stride in raw units per axis)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The common representation: values [batch, token, width] and which of them are real.
+
+    spans: {input: slice} where each input's tokens lie. grids: {input: (shape, stride)} for inputs whose tokens lie on
+    a grid of the raw value (pixels, samples). levels: {input: feature maps} for heads that need finer ones.
+    """
+
+    values: Float[Tensor, "batch token width"]
+    mask: Bool[Tensor, "batch token"]
+    spans: dict[str, slice] = field(default_factory=dict)
+    grids: dict[str, Grid] = field(default_factory=dict)
+    levels: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def with_values(self, values: Float[Tensor, "batch token width"]) -> "Tokens":
+        """The same tokens after a layer that keeps their order."""
+        return replace(self, values=values)
+
+    def pooled(self) -> Float[Tensor, "batch width"]:
+        """Mean over the real tokens."""
+        weight = self.mask.unsqueeze(-1).to(self.values.dtype)
+        return (self.values * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+class Encoder(nn.Module):
+    """Transformed raw values -> Tokens. Everything between the stored array and the tokens is inside, differentiable
+    down to the raw value (for symbols, to their embedding). Augmentation happens when `self.training`."""
+
+    def forward(
+        self, values: Tensor, sizes: Int[Tensor, "batch axes"]
+    ) -> Tokens:
+        """values [batch, *largest] as the store gave them (uint8 pixels, int16 or float samples, token ids ...)."""
+        raise NotImplementedError
+
+
+class Head(nn.Module):
+    """Tokens -> a prediction, the loss of that prediction, and its decoding to a final answer (all in the graph)."""
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """Raw predictions by name, batch first: {'logits': ...}."""
+        raise NotImplementedError
+
+    def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
+        """Unreduced terms by name, one value a row (in float32 whatever the autocast). Not divided by anything that
+        depends on other rows."""
+        raise NotImplementedError
+
+    def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:
+        """What each row counts for in the mean of its terms (labelled pixels, words ...). Default: one each."""
+        return torch.ones(len(target), device=target.device)
+
+    def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The final answer as tensors (ids, numbers, scores), batch first, exportable: `Modality.write` names them."""
+        raise NotImplementedError
+
+    def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
+        """Set decision thresholds and temperatures (buffers) on validation rows; what was set, for the report."""
+        return {}

@@ -1,0 +1,402 @@
+"""The recipe: what goes in, what comes out, and how to train. Frozen, checked when made; YAML = JSON = Python.
+
+A recipe holds declarations only. What is learnt from data is the contract's, what is decided before step 0 the plan's.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from endwise.errors import RecipeError, nearest, refusal, require, unknown_name
+from endwise.modalities import TABLE, modality_class
+from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Modality, Role, build
+
+RECIPE_VERSION = 1
+MAX_RECIPE_BYTES = 1_000_000  # a recipe is a page, not a data set
+NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_\- ]*$")
+
+DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*$")
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+class Part(BaseModel):
+    """A section of the recipe: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Data(Part):
+    """Where the rows are and how they are split."""
+
+    path: Any = Field(None, description="a table, a folder, an fsspec address, or a frame / list of dicts in Python")
+    train: Any = Field(None, description="the training rows, when the splits are separate files")
+    val: Any = Field(None, description="the validation rows; none: 10 % of train, by group or content")
+    test: Any = Field(None, description="the test rows: they serve no stopping, calibration or threshold")
+    split: str | None = Field(None, description="a column with train / val / test; a column named 'split' is found by itself")
+    group: str | None = Field(None, description="rows with the same value are never on two sides (speaker, patient, part)")
+    time: str | None = Field(None, description="split by this column: the newest rows are test")
+    weight: str | None = Field(None, description="a column of sample weights above or equal to 0")
+    max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable rows that is put aside and counted; more is refused")
+
+    @field_validator("max_bad", mode="before")
+    @classmethod
+    def _percent(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.strip().endswith("%"):
+            return float(value.strip().rstrip("%")) / 100
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("give either 'path' (one source) or 'train' (with optional 'val' and 'test')")
+        if self.path is not None and (self.val is not None or self.test is not None):
+            raise ValueError("'val' and 'test' go with 'train', not with 'path'")
+        if self.time is not None and (self.split is not None or self.group is not None):
+            raise ValueError("'time' is a way to split of its own: remove 'split' and 'group'")
+        return self
+
+
+class Goal(Part):
+    """The one number that early stopping and comparisons look at."""
+
+    output: str
+    metric: str
+    direction: Literal["min", "max"]
+
+
+class Objective(Part):
+    """How the named loss terms become one scalar."""
+
+    weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="fixed: each output's loss_weight; uncertainty: learnt log-variances (Kendall 2018), clamped")
+
+
+class Trunk(Part):
+    """Overrides of what the size dial gives; null means the dial's."""
+
+    width: int | None = Field(None, ge=8, description="token width")
+    depth: int | None = Field(None, ge=0, description="blocks of the encoders and of the trunk")
+    heads: int | None = Field(None, ge=1, description="attention heads; divides width")
+    dropout: float | None = Field(None, ge=0, lt=1, description="dropout in all blocks")
+
+
+class Train(Part):
+    """How long, how large, from which seed."""
+
+    size: Literal["tiny", "small", "base", "large"] = Field("small", description="the one dial: widths and depths follow")
+    steps: int | None = Field(None, ge=1, description="optimiser steps; null: from epochs or budget or the data's size")
+    epochs: float | None = Field(None, gt=0, description="passes over the training rows")
+    budget: float | None = Field(None, gt=0, description="wall-clock limit: seconds, or text such as 90s, 5m, 1h")
+    batch_size: int | Literal["auto"] = Field("auto", description="rows per optimiser step (the effective batch)")
+    micro_batch: int | None = Field(None, ge=1, description="rows per backward pass; null: the whole batch if it fits")
+    learning_rate: float | Literal["auto"] = Field("auto", description="peak learning rate")
+    weight_decay: float | None = Field(None, ge=0, description="decoupled weight decay; null: 0.05")
+    augment: bool = Field(True, description="random changes of the training inputs, inside the network")
+    ema: bool = Field(True, description="keep and use an exponential moving average of the weights")
+    patience: int | None = Field(None, ge=1, description="stop after this many evaluations without progress; null: never")
+    seed: int = Field(0, ge=0, description="of weights, order, augmentation and dropout")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast where it measures faster")
+    compile: bool = Field(False, description="torch.compile the network: pays on accelerators and long runs")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            found = DURATION.match(value)
+            if not found:
+                raise ValueError("a duration such as 90s, 5m or 1h")
+            return float(found[1]) * SECONDS[found[2]]
+        return value
+
+    @field_validator("batch_size")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("a whole number of at least 1, or auto")
+        return value
+
+
+class Recipe(Part):
+    """The whole declaration."""
+
+    version: int = Field(RECIPE_VERSION, description="the version of this format")
+    name: str | None = Field(None, description="default: the recipe's file or folder name")
+    data: Data
+    inputs: dict[str, Modality]
+    outputs: dict[str, Modality]
+    goal: Goal | None = None
+    objective: Objective = Objective()
+    trunk: Trunk = Trunk()
+    train: Train = Train()
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as wrong:
+            raise _in_our_words(wrong, values) from None
+
+    @field_validator("version")
+    @classmethod
+    def _known_version(cls, value: int) -> int:
+        if value != RECIPE_VERSION:
+            raise refusal(field="version", got=value, allowed=str(RECIPE_VERSION), fix=f"write version: {RECIPE_VERSION}")
+        return value
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _short_data(cls, value: Any) -> Any:
+        if isinstance(value, Data):
+            return value
+        if isinstance(value, Mapping) and any(key in Data.model_fields for key in value):
+            return value
+        if isinstance(value, Mapping) and all(isinstance(key, str) and isinstance(item, str) for key, item in value.items()):
+            return value  # a misspelt section: refused by name, not taken for a table of columns
+        return {"path": value}
+
+    @field_validator("inputs", "outputs", mode="before")
+    @classmethod
+    def _declarations(cls, value: Any, info: Any) -> Any:
+        section = str(info.field_name)
+        if not isinstance(value, Mapping) or not value:
+            raise refusal(
+                field=section, got=value, allowed="at least one name with its type",
+                fix=f"write {section}: {{{'photo: image' if section == 'inputs' else 'label: category'}}}",
+            )
+        role = INPUT_ROLE if section == "inputs" else OUTPUT_ROLE
+        return {name: declare(item, where=f"{section}.{name}", role=role, name=name) for name, item in value.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in [*self.inputs, *self.outputs]:
+            require(
+                isinstance(name, str) and bool(NAME.match(name)), field="field name", got=name,
+                allowed="letters, digits, spaces, '_' and '-', not starting with a digit",
+                fix="give the field such a name and say column: for the column's own",
+            )
+        for name in self.inputs:
+            require(
+                name not in self.outputs, field=f"outputs.{name}", got=name, allowed="a name no input has",
+                fix="an answer cannot be given as an input; rename one and say column: if both read the same column",
+            )
+        reserved = {self.data.split, self.data.group, self.data.weight} - {None}
+        for name, declared in self.outputs.items():
+            require(
+                (declared.column or name) not in reserved, field=f"outputs.{name}.column", got=declared.column or name,
+                allowed="a column that is not data.split, data.group or data.weight",
+                fix="an output column cannot decide the split or the weight",
+            )
+        if self.goal is not None and self.goal.output not in self.outputs:
+            raise unknown_name(field="goal.output", got=self.goal.output, names=self.outputs)
+        size = self.trunk
+        if size.width is not None and size.heads is not None:
+            require(size.width % size.heads == 0, field="trunk.heads", got=size.heads,
+                    allowed=f"a divisor of trunk.width = {size.width}", fix="change one of the two")
+        given = [name for name in ("steps", "epochs") if getattr(self.train, name) is not None]
+        require(len(given) < 2, field="train.epochs", got=self.train.epochs, allowed="steps or epochs, not both", fix="remove one")
+        return self
+
+    # ---- in and out -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a YAML or JSON recipe; relative data paths are taken from the recipe's folder."""
+        file = Path(path)
+        if file.is_dir():
+            file = file / "recipe.yaml"
+        require(file.is_file(), field="recipe", got=str(path), allowed="an existing YAML or JSON file",
+                fix=f"'endwise init {file.parent}' proposes one")
+        require(file.stat().st_size <= MAX_RECIPE_BYTES, field="recipe", got=str(path),
+                allowed=f"a file of at most {MAX_RECIPE_BYTES} bytes", fix="is this the data instead of the recipe?")
+        values = parse(file.read_text(encoding="utf-8"), where=str(file))
+        values.setdefault("name", file.stem if file.stem != "recipe" else file.resolve().parent.name)
+        if "data" in values:
+            values["data"] = _rebased(values["data"], file.resolve().parent)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: only what differs from the defaults, in reading order."""
+        out: dict[str, Any] = {"version": self.version}
+        if self.name is not None:
+            out["name"] = self.name
+        out["data"] = {name: _plain_source(getattr(self.data, name)) for name in Data.model_fields
+                       if getattr(self.data, name) != Data.model_fields[name].default}
+        out["inputs"] = {name: item.to_dict() for name, item in self.inputs.items()}
+        out["outputs"] = {name: item.to_dict() for name, item in self.outputs.items()}
+        for section in ("goal", "objective", "trunk", "train"):
+            part = getattr(self, section)
+            if part is not None and (values := part.model_dump(exclude_defaults=True)):
+                out[section] = values
+        return out
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML that `load` reads back to an equal recipe."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def replace(self, **settings: Any) -> Self:
+        """A copy with dotted fields changed: `recipe.replace(**{"train.seed": 1, "data.max_bad": "5%"})`."""
+        values: dict[str, Any] = self.to_dict()
+        values["data"] = {name: getattr(self.data, name) for name in values["data"]}
+        for path, value in settings.items():
+            _set(values, path.split("."), value, path)
+        return type(self)(**values)
+
+
+def declare(value: Any, *, where: str, role: Role, name: str) -> Modality:
+    """A modality from its short form ('audio'), its mapping ({type: audio, rate_hz: 8000}), its class or itself."""
+    if isinstance(value, type) and issubclass(value, Modality):
+        value = value()
+    if isinstance(value, str):
+        value = {"type": value}
+    if not isinstance(value, Modality):
+        require(isinstance(value, Mapping), field=where, got=value, allowed="a type name or a mapping with 'type'",
+                fix=f"write {name}: {{type: {next(iter(TABLE))}}}")
+        fields = dict(value)
+        kind = fields.pop("type", None)
+        require(kind is not None, field=f"{where}.type", got=None, allowed=f"one of {', '.join(TABLE)}", fix="say what kind of value this is")
+        if isinstance(kind, type) and issubclass(kind, Modality):
+            found: type[Modality] = kind
+        else:
+            found = modality_class(str(kind), where=f"{where}.type")
+        value = build(found, fields, where)
+    value.check_role(role, name)
+    return value
+
+
+def parse(text: str, *, where: str) -> dict[str, Any]:
+    """YAML or JSON text as plain values; anchors are refused, since a page of them can fill the memory."""
+    try:
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            if isinstance(token, yaml.AliasToken):
+                raise RecipeError(f"{where}: YAML anchors and aliases are not read. Fix: write the value out in full.")
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as wrong:
+        mark = getattr(wrong, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(wrong, "problem", None) or type(wrong).__name__
+        raise RecipeError(f"{where}{line}: not valid YAML: {reason}. Fix: check the indentation and the quotes there.") from None
+    require(isinstance(values, dict), field=where, got=values, allowed="a mapping with data, inputs and outputs", fix="see 'endwise schema' or run 'endwise init'")
+    return dict(values)
+
+
+def json_schema() -> dict[str, Any]:
+    """The published JSON Schema of a recipe: what editors complete and programs check against."""
+    from pydantic import TypeAdapter
+
+    def declaration_schema(role: Role) -> dict[str, Any]:
+        kinds = []
+        for name in TABLE:
+            cls = modality_class(name)
+            if role not in cls.roles:
+                continue
+            schema = TypeAdapter(cls).json_schema()
+            fields = {item: spec for item, spec in schema["properties"].items()
+                      if cls.__dataclass_fields__[item].metadata.get("role") in (None, role)}
+            for item, spec in fields.items():
+                spec["description"] = cls.__dataclass_fields__[item].metadata.get("help", "")
+            kinds.append({"type": "object", "title": name, "description": (cls.__doc__ or "").strip().split("\n")[0],
+                          "properties": {"type": {"const": name}, **fields}, "required": ["type"], "additionalProperties": False})
+        names = [name for name in TABLE if role in modality_class(name).roles]
+        return {"type": "object", "minProperties": 1, "additionalProperties": {"anyOf": [{"enum": names}, *kinds]}}
+
+    def part(cls: type[Part]) -> dict[str, Any]:
+        schema = cls.model_json_schema()
+        schema.pop("title", None)
+        return schema
+
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "endwise recipe",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["data", "inputs", "outputs"],
+        "properties": {
+            "version": {"const": RECIPE_VERSION},
+            "name": {"type": ["string", "null"]},
+            "data": {"anyOf": [{"type": "string"}, _lenient(part(Data))]},
+            "inputs": declaration_schema(INPUT_ROLE),
+            "outputs": declaration_schema(OUTPUT_ROLE),
+            "goal": {"anyOf": [part(Goal), {"type": "null"}]},
+            "objective": part(Objective),
+            "trunk": part(Trunk),
+            "train": _lenient(part(Train)),
+        },
+    }
+
+
+def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
+    """Fields that also take text ('1%', '5m') say so."""
+    for name in ("max_bad", "budget"):
+        if name in schema["properties"]:
+            schema["properties"][name] = {"type": ["number", "string", "null"], "description": schema["properties"][name].get("description", "")}
+    return schema
+
+
+def _rebased(data: Any, folder: Path) -> Any:
+    def rebase(value: Any) -> Any:
+        if isinstance(value, str) and "://" not in value and not Path(value).is_absolute():
+            return str(folder / value)
+        return value
+
+    if isinstance(data, Mapping):
+        return {name: rebase(value) if name in ("path", "train", "val", "test") else value for name, value in data.items()}
+    return rebase(data)
+
+
+def _plain_source(value: Any) -> Any:
+    """A frame or a list in memory cannot be written down: its kind is, and `data` must be given again to use it."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    return f"memory:{type(value).__name__}"
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any, whole: str) -> None:
+    head, *rest = path
+    if not rest:
+        values[head] = value
+        return
+    inner = values.get(head)
+    if inner is None:
+        inner = values[head] = {}
+    if isinstance(inner, str) and head not in ("name",):
+        inner = values[head] = {"type": inner}
+    require(isinstance(inner, dict), field=whole, got=value, allowed="the path of a field", fix="see 'endwise schema'")
+    _set(inner, rest, value, whole)
+
+
+def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeError:
+    """Pydantic's first complaint as one of our refusals."""
+    first = wrong.errors()[0]
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, RecipeError):
+        return inner
+    where = ".".join(str(part) for part in first["loc"]) or "recipe"
+    if first["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in first["loc"][:-1]:
+            section = {"data": Data, "goal": Goal, "objective": Objective, "trunk": Trunk, "train": Train}.get(str(part), section)
+        names = list(section.model_fields)
+        meant = nearest(str(first["loc"][-1]), names)
+        return RecipeError(
+            f"{where} = {str(first['input'])[:80]!r} is not allowed: there is no such field. "
+            f"Fix: {f'did you mean {meant!r}?' if meant else 'use one of: ' + ', '.join(names)}"
+        )
+    if first["type"] == "missing":
+        return RecipeError(f"{where} is missing. Fix: every recipe says data, inputs and outputs; 'endwise init' proposes one.")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    made = refusal(field=where, got=first["input"] if where != "recipe" else dict(values), allowed=message, fix="give such a value")
+    return RecipeError(str(made))
+
+
+__all__ = ["RECIPE_VERSION", "Data", "Goal", "Objective", "Recipe", "Train", "Trunk", "declare", "json_schema", "parse"]
+
+
+def dumps(recipe: Recipe) -> str:
+    """The recipe as JSON text."""
+    return json.dumps(recipe.to_dict(), indent=1, ensure_ascii=False)
