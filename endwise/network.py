@@ -50,7 +50,7 @@ class Network(nn.Module):
         super().__init__()
         self.size = size
         self.inputs = nn.ModuleDict(
-            {_key(name): Input(item.encoder(contracts[name], size), size.width) for name, item in inputs.items()}
+            {_key(name): Input(item.beside(outputs).encoder(contracts[name], size), size.width) for name, item in inputs.items()}
         )
         self.trunk = Transformer(size, causal=False) if len(inputs) > 1 else nn.Identity()
         self.heads = nn.ModuleDict({_key(name): item.head(contracts[name], size) for name, item in outputs.items()})

@@ -181,6 +181,11 @@ class Modality:
         else of predict. Targets given to the estimator are `truth` values."""
         return Answer(predicted)
 
+    def beside(self, outputs: Mapping[str, "Modality"]) -> Self:
+        """This input as it stands beside those outputs: where a default depends on what is predicted (mirroring a
+        picture is harmless for a class and wrong for a steering angle). Default: itself."""
+        return self
+
     # ---- torch side --------------------------------------------------------------------------------------------
 
     def encoder(self, contract: Any, size: "Size") -> "Encoder":

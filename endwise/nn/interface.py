@@ -35,7 +35,13 @@ class Tokens:
 
 class Encoder(nn.Module):
     """Transformed raw values -> Tokens. Everything between the stored array and the tokens is inside, differentiable
-    down to the raw value (for symbols, to their embedding). Augmentation happens when `self.training`."""
+    down to the raw value (for symbols, to their embedding). Augmentation happens when `self.training`.
+
+    peak_rate: the learning rate this kind of encoder trains best with; the optimiser gives it a group of its own
+    unless the recipe sets `train.learning_rate`. None: the platform's."""
+
+    peak_rate: float | None = None
+    weight_decay: float | None = None
 
     def forward(
         self, values: Tensor, sizes: Int[Tensor, "batch axes"]

@@ -1,0 +1,197 @@
+"""One optimiser step: loss, gradients, clipping, update, average. Plain functions you can copy.
+
+Here: what happens between a batch and new weights. Not here: which batch, when to evaluate, what to save (train.py).
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from endwise.batch import Batch
+from endwise.network import Network
+from endwise.objective import Objective, denominators, term_values
+
+CLIP_NORM = 1.0
+BETAS = (0.9, 0.98)
+FINAL_RATE = 0.01  # of the peak, at the last step
+OBJECTIVE_RATE = 1e-2  # of the objective's own log-variances
+
+Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+class NotFinite(Exception):
+    """The loss or a gradient of this step is not a finite number; the weights are untouched."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step has to say: the scalar, each named term and its weight, the gradient's norm before clipping, and
+    (when asked) the norm of each term's gradient at the shared tokens."""
+
+    loss: float
+    terms: dict[str, float]
+    weights: dict[str, float]
+    grad_norm: float
+    term_norms: dict[str, float] | None
+
+
+def autocast(device: str, precision: str) -> Autocast:
+    """The context of the forward pass: bf16 autocast or nothing."""
+    kind = device.split(":")[0]
+    return lambda: torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def schedule(step: int, *, steps: int, warmup: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then a half cosine (Loshchilov & Hutter 2017)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class Optimiser:
+    """AdamW (Loshchilov & Hutter 2019), fused, with a group for each encoder's own rate, no decay on vectors and
+    scalars, and the objective's log-variances apart."""
+
+    def __init__(self, network: Network, objective: Objective, *, learning_rate: float | None, weight_decay: float,
+                 default_rate: float = 1e-3) -> None:
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        own: dict[int, tuple[float, float]] = {}
+        for part in network.modules():
+            rate, decay = getattr(part, "peak_rate", None), getattr(part, "weight_decay", None)
+            if isinstance(rate, float) or isinstance(decay, float):
+                for weight in part.parameters():
+                    own[id(weight)] = (rate or default_rate, weight_decay if decay is None else decay)
+        for weight in network.parameters():
+            if not weight.requires_grad:
+                continue
+            rate, decay = own.get(id(weight), (default_rate, weight_decay))
+            if learning_rate is not None:
+                rate = learning_rate
+            groups.setdefault((rate, decay if weight.ndim > 1 else 0.0), []).append(weight)
+        listed: list[dict[str, Any]] = [
+            {"params": weights, "peak": rate, "lr": rate, "weight_decay": decay} for (rate, decay), weights in groups.items()
+        ]
+        if objective.log_variance.requires_grad:
+            listed.append({"params": [objective.log_variance], "peak": OBJECTIVE_RATE, "lr": OBJECTIVE_RATE, "weight_decay": 0.0})
+        self.adamw = torch.optim.AdamW(listed, betas=BETAS, fused=True)
+        self.weights = [weight for group in listed for weight in group["params"]]
+
+    def set_rate(self, share: float) -> float:
+        """Every group at `share` of its peak; the largest rate, for the log."""
+        for group in self.adamw.param_groups:
+            group["lr"] = group["peak"] * share
+        return float(max(group["lr"] for group in self.adamw.param_groups))
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """The moments by name, for checkpoints."""
+        for index, weight in enumerate(self.weights):
+            for name, value in self.adamw.state.get(weight, {}).items():
+                yield f"{index}.{name}", value
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set what `state` gave."""
+        for name, value in tensors.items():
+            index, key = name.split(".", 1)
+            weight = self.weights[int(index)]
+            # Adam's step counter stays a float on the weight's device when fused
+            self.adamw.state[weight][key] = value.to(weight.device).clone()
+
+
+def step(
+    network: Network,
+    objective: Objective,
+    optimiser: Optimiser,
+    batch: Batch,
+    *,
+    rate: float,
+    micro_batch: int,
+    precision: Autocast,
+    term_norms: bool = False,
+) -> StepResult:
+    """One update from one effective batch (on the device). `rate`: share of the peak learning rate. Micro-batches are
+    slices whose gradients add up to the whole batch's. Raises NotFinite before anything is changed."""
+    optimiser.adamw.zero_grad(set_to_none=True)
+    totals = denominators(network, batch)
+    sums: dict[str, Tensor] = {}
+    norms: dict[str, Tensor] = {}
+    for start in range(0, len(batch), micro_batch):
+        part = batch if micro_batch >= len(batch) else batch.rows(slice(start, start + micro_batch))
+        with precision():
+            tokens = network.tokens(part.inputs, part.present)
+            predictions = network.answer(tokens)
+        values = term_values(network, predictions, part, totals)
+        objective.note_first(values)
+        if term_norms and start == 0:
+            norms = _norms_at_tokens(values, tokens.values)
+        objective(values, share=len(part) / len(batch)).backward()
+        for name, value in values.items():
+            sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+    norm = torch.nn.utils.clip_grad_norm_(optimiser.weights, CLIP_NORM, foreach=True)
+    weights = objective.weights()
+    # one transfer for all that is logged: a synchronisation costs more than the numbers
+    logged = torch.stack([norm, *sums.values(), *[weights[name].detach() for name in sums]]).tolist()
+    terms = dict(zip(sums, logged[1 : 1 + len(sums)], strict=True))
+    for what, value in [("the gradient", logged[0]), *terms.items()]:
+        if not math.isfinite(value):
+            raise NotFinite(what)
+    optimiser.set_rate(rate)
+    optimiser.adamw.step()
+    factor = dict(zip(sums, logged[1 + len(sums) :], strict=True))
+    return StepResult(
+        loss=sum(factor[name] * value for name, value in terms.items()),
+        terms=terms,
+        weights=factor,
+        grad_norm=logged[0],
+        term_norms={name: float(value) for name, value in norms.items()} if norms else None,
+    )
+
+
+def _norms_at_tokens(values: Mapping[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+    """The norm of each term's gradient at the shared tokens: who pulls how hard."""
+    out = {}
+    for name, value in values.items():
+        (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True)
+        out[name] = gradient.float().norm()
+    return out
+
+
+class Average:
+    """Exponential moving average of weights and buffers (Polyak & Juditsky 1992): what is evaluated and saved.
+
+    The decay warms up as (1 + t) / (10 + t), so that early averages are not ruled by the initial weights.
+    """
+
+    def __init__(self, network: Network, decay: float) -> None:
+        self.decay = decay
+        self.tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: Network, step: int) -> None:
+        """Move a little towards the network's state after `step`."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        current = network.state_dict()
+        floating = [name for name, value in self.tensors.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.tensors[name] for name in floating], [current[name] for name in floating], share)
+        for name, value in self.tensors.items():
+            if not value.is_floating_point():
+                value.copy_(current[name])
+
+    @contextlib.contextmanager
+    def applied(self, network: Network) -> Iterator[None]:
+        """The network holds the averaged weights inside the block and its own again afterwards."""
+        own = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(self.tensors)
+        try:
+            yield
+        finally:
+            network.load_state_dict(own)

@@ -1,0 +1,225 @@
+"""The plan: every `auto` and every budget resolved before step 0, written to plan.json, read again on resume.
+
+Two runs of one plan on one machine give the same bits. What is measured here (is bf16 faster, how long is a step)
+is measured on a copy of the network, so that measuring changes nothing.
+"""
+
+import copy
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+
+from endwise.batch import Batch
+from endwise.errors import ModelError, TrainingError, require
+from endwise.network import Network
+from endwise.objective import Objective
+from endwise.optimise import Optimiser, autocast, step
+from endwise.recipe import Goal, Recipe
+
+PEAK_RATE = 1e-3  # AdamW with warm-up on the small transformers of the dial
+WEIGHT_DECAY = 0.05
+WARMUP_SHARE = 0.06  # of all steps
+EMA_SHARE = 0.02  # the average's horizon, as a share of all steps
+SAMPLES_WANTED = 250_000  # passes of single rows that a default training makes ...
+EPOCHS_RANGE = (8, 60)  # ... within this many epochs
+MAX_EVALUATIONS = 20
+MIN_GAIN = 1.1  # bf16 must be this much faster to be chosen
+BUDGET_SHARE = 0.97  # what is planned for; the rest is slack for a busy machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What training will do. Plain numbers; nothing in it is 'auto'."""
+
+    device: str
+    threads: int
+    precision: str
+    batch_size: int
+    micro_batch: int
+    steps_per_epoch: int
+    steps: int
+    eval_every: int
+    warmup_steps: int
+    learning_rate: float | None  # None: each encoder's own, else PEAK_RATE
+    weight_decay: float
+    ema_decay: float
+    patience: int | None
+    seed: int
+    goal: dict[str, str]
+    step_s: float  # measured seconds a step
+    eval_s: float  # estimated seconds a validation
+    budget_s: float | None
+    parameters: int
+    rows: dict[str, int]
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training rows."""
+        return self.steps / self.steps_per_epoch
+
+    @property
+    def seconds(self) -> float:
+        """How long the steps and validations will take."""
+        return self.steps * self.step_s + math.ceil(self.steps / self.eval_every) * self.eval_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        names = {item.name for item in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise ModelError(f"plan.json does not have the fields it should: {', '.join(sorted(set(values) ^ names))}.")
+        return cls(**values)
+
+    def with_steps(self, steps: int) -> Self:
+        """The same plan, longer or shorter; everything that is a share of the steps follows."""
+        return dataclasses.replace(self, steps=steps, **_shares(steps, self.steps_per_epoch))
+
+
+def resolve_goal(recipe: Recipe, contracts: Mapping[str, Any]) -> Goal:
+    """The declared goal with its metric checked, or the first output's usual metric."""
+    name = recipe.goal.output if recipe.goal else next(iter(recipe.outputs))
+    metrics = {metric.name: metric for metric in recipe.outputs[name].metrics(contracts[name])}
+    if recipe.goal is None:
+        first = next(iter(metrics.values()))
+        return Goal(output=name, metric=first.name, direction=first.direction)
+    from endwise.errors import unknown_name
+
+    if recipe.goal.metric not in metrics:
+        raise unknown_name(field="goal.metric", got=recipe.goal.metric, names=metrics)
+    right = metrics[recipe.goal.metric].direction
+    require(recipe.goal.direction == right, field="goal.direction", got=recipe.goal.direction, allowed=repr(right),
+            fix=f"{recipe.goal.metric} is better when {'small' if right == 'min' else 'large'}")
+    return recipe.goal
+
+
+def auto_batch_size(rows: int) -> int:
+    """About 0.6 sqrt(rows) as a power of two in 8..256: small data needs many steps, large data large batches."""
+    return int(min(256, max(8, 2 ** round(math.log2(max(1.0, 0.6 * math.sqrt(rows)))))))
+
+
+def auto_device(wanted: str) -> str:
+    """The declared device, checked, or the best there is."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError, ValueError) as missing:
+        raise TrainingError(f"train.device = {wanted!r} is not allowed: expected a device of this machine "
+                            f"({str(missing).splitlines()[0]}). Fix: write device: auto.") from None
+    return wanted
+
+
+def resolve(
+    recipe: Recipe,
+    *,
+    network: Network,
+    objective: Objective,
+    contracts: Mapping[str, Any],
+    first: Sequence[Batch],
+    rows: dict[str, int],
+    batch_size: int,
+    budget_s: float | None,
+) -> Plan:
+    """Measure, then decide. `first`: a few batches as the loader gives them; `budget_s`: what is left of the budget."""
+    train = recipe.train
+    device = auto_device(train.device)
+    precision, step_s = _precision_and_speed(recipe, network, objective, first, device)
+    per_epoch = math.ceil(rows["train"] / batch_size)
+    eval_s = step_s / 3 * math.ceil(rows["val"] / batch_size) + 0.1
+    goal = resolve_goal(recipe, contracts)
+    if train.steps is not None:
+        steps = train.steps
+    elif train.epochs is not None:
+        steps = max(1, round(train.epochs * per_epoch))
+    elif budget_s is not None:
+        steps = _steps_in(budget_s, step_s, eval_s, per_epoch)
+    else:
+        low, high = EPOCHS_RANGE
+        steps = per_epoch * min(high, max(low, round(SAMPLES_WANTED / rows["train"])))
+    if budget_s is not None:
+        steps = min(steps, _steps_in(budget_s, step_s, eval_s, per_epoch))
+    return Plan(
+        device=device,
+        threads=torch.get_num_threads(),
+        precision=precision,
+        batch_size=batch_size,
+        micro_batch=min(train.micro_batch or batch_size, batch_size),
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        learning_rate=None if train.learning_rate == "auto" else train.learning_rate,
+        weight_decay=WEIGHT_DECAY if train.weight_decay is None else train.weight_decay,
+        patience=train.patience,
+        seed=train.seed,
+        goal=goal.model_dump(),
+        step_s=step_s,
+        eval_s=eval_s,
+        budget_s=train.budget,
+        parameters=sum(weight.numel() for weight in network.parameters()),
+        rows=rows,
+        **_shares(steps, per_epoch),
+    )
+
+
+def _shares(steps: int, per_epoch: int) -> dict[str, Any]:
+    return {
+        "eval_every": max(1, min(steps, max(per_epoch, math.ceil(steps / MAX_EVALUATIONS)))),
+        "warmup_steps": max(1, round(WARMUP_SHARE * steps)),
+        "ema_decay": 1 - 1 / max(4.0, EMA_SHARE * steps),
+    }
+
+
+def _steps_in(budget_s: float, step_s: float, eval_s: float, per_epoch: int) -> int:
+    """How many steps fit, with a validation every epoch but at most MAX_EVALUATIONS of them."""
+    usable = budget_s * BUDGET_SHARE
+    every_epoch = usable / (step_s + eval_s / per_epoch)
+    capped = (usable - MAX_EVALUATIONS * eval_s) / step_s
+    return max(1, int(max(every_epoch, capped)))
+
+
+def _precision_and_speed(
+    recipe: Recipe, network: Network, objective: Objective, first: Sequence[Batch], device: str
+) -> tuple[str, float]:
+    wanted = [recipe.train.precision] if recipe.train.precision != "auto" else ["bf16", "fp32"]
+    if wanted == ["bf16", "fp32"] and not _has_fast_bf16(device):
+        wanted = ["fp32"]
+    measured = {precision: _seconds_a_step(recipe, network, objective, first, device, precision) for precision in wanted}
+    if len(measured) == 2 and measured["fp32"] < MIN_GAIN * measured["bf16"]:
+        return "fp32", measured["fp32"]
+    return wanted[0], measured[wanted[0]]
+
+
+def _has_fast_bf16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    if device != "cpu":
+        return False
+    flags = os.popen("grep -m1 ^flags /proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _seconds_a_step(
+    recipe: Recipe, network: Network, objective: Objective, first: Sequence[Batch], device: str, precision: str
+) -> float:
+    trial, trial_objective = copy.deepcopy(network).to(device), copy.deepcopy(objective).to(device)
+    trial.train()
+    optimiser = Optimiser(trial, trial_objective, learning_rate=1e-6, weight_decay=0.0)
+    micro = recipe.train.micro_batch or len(first[0])
+    times = []
+    for index, batch in enumerate([first[0], *first]):
+        began = time.perf_counter()
+        step(trial, trial_objective, optimiser, batch.to(device), rate=0.0, micro_batch=micro, precision=autocast(device, precision))
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        if index > 0:
+            times.append(time.perf_counter() - began)
+    return sum(times) / len(times)
