@@ -1,3 +1,78 @@
-"""endwise: raw data in, final answers out — one network, one objective, one loop."""
+"""endwise: raw data in, final answers out — one network, one objective, one loop.
+
+The public names, in reading order. Importing the package loads none of them: each is fetched when first used, so
+that `import endwise` costs nothing and a broken extra breaks only what needs it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from endwise.data.check import check
+    from endwise.data.dataset import prepare
+    from endwise.data.table import open_table
+    from endwise.errors import EndwiseError
+    from endwise.evaluate import evaluate
+    from endwise.export import export
+    from endwise.modalities.audio import Audio
+    from endwise.modalities.base import Answer, Contract, Modality
+    from endwise.modalities.boolean import Boolean
+    from endwise.modalities.category import Category
+    from endwise.modalities.date import Date
+    from endwise.modalities.image import Image
+    from endwise.modalities.number import Number
+    from endwise.modalities.tags import Tags
+    from endwise.modalities.text import Text
+    from endwise.model import Model, Prediction
+    from endwise.propose import propose
+    from endwise.recipe import Data, Goal, Objective, Recipe, Train, Trunk
+    from endwise.run import Run
+    from endwise.runner import Bundle
+    from endwise.train import fit
+
+# name -> module: declare, read, train, use, extend
+_HOMES = {
+    "Recipe": "endwise.recipe",
+    "Data": "endwise.recipe",
+    "Goal": "endwise.recipe",
+    "Objective": "endwise.recipe",
+    "Trunk": "endwise.recipe",
+    "Train": "endwise.recipe",
+    "Image": "endwise.modalities.image",
+    "Audio": "endwise.modalities.audio",
+    "Text": "endwise.modalities.text",
+    "Number": "endwise.modalities.number",
+    "Category": "endwise.modalities.category",
+    "Boolean": "endwise.modalities.boolean",
+    "Date": "endwise.modalities.date",
+    "Tags": "endwise.modalities.tags",
+    "propose": "endwise.propose",
+    "open_table": "endwise.data.table",
+    "prepare": "endwise.data.dataset",
+    "check": "endwise.data.check",
+    "fit": "endwise.train",
+    "evaluate": "endwise.evaluate",
+    "export": "endwise.export",
+    "Run": "endwise.run",
+    "Model": "endwise.model",
+    "Prediction": "endwise.model",
+    "Bundle": "endwise.runner",
+    "Modality": "endwise.modalities.base",
+    "Contract": "endwise.modalities.base",
+    "Answer": "endwise.modalities.base",
+    "EndwiseError": "endwise.errors",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the table above is the one list
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'endwise' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,10 +7,10 @@ is measured on a copy of the network, so that measuring changes nothing.
 import copy
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -190,7 +190,7 @@ def _precision_and_speed(
     recipe: Recipe, network: Network, objective: Objective, first: Sequence[Batch], device: str
 ) -> tuple[str, float]:
     wanted = [recipe.train.precision] if recipe.train.precision != "auto" else ["bf16", "fp32"]
-    if wanted == ["bf16", "fp32"] and not _has_fast_bf16(device):
+    if wanted == ["bf16", "fp32"] and not has_fast_bf16(device):
         wanted = ["fp32"]
     measured = {precision: _seconds_a_step(recipe, network, objective, first, device, precision) for precision in wanted}
     if len(measured) == 2 and measured["fp32"] < MIN_GAIN * measured["bf16"]:
@@ -198,12 +198,14 @@ def _precision_and_speed(
     return wanted[0], measured[wanted[0]]
 
 
-def _has_fast_bf16(device: str) -> bool:
+def has_fast_bf16(device: str) -> bool:
+    """Whether bf16 is worth measuring on this device: on CPUs only with instructions for it."""
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported())
     if device != "cpu":
         return False
-    flags = os.popen("grep -m1 ^flags /proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text() if info.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 

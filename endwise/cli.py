@@ -1,0 +1,433 @@
+"""The command line: reads arguments, calls one verb, prints its result. Nothing is computed here.
+
+Importing this loads no torch; each command imports its verb when it runs. Results go to stdout, progress and
+errors to stderr; `--json` prints one object (one line a row for `predict`).
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from endwise.errors import EndwiseError, RecipeError, require
+
+EPILOG = "Exit codes: 0 done, 2 recipe, 3 data, 4 setup, 5 model, 6 training, 7 export, 130 Ctrl-C, 143 SIGTERM, 1 a bug of ours."
+PLAIN_EVERY_S = 10.0  # without a terminal, a line of progress at most this often
+
+app = typer.Typer(
+    name="endwise",
+    help="Raw data in, final answers out: one network, one objective, one loop.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML or JSON recipe, or its folder.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run folder or its model/ folder.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field: --set train.steps=100. Repeatable.")
+]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        import endwise
+
+        typer.echo(f"endwise {endwise.__version__}")
+        raise typer.Exit
+    del debug  # read by main() before the parser runs
+
+
+@app.command()
+def init(
+    source: Annotated[str, typer.Argument(metavar="FOLDER_OR_TABLE", help="The data: a table, or a folder of files.")],
+    out: Annotated[str | None, typer.Option(help="Where to write the recipe; default: recipe.yaml here. '-' prints it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Propose a recipe for a folder or a table, and say why."""
+    from endwise.propose import propose
+
+    proposal = propose(source)
+    target = Path(out or "recipe.yaml")
+    if as_json:
+        _print_json({"recipe": proposal.recipe.to_dict(), "reasons": list(proposal.reasons), "questions": list(proposal.questions)})
+        if out is None:
+            return
+    if out != "-":
+        require(not target.exists(), field="--out", got=str(target), allowed="a file that does not exist yet",
+                fix="give another --out, or '-' to print the recipe")
+        target.write_text(proposal.yaml(), encoding="utf-8")
+    if as_json:
+        return
+    typer.echo(proposal.yaml())
+    for question in proposal.questions:
+        _note(f"please check: {question}")
+    if out != "-":
+        _note(f"written to {target}; next: endwise check {target}")
+
+
+@app.command()
+def check(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False) -> None:
+    """Read everything once: what is there, what is broken, what leaks, and what will be learnt from."""
+    from endwise.data.check import check as run_check
+
+    report = run_check(_recipe(recipe, settings))
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(3)
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    out: Annotated[str | None, typer.Option(help="The run folder; default runs/<recipe name>.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of weights, order, augmentation and dropout.")] = None,
+    budget: Annotated[str | None, typer.Option(help="A time limit such as 90s, 5m or 1h, evaluation included.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, the parameters and the time; train nothing.")] = False,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one network from raw values to final answers, and evaluate it: a run folder with a report you can open."""
+    overrides = [*(settings or [])]
+    if seed is not None:
+        overrides.append(f"train.seed={seed}")
+    if budget is not None:
+        overrides.append(f"train.budget={budget}")
+    declared = _recipe(recipe, overrides)
+    if dry_run:
+        return _dry_run(declared, as_json)
+    from endwise.train import fit
+
+    with _progress(quiet=as_json) as progress:
+        model = fit(declared, out=out, resume=resume, progress=progress)
+    run = model.run
+    assert run is not None
+    from endwise.report import build
+
+    page = build(run)
+    metrics = run.read("metrics.json") if run.has("metrics.json") else {}
+    if as_json:
+        _print_json({"run": str(run.path), "report": str(page), **metrics})
+        return None
+    _print_scores(metrics)
+    typer.echo(f"run     {run.path}\nreport  {page}\nuse it  endwise predict {run.path} INPUT")
+    return None
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    data: Annotated[str | None, typer.Option(help="Score another table instead of a split.")] = None,
+    by: Annotated[str | None, typer.Option(help="Also every metric per group of this column, and the gap between groups.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model: every metric with its n and interval, beside a trivial and a classical baseline."""
+    from endwise.evaluate import evaluate_run
+
+    result = evaluate_run(run, split=split, data=data, by=by)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        _print_scores(result.to_dict())
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...", help="Raw files, tables or folders.")] = None,
+    pairs: Annotated[list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="One row, input by input.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Raw values in, final answers out: one line a row, in the order given."""
+    from endwise.run import Run
+
+    require(bool(inputs) != bool(pairs), field="INPUT", got=inputs or pairs, allowed="files or tables, or --input pairs",
+            fix="give at least one INPUT, or --input name=value for each input")
+    model = Run.open(run).model()
+    failed = 0
+    if pairs:
+        results: Iterator[Any] = iter([model.predict(dict(_pair(pair, "--input") for pair in pairs))])
+    else:
+        results = model.predict_files(inputs or [])
+    for result in results:
+        if isinstance(result, EndwiseError):
+            failed += 1
+            _print_json({"error": str(result)}, line=True) if as_json else _complain(str(result))
+        elif as_json:
+            _print_json(result.to_dict(), line=True)
+        else:
+            typer.echo(str(result))
+    if failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def report(run: RunPath, as_json: AsJson = False) -> None:
+    """Write the run's report.html again: one file that opens without a network."""
+    from endwise.report import build
+    from endwise.run import Run
+
+    page = build(Run.open(run))
+    if as_json:
+        _print_json({"report": str(page)})
+    else:
+        typer.echo(str(page))
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out: Annotated[str | None, typer.Option(help="The bundle's folder; default RUN/export.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="An ONNX bundle (the default and, for now, only kind).")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """One bundle: graph with preprocessing and decoding inside, contract, golden examples, a runner without torch."""
+    from endwise.export import export_run
+
+    del onnx
+    result = export_run(run, out=out)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        typer.echo(str(result))
+
+
+@app.command()
+def schema(
+    as_json: AsJson = False,
+) -> None:
+    """The JSON Schema of a recipe, for editors and programs."""
+    from endwise.recipe import json_schema
+
+    del as_json  # the schema is JSON either way
+    _print_json(json_schema())
+
+
+@app.command()
+def clean(
+    everything: Annotated[bool, typer.Option("--all", help="Remove every prepared field; it is decoded again when needed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the prepared store holds; --all empties it."""
+    from endwise.data.store import clean as run_clean
+
+    result = run_clean(everything=everything)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        typer.echo(str(result))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What is installed, what an extra would add, and what this machine can do."""
+    from endwise.doctor import examine
+
+    result = examine()
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        typer.echo(str(result))
+
+
+# ---- helpers --------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """The entry point: errors as their message, never a traceback without --debug."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except EndwiseError as wrong:
+        if debug:
+            raise
+        if "--json" in sys.argv:
+            _print_json({"error": {"type": type(wrong).__name__, "message": str(wrong), "exit_code": wrong.exit_code}})
+        _complain(str(wrong))
+        sys.exit(wrong.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as bug:
+        if debug:
+            raise
+        _complain(f"a bug of ours: {type(bug).__name__}: {bug}. Fix: run it again with --debug and report what it prints.")
+        sys.exit(1)
+
+
+def _recipe(path: str, settings: list[str] | None) -> Any:
+    from endwise.recipe import Recipe
+
+    declared = Recipe.load(path)
+    changes = dict(_pair(setting, "--set") for setting in settings or [])
+    return declared.replace(**{name: _parsed(value) for name, value in changes.items()}) if changes else declared
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    require(bool(mark) and bool(name), field=option, got=text, allowed="NAME=VALUE", fix=f"write {option} name=value")
+    return name, value
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set: {value!r} is not a YAML value. Fix: quote it.") from None
+
+
+def _dry_run(declared: Any, as_json: bool) -> None:
+    from endwise.train import dry_run
+
+    with _progress(quiet=as_json) as progress:
+        plan, facts = dry_run(declared, progress=progress)
+    if as_json:
+        _print_json({"plan": plan.to_dict(), "seconds": plan.seconds, "data": facts})
+        return
+    rows = facts["rows"]
+    typer.echo(f"rows        {rows['train']} train, {rows['val']} val, {rows['test']} test ({facts['split']})")
+    for name, item in facts["fields"].items():
+        typer.echo(f"{item['role']:<11} {name}: {item['type']}, {item['summary']}")
+    typer.echo(f"network     {plan.parameters:,} parameters, {plan.precision} on {plan.device}")
+    typer.echo(f"training    {plan.steps} steps of {plan.batch_size} rows ({plan.epochs:.1f} epochs)")
+    typer.echo(f"goal        {plan.goal['metric']} of {plan.goal['output']} ({plan.goal['direction']})")
+    typer.echo(f"time        about {_duration(plan.seconds)} ({plan.step_s * 1000:.0f} ms a step)")
+
+
+def _print_scores(metrics: Mapping[str, Any]) -> None:
+    """A table: each metric of each output beside its baselines."""
+    for output, values in metrics.get("outputs", {}).items():
+        typer.echo(f"{output}")
+        base = metrics.get("baselines", {}).get(output, {})
+        for name, estimate in values.items():
+            line = f"  {name:<18} {_spelled(estimate)}"
+            for kind in ("trivial", "classical"):
+                other = (base.get(kind) or {}).get(name)
+                if other is not None:
+                    line += f"   {kind} {other['value']:.4g}"
+            typer.echo(line)
+    for note in metrics.get("notes", []):
+        _note(note)
+    groups = metrics.get("by")
+    if groups:
+        typer.echo(json.dumps(groups, indent=1))
+
+
+def _spelled(estimate: Mapping[str, Any]) -> str:
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "not defined on these rows"
+    return f"{value:.4g} [{low:.4g}, {high:.4g}] n={estimate['n']}"
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Any]:
+    """A live line on a terminal, plain lines elsewhere, nothing when quiet; all on stderr."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        shown = _Shown()
+        with Live("", console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+
+            def tell(event: Mapping[str, Any]) -> None:
+                message = shown.take(event)
+                if message:
+                    live.console.print(message, markup=False, highlight=False)
+                live.update(shown.line())
+
+            yield tell
+    else:
+        shown, last = _Shown(), [0.0]
+
+        def plain(event: Mapping[str, Any]) -> None:
+            message = shown.take(event)
+            if message:
+                _note(message)
+            elif time.monotonic() - last[0] > PLAIN_EVERY_S and shown.line():
+                last[0] = time.monotonic()
+                _note(shown.line())
+
+        yield plain
+
+
+class _Shown:
+    """What is known about the training so far, as a line of text."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self.loss: float | None = None
+        self.goal = ""
+
+    def take(self, event: Mapping[str, Any]) -> str | None:
+        """Note an event; a message worth a line of its own, or None."""
+        kind = event["event"]
+        if kind == "prepare":
+            self.stage = f"reading {event['what']} {event['done']}/{event['total']}"
+        elif kind == "step":
+            self.loss = event["loss"] if self.loss is None else 0.95 * self.loss + 0.05 * event["loss"]
+            left = event["time_s"] / event["step"] * (event["steps"] - event["step"])
+            self.stage = (
+                f"step {event['step']}/{event['steps']}  loss {self.loss:.3f}{self.goal}  "
+                f"{event['samples_per_s']:.0f} rows/s  {_duration(left)} left"
+            )
+        elif kind == "eval":
+            self.goal = "" if event["goal"] is None else f"  val {event['goal']:.4g}"
+            scores = "  ".join(
+                f"{output}.{name} {value:.4g}" for output, values in event["val"].items() for name, value in values.items()
+                if value is not None
+            )
+            return f"step {event['step']}: {scores}"
+        elif "message" in event:
+            return str(event["message"])
+        return None
+
+    def line(self) -> str:
+        return self.stage
+
+
+def _duration(seconds: float) -> str:
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds < 3600 else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def _print_json(value: Any, *, line: bool = False) -> None:
+    typer.echo(json.dumps(value, indent=None if line else 1, ensure_ascii=False, allow_nan=False))
+
+
+def _note(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+
+
+if __name__ == "__main__":
+    main()

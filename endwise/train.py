@@ -1,0 +1,526 @@
+"""fit(): from a recipe to an evaluated model in a run folder. The loop is here, to be read and copied; one step of it
+is `optimise.step`, what is decided before it is `plan.resolve`, what survives a kill is `checkpoint`.
+
+Every step is a pure function of (weights, plan, step): the batch comes from (data, seed, step), dropout and
+augmentation from (seed, step). So a resumed run repeats the killed one bit for bit.
+"""
+
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from endwise import checkpoint
+from endwise.baselines import baselines
+from endwise.batch import Batch
+from endwise.checkpoint import State
+from endwise.data.dataset import Dataset, fit_contracts, prepare
+from endwise.data.loader import Loader
+from endwise.errors import DataError, EndwiseError, ModelError, TrainingError, require
+from endwise.evaluate import calibrate, evaluate
+from endwise.model import Model
+from endwise.objective import Objective
+from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, schedule, step
+from endwise.plan import PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal
+from endwise.recipe import Recipe
+from endwise.run import Run
+
+CALIBRATION_BATCHES = 3
+NORMS_EVERY = 50  # steps between two measurements of each term's gradient at the tokens
+CHECKPOINT_EVERY_S = 60.0
+MAX_ROLLBACKS = 3
+ROLLBACK_RATE = 0.5  # the learning rate after a rollback, as a share of the one before
+BUDGET_TOLERANCE = 0.05
+REPLAN_CHECKS = 20  # times a run under a budget compares its plan with the clock
+FINAL_SHARE = 0.03  # of a budget kept for calibration and the report, beside the measured time of the evaluation
+MIX = 0x9E3779B97F4A7C15  # Weyl constant: seeds of neighbouring steps share no bits pattern
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class Stopped(EndwiseError):
+    """Training was asked to stop: everything is saved, and the message says how to go on."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _Signals:
+    """SIGINT and SIGTERM ask for a stop after the current step; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._note)
+        except ValueError:  # not the main thread: signals are the caller's business there
+            pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            raise SystemExit(128 + number)
+        self.received = number
+
+    def check(self) -> None:
+        """Between the phases that have no step to save."""
+        if self.received is not None:
+            raise Stopped("stopped before the first step; nothing was trained yet", 128 + self.received)
+
+
+@dataclass
+class _Progressed:
+    """What changes from step to step, beside weights and moments; saved in every checkpoint."""
+
+    step: int = 0
+    rate: float = 1.0  # of the schedule; halved by each rollback
+    rollbacks: int = 0
+    spent_s: float = 0.0
+    goal: float | None = None  # best validation result so far
+    goal_step: int = 0
+    stale: int = 0  # evaluations since
+    micro_batch: int = 0
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "best"}
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Model:
+    """Train the recipe's one network and evaluate it; the run folder is `model.run`.
+
+    out: the run folder (default `runs/<recipe name>`); an existing one is refused unless `resume`, which goes on from
+    its last whole checkpoint and refuses a changed recipe. progress: called with each event that goes to the log.
+    Raises Stopped (exit code 130 or 143) after SIGINT or SIGTERM, with everything saved.
+    """
+    began = time.monotonic()
+    run = Run.create(recipe, out=out, resume=resume)
+    with run.locked(), _Signals() as signals:
+        say = _speaker(run, progress)
+        dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, what, done, total))
+        signals.check()
+        contracts = fit_contracts(recipe, dataset)
+        run.write("data.json", _data_facts(recipe, dataset, contracts))
+        model = Model.build(recipe, contracts, seed=recipe.train.seed)
+        model.run = run
+        model.info.update(_info(recipe, dataset, contracts))
+        trainer = _Trainer(run, recipe, dataset, model, signals, say, began)
+        if not trainer.finished:
+            trainer.train()
+        trainer.finish()
+    return model
+
+
+def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, dict[str, Any]]:
+    """What `fit` would do, without doing it: the plan (with the measured time of a step) and the facts of the data.
+    Reads the data into the store and trains nothing."""
+    began = time.monotonic()
+    dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, what, done, total))
+    contracts = fit_contracts(recipe, dataset)
+    model = Model.build(recipe, contracts, seed=recipe.train.seed)
+    loader = training_loader(recipe, dataset, model)
+    objective = Objective(recipe.outputs, _term_names(model, loader), recipe.objective.weighting)
+    plan = _resolved(recipe, dataset, model, loader, objective, time.monotonic() - began)
+    return plan, _data_facts(recipe, dataset, contracts)
+
+
+def training_loader(recipe: Recipe, dataset: Dataset, model: Model) -> Loader:
+    """The shuffled batches of the training rows."""
+    rows, wanted = dataset.splits.train, recipe.train.batch_size
+    batch_size = auto_batch_size(len(rows)) if wanted == "auto" else min(wanted, len(rows))
+    return Loader(dataset, recipe, model.contracts, rows, batch_size=batch_size, seed=recipe.train.seed, shuffle=True)
+
+
+class _Trainer:
+    """One training: its loader, objective, optimiser, average and counters. `train()` loops, `finish()` evaluates."""
+
+    def __init__(self, run: Run, recipe: Recipe, dataset: Dataset, model: Model, signals: _Signals, say: Progress,
+                 began: float) -> None:
+        self.run, self.recipe, self.dataset, self.model = run, recipe, dataset, model
+        self.signals, self.say, self.began = signals, say, began
+        self.loader = training_loader(recipe, dataset, model)
+        self.objective = Objective(recipe.outputs, _term_names(model, self.loader), recipe.objective.weighting)
+        saved, notes = checkpoint.latest(run.checkpoints)
+        for note in notes:
+            say({"event": "note", "message": note})
+        self.plan = Plan.from_dict(run.read("plan.json")) if run.has("plan.json") else _resolved(
+            recipe, dataset, model, self.loader, self.objective, time.monotonic() - began)
+        torch.set_num_threads(self.plan.threads)
+        self.device = self.plan.device
+        model.network.to(self.device)
+        self.objective.to(self.device)
+        self.optimiser = Optimiser(model.network, self.objective, learning_rate=self.plan.learning_rate,
+                                   weight_decay=self.plan.weight_decay, default_rate=PEAK_RATE)
+        self.average = Average(model.network, self.plan.ema_decay if recipe.train.ema else 0.0)
+        self.at = _Progressed(micro_batch=self.plan.micro_batch)
+        self.batches: Iterator[Batch] = iter(())
+        self.saved_at = time.monotonic()
+        if saved is not None:
+            self._restore(saved)
+            say({"event": "resumed", "step": self.at.step})
+        elif not run.has("plan.json"):
+            run.write("plan.json", self.plan.to_dict())
+        self.validation = _Validation(model, dataset, recipe, self.plan) if len(dataset.splits.val) else None
+
+    @property
+    def finished(self) -> bool:
+        """All planned steps are done."""
+        return self.at.step >= self.plan.steps
+
+    # ---- the loop -----------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """The loop: batch, step, average; now and then a validation, a checkpoint, a look at the clock."""
+        self._save()  # step 0 is a state to come back to
+        network = self.model.network
+        entered, spent = time.monotonic(), self.at.spent_s
+        self.batches = self.loader.iterate(self.at.step, self.plan.steps)
+        while not self.finished:
+            if self.signals.received is not None:
+                self._stop()
+            asked = time.perf_counter()
+            batch = next(self.batches).to(self.device)
+            read_s = time.perf_counter() - asked
+            network.train()
+            torch.manual_seed(mixed_seed(self.plan.seed, self.at.step))
+            try:
+                result = self._step(batch)
+            except NotFinite as wrong:
+                self._roll_back(wrong, batch)
+                continue
+            self.at.step += 1
+            self.average.update(network, self.at.step)
+            self.at.spent_s = spent + time.monotonic() - entered
+            self._log(result, len(batch), read_s, time.perf_counter() - asked - read_s)
+            if self.at.step % self.plan.eval_every == 0 or self.finished:
+                self._evaluate()
+                if self.plan.patience is not None and self.at.stale >= self.plan.patience:
+                    self.say({"event": "note", "step": self.at.step, "message": f"no progress in {self.at.stale} evaluations: stopped early"})
+                    break
+            self._keep_to_budget()
+            if time.monotonic() - self.saved_at > CHECKPOINT_EVERY_S:
+                self._save()
+        self._save()
+
+    def _step(self, batch: Batch) -> StepResult:
+        """One update; out of memory halves the micro-batch, the effective batch stays."""
+        while True:
+            try:
+                return step(
+                    self.model.network, self.objective, self.optimiser, batch,
+                    rate=self.at.rate * schedule(self.at.step, steps=self.plan.steps, warmup=self.plan.warmup_steps),
+                    micro_batch=self.at.micro_batch,
+                    precision=autocast(self.device, self.plan.precision),
+                    term_norms=self.at.step % NORMS_EVERY == 0 and len(self.model.network.input_names) >= 1,
+                )
+            except (MemoryError, RuntimeError) as failed:
+                if not _out_of_memory(failed):
+                    raise
+                if self.at.micro_batch == 1:
+                    raise TrainingError(
+                        f"step {self.at.step} does not fit into memory even with one row at a time. "
+                        "Fix: a smaller train.size, smaller inputs, or a machine with more memory."
+                    ) from failed
+                self.at.micro_batch = max(1, self.at.micro_batch // 2)
+                self.say({"event": "oom", "step": self.at.step, "micro_batch": self.at.micro_batch,
+                          "message": f"out of memory: micro-batch halved to {self.at.micro_batch}, effective batch unchanged"})
+                self.optimiser.adamw.zero_grad(set_to_none=True)
+                if self.device.startswith("cuda"):
+                    torch.cuda.empty_cache()
+                torch.manual_seed(mixed_seed(self.plan.seed, self.at.step))
+
+    def _roll_back(self, wrong: NotFinite, batch: Batch) -> None:
+        """Back to the last checkpoint with half the learning rate; the third time in vain, stop and say where."""
+        at, rollbacks, rate, failed = self.at.step, self.at.rollbacks + 1, self.at.rate * ROLLBACK_RATE, batch.row_ids.tolist()
+        if rollbacks > MAX_ROLLBACKS:
+            layer = _first_bad_layer(self.model.network, batch)
+            rows = ", ".join(self.dataset.origin(row) for row in failed[:5])
+            raise TrainingError(
+                f"training diverged at step {at}: {wrong.what} is not finite after {MAX_ROLLBACKS} rollbacks; first bad layer: "
+                f"{layer}; rows of the batch: {rows}{' …' if len(failed) > 5 else ''}. "
+                "Fix: look at those rows, or lower train.learning_rate, or write precision: fp32."
+            )
+        saved, _ = checkpoint.latest(self.run.checkpoints)
+        if saved is None:
+            raise TrainingError(f"training diverged at step {at} and no checkpoint is whole. Fix: train again into another --out.")
+        self._restore(saved)
+        self.at.rollbacks, self.at.rate = rollbacks, rate
+        self.say({"event": "rollback", "step": at, "to_step": self.at.step, "rate": rate,
+                  "message": f"{wrong.what} was not finite at step {at}: back to step {self.at.step} with the learning rate x {rate:g}"})
+        self.batches = self.loader.iterate(self.at.step, self.plan.steps)
+
+    def _evaluate(self) -> None:
+        """Validation rows through the averaged weights; the best state by the goal is kept."""
+        if self.validation is None:
+            return
+        with self.average.applied(self.model.network):
+            result = self.validation.measure()
+        value = result["goal"]
+        self.say({"event": "eval", "step": self.at.step, "time_s": self.at.spent_s, **result})
+        better = self.at.goal is None or (value is not None and (value - self.at.goal) * self.validation.sign >= 0)
+        if better and value is not None:
+            improved = self.at.goal is None or value != self.at.goal
+            self.at.goal, self.at.goal_step = value, self.at.step
+            self.at.stale = 0 if improved else self.at.stale + 1
+            self.at.best = {name: tensor.clone() for name, tensor in self.average.tensors.items()}
+        else:
+            self.at.stale += 1
+
+    def _keep_to_budget(self) -> None:
+        """Shorten or lengthen what is left when the clock disagrees with the plan (a logged event: bit-equality with
+        other runs of the plan ends here)."""
+        budget, plan = self.recipe.train.budget, self.plan
+        every = max(1, plan.steps // REPLAN_CHECKS)
+        if budget is None or self.at.step % every or self.at.step < every or self.finished:
+            return
+        elapsed = self.at.spent_s + self._before_training()
+        per_step = self.at.spent_s / self.at.step
+        usable = budget * (1 - FINAL_SHARE) - _evaluation_s(self.plan) - elapsed
+        projected = (plan.steps - self.at.step) * per_step
+        fixed = self.recipe.train.steps is not None or self.recipe.train.epochs is not None
+        if projected > usable + BUDGET_TOLERANCE * budget or (not fixed and projected < usable - BUDGET_TOLERANCE * budget):
+            steps = self.at.step + max(1, int(usable / per_step))
+            self.plan = dataclasses.replace(plan.with_steps(steps), ema_decay=plan.ema_decay, warmup_steps=plan.warmup_steps)
+            self.run.write("plan.json", self.plan.to_dict())
+            self.say({"event": "replan", "step": self.at.step, "steps": steps,
+                      "message": f"the clock disagrees with the plan: {steps} steps instead of {plan.steps} fit the budget"})
+            self.batches = self.loader.iterate(self.at.step, steps)
+
+    # ---- the end ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Best averaged weights, thresholds from validation rows, the model saved, the test rows scored."""
+        model, dataset = self.model, self.dataset
+        model.network.load_state_dict(self.at.best or self.average.tensors)
+        model.network.eval()
+        calibrated = calibrate(model, dataset, dataset.splits.val) if len(dataset.splits.val) else {}
+        model.info["trained"] = {"steps": self.at.step, "best_step": self.at.goal_step or self.at.step,
+                                 "seconds": round(self.at.spent_s, 1), "calibrated": calibrated}
+        model.save(self.run.model_folder)
+        split = "test" if len(dataset.splits.test) else "val"
+        rows = getattr(dataset.splits, split)
+        if len(rows):
+            result = evaluate(model, dataset, rows)
+            self.run.write("metrics.json", {"split": split, **result.to_dict()})
+            self.run.write("details.json", result.details)
+        self.say({"event": "done", "step": self.at.step, "time_s": time.monotonic() - self.began, "split": split})
+
+    def _stop(self) -> None:
+        """Asked to stop: checkpoint, a usable model, and how to go on."""
+        number = self.signals.received or signal.SIGINT
+        self._save()
+        with self.average.applied(self.model.network):
+            self.model.save(self.run.model_folder)
+        self.say({"event": "interrupted", "step": self.at.step, "signal": signal.Signals(number).name})
+        raise Stopped(
+            f"stopped at step {self.at.step} of {self.plan.steps}; the model so far is in {self.run.model_folder}. "
+            f"Go on with: endwise train {self.run.path}/recipe.yaml --out {self.run.path} --resume",
+            128 + number,
+        )
+
+    # ---- state --------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        tensors = {
+            "network": dict(self.model.network.state_dict()),
+            "objective": dict(self.objective.state_dict()),
+            "optimiser": dict(self.optimiser.state()),
+            "average": self.average.tensors,
+            "best": self.at.best,
+        }
+        checkpoint.save(self.run.checkpoints, State(tensors, self.at.facts()))
+        self.saved_at = time.monotonic()
+
+    def _restore(self, saved: State) -> None:
+        self.model.network.load_state_dict(saved.tensors["network"])
+        self.objective.load_state_dict(saved.tensors["objective"])
+        self.optimiser.adamw.state.clear()
+        self.optimiser.load(saved.tensors.get("optimiser", {}))
+        self.average.tensors = {name: value.to(self.device) for name, value in saved.tensors["average"].items()}
+        self.at = _Progressed(**saved.facts, best={name: value.to(self.device) for name, value in saved.tensors.get("best", {}).items()})
+
+    # ---- small things -------------------------------------------------------------------------------------------
+
+    def _before_training(self) -> float:
+        return max(0.0, time.monotonic() - self.began - self.at.spent_s)
+
+    def _log(self, result: StepResult, rows: int, read_s: float, compute_s: float) -> None:
+        terms: dict[str, Any] = {name: {"value": value, "weight": result.weights[name]} for name, value in result.terms.items()}
+        for name, norm in (result.term_norms or {}).items():
+            terms[name]["grad_norm"] = norm
+        self.say({"event": "step", "step": self.at.step, "steps": self.plan.steps, "time_s": round(self.at.spent_s, 4),
+                  "loss": result.loss, "grad_norm": result.grad_norm,
+                  "lr": max(group["lr"] for group in self.optimiser.adamw.param_groups), "terms": terms,
+                  "samples_per_s": rows / max(1e-9, read_s + compute_s), "read_s": read_s, "compute_s": compute_s})
+
+
+class _Validation:
+    """The validation rows through `Model.answers`, scored by each output's metrics."""
+
+    def __init__(self, model: Model, dataset: Dataset, recipe: Recipe, plan: Plan) -> None:
+        self.model, self.recipe = model, recipe
+        rows = dataset.splits.val
+        self.loader = Loader(dataset, recipe, model.contracts, rows, batch_size=max(plan.batch_size, 64), seed=0, shuffle=False)
+        self.goal = plan.goal
+        self.sign = 1 if plan.goal["direction"] == "max" else -1
+        self.truths: dict[str, list[Any]] = {}
+        self.kept: dict[str, np.ndarray] = {}
+        for name, output in recipe.outputs.items():
+            store = dataset.fields[name]
+            self.kept[name] = np.array([bool(store.present[row]) for row in rows])
+            self.truths[name] = [output.truth(store[row], model.contracts[name]) for row in rows if store.present[row]]
+
+    def measure(self) -> dict[str, Any]:
+        """{'val': {output: {metric: value}}, 'goal': value}; a metric that the rows do not define is null."""
+        answers: dict[str, list[Any]] = {name: [] for name in self.recipe.outputs}
+        for batch in self.loader.iterate(0, self.loader.batches_per_epoch):
+            for name, given in self.model.answers(batch).items():
+                answers[name].extend(given)
+        values: dict[str, dict[str, float | None]] = {}
+        for name, output in self.recipe.outputs.items():
+            given = [answer for answer, kept in zip(answers[name], self.kept[name], strict=True) if kept]
+            values[name] = {}
+            for metric in output.metrics(self.model.contracts[name]):
+                rows = metric.rows(self.truths[name], given)
+                value = float(metric.combine(rows, np.ones(len(given)))) if given else math.nan
+                values[name][metric.name] = value if math.isfinite(value) else None
+        return {"val": values, "goal": values[self.goal["output"]][self.goal["metric"]]}
+
+
+def _resolved(
+    recipe: Recipe, dataset: Dataset, model: Model, loader: Loader, objective: Objective, used_s: float
+) -> Plan:
+    """The plan; under a budget, what has been used and the evaluation of the test rows come out of it."""
+    budget, splits = recipe.train.budget, dataset.splits
+    plan = resolve(
+        recipe, network=model.network, objective=objective, contracts=model.contracts,
+        first=[loader.batch(index) for index in range(min(CALIBRATION_BATCHES, loader.batches_per_epoch))],
+        rows={"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
+        batch_size=loader.batch_size,
+        budget_s=None if budget is None else max(1.0, budget * (1 - FINAL_SHARE) - used_s),
+    )
+    excess = plan.seconds + _evaluation_s(plan) + used_s - (budget or math.inf)
+    return plan.with_steps(max(1, plan.steps - math.ceil(excess / plan.step_s))) if excess > 0 else plan
+
+
+def _evaluation_s(plan: Plan) -> float:
+    """Predicting the test rows, twice: once for the answers, once for what is drawn from them."""
+    return 2 * plan.eval_s / max(1, plan.rows["val"]) * (plan.rows["test"] or plan.rows["val"])
+
+
+def _term_names(model: Model, loader: Loader) -> list[str]:
+    """The named terms of every head, from one batch."""
+    batch, network = loader.batch(0).to("cpu"), model.network
+    network.eval()
+    with torch.no_grad():
+        predictions = network(batch.inputs, batch.present)
+        return [
+            f"{name}.{term}"
+            for name in network.output_names
+            for term in network.head(name).loss(predictions[name], batch.targets[name].values, batch.targets[name].sizes)
+        ]
+
+
+def mixed_seed(seed: int, step: int) -> int:
+    """One 63-bit seed for each (seed, step): dropout and augmentation of a step depend on nothing else."""
+    value = (seed * MIX + (step + 1) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    value ^= value >> 31
+    return value & (2**63 - 1)
+
+
+def _out_of_memory(failed: BaseException) -> bool:
+    text = str(failed).lower()
+    return isinstance(failed, MemoryError | torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _first_bad_layer(network: nn.Module, batch: Batch) -> str:
+    """The first module whose output is not finite on this batch, in the order of the forward pass."""
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and not found and not bool(torch.isfinite(output).all()):
+                found.append(name)
+
+        return hook
+
+    handles = [part.register_forward_hook(watch(name)) for name, part in network.named_modules() if name]
+    try:
+        with torch.no_grad():
+            network(batch.inputs, batch.present)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else "none in the forward pass (a loss or a gradient overflowed)"
+
+
+def _speaker(run: Run, progress: Progress | None) -> Progress:
+    """Every event goes to the log and to whoever listens."""
+
+    def say(event: Mapping[str, Any]) -> None:
+        run.log(event)
+        if progress is not None:
+            progress(event)
+
+    return say
+
+
+def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress({"event": "prepare", "what": what, "done": done, "total": total})
+
+
+def _data_facts(recipe: Recipe, dataset: Dataset, contracts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report and people want to know about the data, in JSON."""
+    fields = {**recipe.inputs, **recipe.outputs}
+    return {
+        "fingerprint": dataset.fingerprint,
+        "rows": {name: len(getattr(dataset.splits, name)) for name in ("train", "val", "test")},
+        "split": dataset.splits.how,
+        "fields": {name: {"role": "input" if name in recipe.inputs else "output", "type": item.type,
+                          "summary": item.summary(contracts[name]), "missing": contracts[name].missing}
+                   for name, item in fields.items()},
+        "bad": [dataclasses.asdict(row) for row in dataset.bad[:100]],
+        "bad_count": len(dataset.bad),
+        "notes": list(dataset.notes),
+    }
+
+
+def _info(recipe: Recipe, dataset: Dataset, contracts: Mapping[str, Any]) -> dict[str, Any]:
+    import platform
+
+    import endwise
+
+    return {
+        "goal": resolve_goal(recipe, contracts).model_dump(),
+        "data_fingerprint": dataset.fingerprint,
+        "seed": recipe.train.seed,
+        "versions": {"endwise": endwise.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+
+
+__all__ = ["Stopped", "dry_run", "fit", "mixed_seed"]
