@@ -1,0 +1,77 @@
+"""Losses as pure functions of tensors: unreduced, one float32 value a row, whatever the autocast.
+
+Here: what a prediction costs. Not here: weights of rows, classes and terms (heads and the objective), and anything
+learnt. Every function gives a tensor [batch]; what a row holds beside the batch axis is averaged within the row alone.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+HUBER_DELTA = 1.0  # in units of the (standardised) error: squared below, linear above
+
+
+def cross_entropy(
+    logits: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"], *, smoothing: float = 0.0
+) -> Float[Tensor, " batch"]:
+    """-log softmax(logits)[target]; a share `smoothing` of it spread over all classes (Szegedy et al. 2016)."""
+    return F.cross_entropy(logits.float(), target.long(), reduction="none", label_smoothing=smoothing)
+
+
+def binary_cross_entropy(logits: Float[Tensor, "batch *rest"], target: Tensor) -> Float[Tensor, " batch"]:
+    """Mean over a row's yes/no questions of -log sigmoid(±logit); `target` holds 0 and 1 in the shape of `logits`."""
+    return _row_mean(F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none"))
+
+
+def huber(
+    predicted: Float[Tensor, "batch *rest"], target: Float[Tensor, "batch *rest"], *, delta: float = HUBER_DELTA
+) -> Float[Tensor, " batch"]:
+    """Squared error / 2 up to `delta`, then linear: outliers pull with a bounded force (Huber 1964)."""
+    return _row_mean(F.huber_loss(predicted.float(), target.float(), reduction="none", delta=delta))
+
+
+def mse(predicted: Float[Tensor, "batch *rest"], target: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:
+    """Mean squared error of a row."""
+    return _row_mean((predicted.float() - target.float()).square())
+
+
+def mae(predicted: Float[Tensor, "batch *rest"], target: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:
+    """Mean absolute error of a row."""
+    return _row_mean((predicted.float() - target.float()).abs())
+
+
+def ctc(
+    logits: Float[Tensor, "batch time symbols"],
+    sizes: Int[Tensor, " batch"],
+    target: Int[Tensor, "batch length"],
+    target_sizes: Int[Tensor, " batch"],
+    *,
+    blank: int = 0,
+) -> Float[Tensor, " batch"]:
+    """-log of the probability of all alignments of `target` to the first `sizes` frames (Graves et al. 2006).
+
+    Not divided by the target's length. A row whose target cannot be aligned has infinite loss; it gives 0 and no
+    gradient here, so count those rows with `ctc_impossible` and report them: nothing else will show them.
+    """
+    impossible = ctc_impossible(sizes, target, target_sizes)
+    # a row without frames makes the kernel fail: it reads one frame and is masked (or, with an empty target, costs 0)
+    frames = sizes.clamp(min=1)
+    scores = F.log_softmax(logits.float(), dim=-1).transpose(0, 1)
+    loss = F.ctc_loss(
+        scores, target.long(), frames.long(), target_sizes.long(), blank=blank, reduction="none", zero_infinity=True
+    )
+    return torch.where(impossible | (sizes < 1), 0.0, loss)
+
+
+def ctc_impossible(
+    sizes: Int[Tensor, " batch"], target: Int[Tensor, "batch length"], target_sizes: Int[Tensor, " batch"]
+) -> Bool[Tensor, " batch"]:
+    """Which rows have fewer frames than their target needs: one a symbol, and a blank between equal neighbours."""
+    inside = torch.arange(1, target.shape[1], device=target.device) < target_sizes[:, None]
+    repeats = ((target[:, 1:] == target[:, :-1]) & inside).sum(1)
+    return sizes < target_sizes + repeats
+
+
+def _row_mean(values: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:
+    return values.flatten(1).mean(1) if values.dim() > 1 else values
