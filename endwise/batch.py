@@ -36,7 +36,8 @@ class Ragged:
             return cls(np.stack(rows), sizes)
         values = np.zeros((len(rows), *largest, *rows[0].shape[axes:]), dtype=rows[0].dtype)
         for index, row in enumerate(rows):
-            values[(index, *(slice(n) for n in row.shape[:axes]))] = row
+            real = (index, *(slice(size) for size in row.shape[:axes]))
+            values[real] = row
         return cls(values, sizes)
 
     def to(self, device: "torch.device | str") -> "Ragged":

@@ -36,7 +36,11 @@ def save(folder: Path, state: State) -> Path:
     partial = folder / f".partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    flat = {f"{section}/{name}": value.detach().contiguous().cpu() for section, part in state.tensors.items() for name, value in part.items()}
+    flat = {
+        f"{section}/{name}": value.detach().contiguous().cpu()
+        for section, part in state.tensors.items()
+        for name, value in part.items()
+    }
     data = save_tensors(flat)
     facts = {**state.facts, "sha256": hashlib.sha256(data).hexdigest()}
     _write(partial / "state.safetensors", data)
@@ -57,7 +61,7 @@ def existing(folder: Path) -> list[Path]:
 
 def latest(folder: Path) -> tuple[State | None, list[str]]:
     """The newest checkpoint that is whole, and a line for each damaged one that was set aside."""
-    notes = []
+    notes: list[str] = []
     for path in reversed(existing(folder)):
         try:
             return _load(path), notes

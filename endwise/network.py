@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from endwise.batch import Ragged
 from endwise.modalities.base import Contract, Modality
 from endwise.nn.blocks import Transformer
-from endwise.nn.interface import Encoder, Tokens
+from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.size import Size
 
 Predictions = dict[str, dict[str, Tensor]]
@@ -30,11 +30,13 @@ class Input(nn.Module):
 
     def forward(self, field: Ragged, present: Tensor) -> Tokens:
         """Tokens of the present rows; one learnt token for the others."""
-        tokens = self.encoder(field.values, field.sizes)
+        tokens: Tokens = self.encoder(field.values, field.sizes)
         first = torch.arange(tokens.values.shape[1], device=present.device) == 0
         there = present[:, None]
         values = torch.where(there[..., None], tokens.values, self.missing_token.to(tokens.values.dtype))
-        return replace(tokens, values=values + self.name_token.to(values.dtype), mask=torch.where(there, tokens.mask, first))
+        return replace(
+            tokens, values=values + self.name_token.to(values.dtype), mask=torch.where(there, tokens.mask, first)
+        )
 
 
 class Network(nn.Module):
@@ -50,9 +52,12 @@ class Network(nn.Module):
         super().__init__()
         self.size = size
         self.inputs = nn.ModuleDict(
-            {_key(name): Input(item.beside(outputs).encoder(contracts[name], size), size.width) for name, item in inputs.items()}
+            {
+                _key(name): Input(item.beside(outputs).encoder(contracts[name], size), size.width)
+                for name, item in inputs.items()
+            }
         )
-        self.trunk = Transformer(size, causal=False) if len(inputs) > 1 else nn.Identity()
+        self.trunk = Transformer(size, causal=False) if len(inputs) > 1 else None
         self.heads = nn.ModuleDict({_key(name): item.head(contracts[name], size) for name, item in outputs.items()})
         self.input_names = tuple(inputs)
         self.output_names = tuple(outputs)
@@ -61,7 +66,7 @@ class Network(nn.Module):
         """The shared tokens: every input's, side by side, through the trunk."""
         parts = {name: self.inputs[_key(name)](inputs[name], present[name]) for name in self.input_names}
         joined = _joined(parts)
-        if len(parts) == 1:
+        if self.trunk is None:
             return joined
         return joined.with_values(self.trunk(joined.values, joined.mask))
 
@@ -77,9 +82,11 @@ class Network(nn.Module):
         """Predictions as final answers in tensors: {output: {name: tensor}}."""
         return {name: self.heads[_key(name)].decode(predictions[name]) for name in self.output_names}
 
-    def head(self, output: str) -> nn.Module:
+    def head(self, output: str) -> Head:
         """The head of one output."""
-        return self.heads[_key(output)]
+        found = self.heads[_key(output)]
+        assert isinstance(found, Head)
+        return found
 
 
 def _joined(parts: Mapping[str, Tokens]) -> Tokens:

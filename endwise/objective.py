@@ -62,7 +62,9 @@ def denominators(network: Network, batch: Batch) -> dict[str, Tensor]:
     return totals
 
 
-def term_values(network: Network, predictions: Predictions, batch: Batch, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def term_values(
+    network: Network, predictions: Predictions, batch: Batch, totals: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Every named term of a (micro-)batch as its share of the effective batch's weighted mean."""
     values = {}
     for name in network.output_names:

@@ -37,11 +37,17 @@ class Data(Part):
     train: Any = Field(None, description="the training rows, when the splits are separate files")
     val: Any = Field(None, description="the validation rows; none: 10 % of train, by group or content")
     test: Any = Field(None, description="the test rows: they serve no stopping, calibration or threshold")
-    split: str | None = Field(None, description="a column with train / val / test; a column named 'split' is found by itself")
-    group: str | None = Field(None, description="rows with the same value are never on two sides (speaker, patient, part)")
+    split: str | None = Field(
+        None, description="a column with train / val / test; a column named 'split' is found by itself"
+    )
+    group: str | None = Field(
+        None, description="rows with the same value are never on two sides (speaker, patient, part)"
+    )
     time: str | None = Field(None, description="split by this column: the newest rows are test")
     weight: str | None = Field(None, description="a column of sample weights above or equal to 0")
-    max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable rows that is put aside and counted; more is refused")
+    max_bad: float = Field(
+        0.01, ge=0, le=1, description="share of unreadable rows that is put aside and counted; more is refused"
+    )
 
     @field_validator("max_bad", mode="before")
     @classmethod
@@ -72,7 +78,10 @@ class Goal(Part):
 class Objective(Part):
     """How the named loss terms become one scalar."""
 
-    weighting: Literal["fixed", "uncertainty"] = Field("fixed", description="fixed: each output's loss_weight; uncertainty: learnt log-variances (Kendall 2018), clamped")
+    weighting: Literal["fixed", "uncertainty"] = Field(
+        "fixed",
+        description="fixed: each output's loss_weight; uncertainty: learnt log-variances (Kendall 2018), clamped",
+    )
 
 
 class Trunk(Part):
@@ -87,7 +96,9 @@ class Trunk(Part):
 class Train(Part):
     """How long, how large, from which seed."""
 
-    size: Literal["tiny", "small", "base", "large"] = Field("small", description="the one dial: widths and depths follow")
+    size: Literal["tiny", "small", "base", "large"] = Field(
+        "small", description="the one dial: widths and depths follow"
+    )
     steps: int | None = Field(None, ge=1, description="optimiser steps; null: from epochs or budget or the data's size")
     epochs: float | None = Field(None, gt=0, description="passes over the training rows")
     budget: float | None = Field(None, gt=0, description="wall-clock limit: seconds, or text such as 90s, 5m, 1h")
@@ -97,9 +108,13 @@ class Train(Part):
     weight_decay: float | None = Field(None, ge=0, description="decoupled weight decay; null: 0.05")
     augment: bool = Field(True, description="random changes of the training inputs, inside the network")
     ema: bool = Field(True, description="keep and use an exponential moving average of the weights")
-    patience: int | None = Field(None, ge=1, description="stop after this many evaluations without progress; null: never")
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many evaluations without progress; null: never"
+    )
     seed: int = Field(0, ge=0, description="of weights, order, augmentation and dropout")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast where it measures faster")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where it measures faster"
+    )
     compile: bool = Field(False, description="torch.compile the network: pays on accelerators and long runs")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
@@ -144,7 +159,9 @@ class Recipe(Part):
     @classmethod
     def _known_version(cls, value: int) -> int:
         if value != RECIPE_VERSION:
-            raise refusal(field="version", got=value, allowed=str(RECIPE_VERSION), fix=f"write version: {RECIPE_VERSION}")
+            raise refusal(
+                field="version", got=value, allowed=str(RECIPE_VERSION), fix=f"write version: {RECIPE_VERSION}"
+            )
         return value
 
     @field_validator("data", mode="before")
@@ -154,7 +171,9 @@ class Recipe(Part):
             return value
         if isinstance(value, Mapping) and any(key in Data.model_fields for key in value):
             return value
-        if isinstance(value, Mapping) and all(isinstance(key, str) and isinstance(item, str) for key, item in value.items()):
+        if isinstance(value, Mapping) and all(
+            isinstance(key, str) and isinstance(item, str) for key, item in value.items()
+        ):
             return value  # a misspelt section: refused by name, not taken for a table of columns
         return {"path": value}
 
@@ -164,7 +183,9 @@ class Recipe(Part):
         section = str(info.field_name)
         if not isinstance(value, Mapping) or not value:
             raise refusal(
-                field=section, got=value, allowed="at least one name with its type",
+                field=section,
+                got=value,
+                allowed="at least one name with its type",
                 fix=f"write {section}: {{{'photo: image' if section == 'inputs' else 'label: category'}}}",
             )
         role = INPUT_ROLE if section == "inputs" else OUTPUT_ROLE
@@ -174,19 +195,26 @@ class Recipe(Part):
     def _consistent(self) -> Self:
         for name in [*self.inputs, *self.outputs]:
             require(
-                isinstance(name, str) and bool(NAME.match(name)), field="field name", got=name,
+                isinstance(name, str) and bool(NAME.match(name)),
+                field="field name",
+                got=name,
                 allowed="letters, digits, spaces, '_' and '-', not starting with a digit",
                 fix="give the field such a name and say column: for the column's own",
             )
         for name in self.inputs:
             require(
-                name not in self.outputs, field=f"outputs.{name}", got=name, allowed="a name no input has",
+                name not in self.outputs,
+                field=f"outputs.{name}",
+                got=name,
+                allowed="a name no input has",
                 fix="an answer cannot be given as an input; rename one and say column: if both read the same column",
             )
         reserved = {self.data.split, self.data.group, self.data.weight} - {None}
         for name, declared in self.outputs.items():
             require(
-                (declared.column or name) not in reserved, field=f"outputs.{name}.column", got=declared.column or name,
+                (declared.column or name) not in reserved,
+                field=f"outputs.{name}.column",
+                got=declared.column or name,
                 allowed="a column that is not data.split, data.group or data.weight",
                 fix="an output column cannot decide the split or the weight",
             )
@@ -194,10 +222,21 @@ class Recipe(Part):
             raise unknown_name(field="goal.output", got=self.goal.output, names=self.outputs)
         size = self.trunk
         if size.width is not None and size.heads is not None:
-            require(size.width % size.heads == 0, field="trunk.heads", got=size.heads,
-                    allowed=f"a divisor of trunk.width = {size.width}", fix="change one of the two")
+            require(
+                size.width % size.heads == 0,
+                field="trunk.heads",
+                got=size.heads,
+                allowed=f"a divisor of trunk.width = {size.width}",
+                fix="change one of the two",
+            )
         given = [name for name in ("steps", "epochs") if getattr(self.train, name) is not None]
-        require(len(given) < 2, field="train.epochs", got=self.train.epochs, allowed="steps or epochs, not both", fix="remove one")
+        require(
+            len(given) < 2,
+            field="train.epochs",
+            got=self.train.epochs,
+            allowed="steps or epochs, not both",
+            fix="remove one",
+        )
         return self
 
     # ---- in and out -------------------------------------------------------------------------------------------
@@ -208,10 +247,20 @@ class Recipe(Part):
         file = Path(path)
         if file.is_dir():
             file = file / "recipe.yaml"
-        require(file.is_file(), field="recipe", got=str(path), allowed="an existing YAML or JSON file",
-                fix=f"'endwise init {file.parent}' proposes one")
-        require(file.stat().st_size <= MAX_RECIPE_BYTES, field="recipe", got=str(path),
-                allowed=f"a file of at most {MAX_RECIPE_BYTES} bytes", fix="is this the data instead of the recipe?")
+        require(
+            file.is_file(),
+            field="recipe",
+            got=str(path),
+            allowed="an existing YAML or JSON file",
+            fix=f"'endwise init {file.parent}' proposes one",
+        )
+        require(
+            file.stat().st_size <= MAX_RECIPE_BYTES,
+            field="recipe",
+            got=str(path),
+            allowed=f"a file of at most {MAX_RECIPE_BYTES} bytes",
+            fix="is this the data instead of the recipe?",
+        )
         values = parse(file.read_text(encoding="utf-8"), where=str(file))
         values.setdefault("name", file.stem if file.stem != "recipe" else file.resolve().parent.name)
         if "data" in values:
@@ -223,8 +272,11 @@ class Recipe(Part):
         out: dict[str, Any] = {"version": self.version}
         if self.name is not None:
             out["name"] = self.name
-        out["data"] = {name: _plain_source(getattr(self.data, name)) for name in Data.model_fields
-                       if getattr(self.data, name) != Data.model_fields[name].default}
+        out["data"] = {
+            name: _plain_source(getattr(self.data, name))
+            for name in Data.model_fields
+            if getattr(self.data, name) != Data.model_fields[name].default
+        }
         out["inputs"] = {name: item.to_dict() for name, item in self.inputs.items()}
         out["outputs"] = {name: item.to_dict() for name, item in self.outputs.items()}
         for section in ("goal", "objective", "trunk", "train"):
@@ -253,18 +305,30 @@ def declare(value: Any, *, where: str, role: Role, name: str) -> Modality:
     if isinstance(value, str):
         value = {"type": value}
     if not isinstance(value, Modality):
-        require(isinstance(value, Mapping), field=where, got=value, allowed="a type name or a mapping with 'type'",
-                fix=f"write {name}: {{type: {next(iter(TABLE))}}}")
+        require(
+            isinstance(value, Mapping),
+            field=where,
+            got=value,
+            allowed="a type name or a mapping with 'type'",
+            fix=f"write {name}: {{type: {next(iter(TABLE))}}}",
+        )
         fields = dict(value)
         kind = fields.pop("type", None)
-        require(kind is not None, field=f"{where}.type", got=None, allowed=f"one of {', '.join(TABLE)}", fix="say what kind of value this is")
+        require(
+            kind is not None,
+            field=f"{where}.type",
+            got=None,
+            allowed=f"one of {', '.join(TABLE)}",
+            fix="say what kind of value this is",
+        )
         if isinstance(kind, type) and issubclass(kind, Modality):
             found: type[Modality] = kind
         else:
             found = modality_class(str(kind), where=f"{where}.type")
         value = build(found, fields, where)
-    value.check_role(role, name)
-    return value
+    declared: Modality = value
+    declared.check_role(role, name)
+    return declared
 
 
 def parse(text: str, *, where: str) -> dict[str, Any]:
@@ -278,8 +342,16 @@ def parse(text: str, *, where: str) -> dict[str, Any]:
         mark = getattr(wrong, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         reason = getattr(wrong, "problem", None) or type(wrong).__name__
-        raise RecipeError(f"{where}{line}: not valid YAML: {reason}. Fix: check the indentation and the quotes there.") from None
-    require(isinstance(values, dict), field=where, got=values, allowed="a mapping with data, inputs and outputs", fix="see 'endwise schema' or run 'endwise init'")
+        raise RecipeError(
+            f"{where}{line}: not valid YAML: {reason}. Fix: check the indentation and the quotes there."
+        ) from None
+    require(
+        isinstance(values, dict),
+        field=where,
+        got=values,
+        allowed="a mapping with data, inputs and outputs",
+        fix="see 'endwise schema' or run 'endwise init'",
+    )
     return dict(values)
 
 
@@ -294,12 +366,23 @@ def json_schema() -> dict[str, Any]:
             if role not in cls.roles:
                 continue
             schema = TypeAdapter(cls).json_schema()
-            fields = {item: spec for item, spec in schema["properties"].items()
-                      if cls.__dataclass_fields__[item].metadata.get("role") in (None, role)}
+            fields = {
+                item: spec
+                for item, spec in schema["properties"].items()
+                if cls.__dataclass_fields__[item].metadata.get("role") in (None, role)
+            }
             for item, spec in fields.items():
                 spec["description"] = cls.__dataclass_fields__[item].metadata.get("help", "")
-            kinds.append({"type": "object", "title": name, "description": (cls.__doc__ or "").strip().split("\n")[0],
-                          "properties": {"type": {"const": name}, **fields}, "required": ["type"], "additionalProperties": False})
+            kinds.append(
+                {
+                    "type": "object",
+                    "title": name,
+                    "description": (cls.__doc__ or "").strip().split("\n")[0],
+                    "properties": {"type": {"const": name}, **fields},
+                    "required": ["type"],
+                    "additionalProperties": False,
+                }
+            )
         names = [name for name in TABLE if role in modality_class(name).roles]
         return {"type": "object", "minProperties": 1, "additionalProperties": {"anyOf": [{"enum": names}, *kinds]}}
 
@@ -332,7 +415,10 @@ def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
     """Fields that also take text ('1%', '5m') say so."""
     for name in ("max_bad", "budget"):
         if name in schema["properties"]:
-            schema["properties"][name] = {"type": ["number", "string", "null"], "description": schema["properties"][name].get("description", "")}
+            schema["properties"][name] = {
+                "type": ["number", "string", "null"],
+                "description": schema["properties"][name].get("description", ""),
+            }
     return schema
 
 
@@ -343,7 +429,9 @@ def _rebased(data: Any, folder: Path) -> Any:
         return value
 
     if isinstance(data, Mapping):
-        return {name: rebase(value) if name in ("path", "train", "val", "test") else value for name, value in data.items()}
+        return {
+            name: rebase(value) if name in ("path", "train", "val", "test") else value for name, value in data.items()
+        }
     return rebase(data)
 
 
@@ -380,7 +468,9 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
     if first["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in first["loc"][:-1]:
-            section = {"data": Data, "goal": Goal, "objective": Objective, "trunk": Trunk, "train": Train}.get(str(part), section)
+            section = {"data": Data, "goal": Goal, "objective": Objective, "trunk": Trunk, "train": Train}.get(
+                str(part), section
+            )
         names = list(section.model_fields)
         meant = nearest(str(first["loc"][-1]), names)
         return RecipeError(
@@ -388,9 +478,13 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
             f"Fix: {f'did you mean {meant!r}?' if meant else 'use one of: ' + ', '.join(names)}"
         )
     if first["type"] == "missing":
-        return RecipeError(f"{where} is missing. Fix: every recipe says data, inputs and outputs; 'endwise init' proposes one.")
+        return RecipeError(
+            f"{where} is missing. Fix: every recipe says data, inputs and outputs; 'endwise init' proposes one."
+        )
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    made = refusal(field=where, got=first["input"] if where != "recipe" else dict(values), allowed=message, fix="give such a value")
+    made = refusal(
+        field=where, got=first["input"] if where != "recipe" else dict(values), allowed=message, fix="give such a value"
+    )
     return RecipeError(str(made))
 
 

@@ -1,0 +1,426 @@
+"""The report: one self-contained HTML file that opens without a network.
+
+`build(run)` reads the run folder and nothing else, so a report can be written again at any time. Every text that came
+from data is escaped where it enters the page. Drawing is in plots.py, looks in page.css.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from endwise.report import plots
+from endwise.run import Run
+
+MAX_CLASSES_DRAWN = 80
+BETTER = {"min": "smaller is better", "max": "larger is better"}
+SAFE_MEDIA = ("data:image/png;base64,", "data:image/jpeg;base64,", "data:audio/wav;base64,")
+
+
+def build(run: Run) -> Path:
+    """Write `report.html` into the run's folder and return its path."""
+    target = run.path / "report.html"
+    partial = target.with_suffix(".partial")
+    partial.write_text(_page(_Facts(run)), encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+class _Facts:
+    """What the run folder holds, read once; a missing file is an empty mapping and its section says so."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.recipe = run.recipe
+        self.plan = run.read("plan.json") if run.has("plan.json") else {}
+        self.data = run.read("data.json") if run.has("data.json") else {}
+        self.metrics = run.read("metrics.json") if run.has("metrics.json") else {}
+        self.details = run.read("details.json") if run.has("details.json") else {}
+        self.info = run.info()
+        events = list(run.events())
+        # a resumed or rolled-back run logs some steps twice: the last word counts
+        self.steps = list({event["step"]: event for event in events if event["event"] == "step"}.values())
+        self.evals = list({event["step"]: event for event in events if event["event"] == "eval"}.values())
+        self.incidents = [event for event in events if "message" in event]
+
+
+def _page(facts: _Facts) -> str:
+    style = (resources.files("endwise.report") / "page.css").read_text(encoding="utf-8")
+    title = escape(facts.recipe.name or "run")
+    sections = [
+        ("results", "Results", _results(facts)),
+        ("mistakes", "Worst mistakes", _mistakes(facts)),
+        ("answers", "How the answers behave", _behaviour(facts)),
+        ("learning", "How it learnt", _learning(facts)),
+        ("depth", "What each layer already knows", _depth(facts)),
+        ("data", "The data", _data(facts)),
+        ("time", "Where the time went", _timing(facts)),
+        ("made", "What made this run", _made(facts)),
+    ]
+    shown = [(key, name, body) for key, name, body in sections if body]
+    nav = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in shown)
+    body = "".join(f'<section id="{key}"><h2>{name}</h2>{content}</section>' for key, name, content in shown)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        # no favicon request, no script, nothing from elsewhere
+        '<link rel="icon" href="data:,"><meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:\">"
+        f"<title>{title}</title><style>{style}</style></head><body><main><h1>{title}</h1>{_opening(facts)}<nav>{nav}</nav>{body}"
+        "</main></body></html>\n"
+    )
+
+
+# ---- sections --------------------------------------------------------------------------------------------------
+
+
+def _opening(facts: _Facts) -> str:
+    recipe = facts.recipe
+    inputs = "".join(f"<span>{escape(name)}: {escape(item.type)}</span>" for name, item in recipe.inputs.items())
+    outputs = "".join(f"<span>{escape(name)}: {escape(item.type)}</span>" for name, item in recipe.outputs.items())
+    network = f"one network, {facts.plan['parameters']:,} parameters" if facts.plan else "one network"
+    return f'<div class="path">{inputs}<b>→</b><span>{network}</span><b>→</b>{outputs}</div><p class="verdict">{_verdict(facts)}</p>'
+
+
+def _verdict(facts: _Facts) -> str:
+    """The goal in one sentence, beside its baselines, with 'better' only where the intervals say so."""
+    goal = facts.info.get("goal") or facts.plan.get("goal")
+    if not goal or not facts.metrics:
+        return "This run has no evaluation yet: it was stopped early, or has no validation and test rows."
+    output, metric = goal["output"], goal["metric"]
+    own = facts.metrics["outputs"][output].get(metric)
+    if own is None or own["value"] is None:
+        return f"The goal, {escape(metric)} of {escape(output)}, is not defined on these rows."
+    sentence = f"{escape(metric)} of {escape(output)}: <strong>{_estimate(own)}</strong> on {own['n']} {escape(facts.metrics.get('split', ''))} rows."
+    base = facts.metrics.get("baselines", {}).get(output, {})
+    for kind in ("classical", "trivial"):
+        other = (base.get(kind) or {}).get(metric)
+        if other is not None and other["value"] is not None:
+            return f"{sentence} {_against(own, other, goal['direction'], kind)}"
+    return f"{sentence} There is no baseline to hold it against."
+
+
+def _against(own: Mapping[str, Any], other: Mapping[str, Any], direction: str, kind: str) -> str:
+    sign = 1 if direction == "max" else -1
+    gain = sign * (own["value"] - other["value"])
+    apart = own["low"] > other["high"] or own["high"] < other["low"]
+    said = f"The {kind} baseline reaches {_estimate(other)}: "
+    if not apart:
+        return said + "the intervals overlap, so these rows do not show a difference."
+    return said + (
+        "the network is better." if gain > 0 else "<strong>the baseline is better; use it, or find out why.</strong>"
+    )
+
+
+def _results(facts: _Facts) -> str:
+    if not facts.metrics:
+        return '<p class="quiet">Not evaluated.</p>'
+    parts = [
+        f'<p class="quiet">Values on the {escape(facts.metrics.get("split", "evaluated"))} rows, with 95 % bootstrap intervals over rows. '
+        "Trivial: the best constant answer. Classical: hand features and a scikit-learn model.</p>"
+    ]
+    for output, values in facts.metrics["outputs"].items():
+        base = facts.metrics.get("baselines", {}).get(output, {})
+        unit = getattr(facts.recipe.outputs.get(output), "unit", None)
+        directions = facts.details.get("outputs", {}).get(output, {}).get("directions", {})
+        rows = []
+        for name, own in values.items():
+            cells = [
+                escape(name),
+                _estimate(own),
+                *(_estimate((base.get(kind) or {}).get(name)) for kind in ("trivial", "classical")),
+            ]
+            cells += [str(own["n"]), BETTER.get(directions.get(name, ""), "")]
+            rows.append(cells)
+        heading = escape(output) + (f" ({escape(unit)})" if unit else "")
+        parts.append(
+            f"<h3>{heading}</h3>"
+            + _table(["metric", "this network", "trivial", "classical", "n", ""], rows, numbers=(1, 2, 3, 4))
+        )
+    parts += [f'<p class="quiet">{escape(note)}</p>' for note in facts.metrics.get("notes", [])]
+    return "".join(parts) + _ablation(facts) + _groups(facts)
+
+
+def _ablation(facts: _Facts) -> str:
+    """What each input was worth: the goal with that input left out."""
+    found = facts.metrics.get("ablation")
+    if not found:
+        return ""
+    return "<h3>What each input is worth</h3>" + _generic(found)
+
+
+def _groups(facts: _Facts) -> str:
+    found = facts.metrics.get("by")
+    return "" if not found else "<h3>By group</h3>" + _generic(found)
+
+
+def _mistakes(facts: _Facts) -> str:
+    parts = []
+    for output, detail in facts.details.get("outputs", {}).items():
+        items = detail.get("mistakes") or []
+        if not items:
+            continue
+        cards = "".join(f"<li>{_card(item)}</li>" for item in items)
+        parts.append(f'<h3>{escape(output)}</h3><ul class="mistakes">{cards}</ul>')
+    return "".join(parts)
+
+
+def _card(item: Mapping[str, Any]) -> str:
+    shown = "".join(_preview(name, value) for name, value in item.get("inputs", {}).items())
+    confidence = item.get("confidence")
+    sure = f' <span class="quiet">({confidence:.0%} sure)</span>' if isinstance(confidence, int | float) else ""
+    return (
+        f'{shown}<div>answer <span class="wrong">{escape(_text(item["answer"]))}</span>{sure}</div>'
+        f'<div>truth <span class="right">{escape(_text(item["truth"]))}</span></div><div class="quiet">{escape(str(item.get("origin", "")))}</div>'
+    )
+
+
+def _preview(name: str, value: Mapping[str, str]) -> str:
+    kind, data = value.get("kind"), value.get("data", "")
+    if kind == "image" and data.startswith(SAFE_MEDIA):
+        return f'<img src="{escape(data)}" alt="{escape(name)}">'
+    if kind == "audio" and data.startswith(SAFE_MEDIA):
+        return f'<audio controls preload="none" src="{escape(data)}" aria-label="{escape(name)}"></audio>'
+    return f'<div><span class="quiet">{escape(name)}</span> {escape(data[:400])}{"…" if len(data) > 400 else ""}</div>'
+
+
+def _behaviour(facts: _Facts) -> str:
+    parts = []
+    for output, detail in facts.details.get("outputs", {}).items():
+        drawn = []
+        confusion = detail.get("confusion")
+        if confusion and 1 < len(confusion["names"]) <= MAX_CLASSES_DRAWN:
+            drawn.append(plots.heatmap(confusion["names"], confusion["counts"], alt=f"Confusion of {output}"))
+        if detail.get("reliability"):
+            bins = [
+                (float(item["confidence"]), float(item["accuracy"]), int(item["n"]))
+                for item in detail["reliability"]
+                if item["n"]
+            ]
+            drawn.append(
+                plots.reliability(bins, alt=f"Calibration of {output}: on the line, confidence means what it says")
+            )
+        if detail.get("roc"):
+            drawn.append(
+                plots.curves(
+                    [plots.Line("roc", [tuple(point) for point in detail["roc"]])],
+                    x="false positive rate",
+                    y="true positive rate",
+                    alt=f"ROC of {output}",
+                )
+            )
+        if detail.get("pairs"):
+            pairs = [(float(pair[0]), float(pair[1])) for pair in detail["pairs"]]
+            drawn.append(plots.scatter(pairs, x="truth", y="answer", alt=f"Answers of {output} against the truth"))
+            residuals = [(truth, answer - truth) for truth, answer in pairs]
+            drawn.append(
+                plots.scatter(residuals, x="truth", y="answer − truth", alt=f"Residuals of {output}", diagonal=False)
+            )
+        classes = detail.get("classes")
+        table = _generic(classes, limit=100) if classes else ""
+        if drawn or table:
+            folded = f"<details><summary>{escape(output)} class by class</summary>{table}</details>" if table else ""
+            parts.append(f'<h3>{escape(output)}</h3><div class="pair">{"".join(drawn)}</div>{folded}')
+    return "".join(parts)
+
+
+def _learning(facts: _Facts) -> str:
+    if not facts.steps:
+        return '<p class="quiet">No step was logged.</p>'
+    terms = list(facts.steps[-1]["terms"])
+    losses = [
+        plots.Line(term, _smooth([(step["step"], step["terms"][term]["value"]) for step in facts.steps]))
+        for term in terms
+    ]
+    parts = [plots.curves(losses, x="step", y="loss", alt="Each term of the objective, smoothed", log_y=True)]
+    goal = facts.plan.get("goal", {})
+    points = [(event["step"], event["goal"]) for event in facts.evals if event.get("goal") is not None]
+    if points:
+        name = f"{goal.get('metric', 'goal')} of {goal.get('output', '')}"
+        parts.append(
+            plots.curves(
+                [plots.Line(name, points)],
+                x="step",
+                y=goal.get("metric", "goal"),
+                alt=f"Validation {name} ({BETTER.get(goal.get('direction', ''), '')})",
+            )
+        )
+    if len(terms) > 1:
+        weights = [
+            plots.Line(term, [(step["step"], step["terms"][term]["weight"]) for step in facts.steps]) for term in terms
+        ]
+        parts.append(plots.curves(weights, x="step", y="weight", alt="Weight of each term in the objective"))
+        norms = [
+            plots.Line(
+                term,
+                [
+                    (step["step"], step["terms"][term]["grad_norm"])
+                    for step in facts.steps
+                    if "grad_norm" in step["terms"][term]
+                ],
+            )
+            for term in terms
+        ]
+        parts.append(
+            plots.curves(
+                norms,
+                x="step",
+                y="norm",
+                alt="Gradient of each term at the shared tokens: who pulls how hard",
+                log_y=True,
+            )
+        )
+    parts.append(
+        plots.curves(
+            [plots.Line("learning rate", [(step["step"], step["lr"]) for step in facts.steps])],
+            x="step",
+            y="rate",
+            alt="Learning rate",
+        )
+    )
+    incidents = "".join(f"<li>{escape(str(event['message']))}</li>" for event in facts.incidents)
+    happened = f"<h3>What happened on the way</h3><ul>{incidents}</ul>" if incidents else ""
+    return f'<div class="pair">{"".join(parts)}</div>{happened}'
+
+
+def _depth(facts: _Facts) -> str:
+    """A linear probe on the pooled tokens of each block."""
+    probe = facts.details.get("probe")
+    if not probe:
+        return ""
+    parts = [
+        '<p class="quiet">A linear model on the pooled features of each block, fitted on training rows, scored on validation rows.</p>'
+    ]
+    for output, layers in probe.items():
+        items = [
+            (str(layer["layer"]), float(layer["value"]), f"{layer['value']:.3f}")
+            for layer in layers
+            if layer.get("value") is not None
+        ]
+        name = layers[0].get("metric", "score") if layers else "score"
+        parts.append(plots.bars(items, alt=f"{name} of {output} by depth"))
+    return "".join(parts)
+
+
+def _data(facts: _Facts) -> str:
+    if not facts.data:
+        return '<p class="quiet">Nothing was read.</p>'
+    rows = facts.data["rows"]
+    parts = [
+        f"<p>{rows['train']:,} training, {rows['val']:,} validation and {rows['test']:,} test rows: {escape(facts.data['split'])}.</p>"
+    ]
+    fields = [
+        [escape(name), item["role"], escape(item["type"]), escape(item["summary"]), f"{item['missing']:,}"]
+        for name, item in facts.data["fields"].items()
+    ]
+    parts.append(_table(["field", "role", "type", "in the training rows", "missing"], fields, numbers=(4,)))
+    if facts.data["bad_count"]:
+        listed = "".join(
+            f"<li>{escape(item['origin'])}, {escape(item['field'])}: {escape(item['reason'])}</li>"
+            for item in facts.data["bad"]
+        )
+        parts.append(
+            f"<details><summary>{facts.data['bad_count']} rows could not be read and were put aside</summary><ul>{listed}</ul></details>"
+        )
+    parts += [f'<p class="quiet">{escape(note)}</p>' for note in facts.data["notes"]]
+    return "".join(parts)
+
+
+def _timing(facts: _Facts) -> str:
+    steps = facts.steps[1:] or facts.steps  # the first step warms up
+    if not steps:
+        return ""
+    read, compute = sum(step["read_s"] for step in steps), sum(step["compute_s"] for step in steps)
+    total = facts.steps[-1]["time_s"]
+    rest = max(0.0, total - read - compute)
+    most, name = max((read, "reading"), (compute, "computing"), (rest, "validating and saving"))
+    rate = sorted(step["samples_per_s"] for step in steps)[len(steps) // 2]
+    parts = [
+        f"<p>{_seconds(total)} of training, {rate:,.0f} rows a second at the median. The bottleneck is <strong>{name}</strong> ({most / max(total, 1e-9):.0%}).</p>"
+    ]
+    items = [
+        ("waiting for data", read, _seconds(read)),
+        ("computing", compute, _seconds(compute)),
+        ("validating, saving", rest, _seconds(rest)),
+    ]
+    parts.append(plots.bars(items, alt="Seconds by activity"))
+    return "".join(parts)
+
+
+def _made(facts: _Facts) -> str:
+    plan = {name: value for name, value in facts.plan.items() if not isinstance(value, dict)}
+    versions = {**facts.info.get("versions", {}), "data fingerprint": facts.info.get("data_fingerprint", "")}
+    return (
+        f"<details open><summary>recipe.yaml</summary><pre><code>{escape(facts.recipe.to_yaml())}</code></pre></details>"
+        f"<details><summary>The plan: every default as a number</summary>{_mapping(plan)}</details>"
+        f"<details><summary>Versions and fingerprint</summary>{_mapping(versions)}</details>"
+    )
+
+
+# ---- small parts -------------------------------------------------------------------------------------------------
+
+
+def _estimate(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "—"
+    if value["value"] is None:
+        return "not defined"
+    return f'{value["value"]:.4g} <span class="quiet">[{value["low"]:.3g}, {value["high"]:.3g}]</span>'
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
+    def cell(tag: str, index: int, text: str) -> str:
+        return f"<{tag}{' class=number' if index in numbers else ''}>{text}</{tag}>"
+
+    head = "".join(cell("th", index, escape(name)) for index, name in enumerate(names))
+    body = "".join(
+        "<tr>" + "".join(cell("td", index, text) for index, text in enumerate(row)) + "</tr>" for row in rows
+    )
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _mapping(values: Mapping[str, Any]) -> str:
+    return _table(["", ""], [[escape(str(name)), escape(_text(value))] for name, value in values.items()])
+
+
+def _generic(value: Any, *, limit: int = 60) -> str:
+    """A nested result as tables: estimates as numbers with intervals, everything else as text."""
+    if isinstance(value, Mapping):
+        if {"value", "low", "high"} <= set(value):
+            return _estimate(value)
+        if value and all(not isinstance(item, Mapping | list) for item in value.values()):
+            return _mapping(value)
+        rows = [[escape(str(name)), _generic(item)] for name, item in list(value.items())[:limit]]
+        return _table(["", ""], rows)
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        names = list(value[0])
+        rows = [[_generic(item.get(name)) for name in names] for item in value[:limit]]
+        more = f'<p class="quiet">{len(value) - limit} more rows are in details.json.</p>' if len(value) > limit else ""
+        return _table([str(name) for name in names], rows) + more
+    return escape(_text(value))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "not finite"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """An exponential mean over about a fiftieth of the run, without the pull of its start (Kingma & Ba 2015)."""
+    keep = 1 - 1 / max(1.0, len(points) / 50)
+    out, mean = [], 0.0
+    for index, (x, y) in enumerate(points):
+        mean = keep * mean + (1 - keep) * y
+        out.append((x, mean / (1 - keep ** (index + 1))))
+    return out
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 60 else f"{value / 60:.1f} min"
+
+
+__all__ = ["build"]

