@@ -98,6 +98,7 @@ class Modality:
     roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE, OUTPUT_ROLE})
     contract_class: ClassVar[type[Contract]] = Contract
     axes: ClassVar[int] = 0  # leading axes of a transformed value that differ from row to row
+    read_fields: ClassVar[tuple[str, ...] | None] = None  # fields that change what `read` gives; None: all may
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
     optional: bool = input_field(False, "the value may be missing at prediction even if it never was in training")
@@ -269,7 +270,10 @@ def _check_types(declaration: Modality) -> None:
             if choices and isinstance(value, str):
                 raise unknown_name(field=name, got=value, names=choices)
             raise refusal(
-                field=name, got=value, allowed=_spelled(hint), fix=item.metadata.get("help") or "give a value of that type"
+                field=name,
+                got=value,
+                allowed=_spelled(hint),
+                fix=item.metadata.get("help") or "give a value of that type",
             )
 
 

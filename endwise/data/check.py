@@ -1,0 +1,401 @@
+"""Reading everything once and saying what is there, what is broken, what leaks and what will not work.
+
+`check` never changes anything and never stops at the first fault: every broken row is named. Whatever the training
+would refuse is an 'error' here; what makes results doubtful is a 'warning'; the rest is a 'note'.
+
+Not here: reading itself (`dataset.py`), what training costs (`plan.py`).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from endwise.data.dataset import BadRow, Dataset, Progress, fit_contract, prepare
+from endwise.errors import DataError
+from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
+
+if TYPE_CHECKING:
+    from endwise.recipe import Recipe
+
+Level = Literal["error", "warning", "note"]
+SPLITS = ("train", "val", "test")
+NAMED = 5  # rows or classes named in a message; `rows` of the finding has up to MAX_ROWS
+MAX_ROWS = 1000
+FEW_ROWS = 5  # a class with fewer training rows is hardly learnt
+IMBALANCE = 10.0  # times as many rows in the largest class as in the smallest
+MOSTLY_MISSING = 0.5
+OUTLIER = 5.0  # interquartile ranges beyond the quartiles, and
+OUTLIER_RATIO = 4.0  # times the median
+MANY_CLASSES = 1000  # with more different values a target is no class
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know. rows: the ids of the rows it is about (the first 1000)."""
+
+    level: Level
+    kind: str  # 'broken', 'leak', 'group leak', 'duplicate', 'contradiction', 'empty', 'constant', 'missing' ...
+    field: str
+    message: str
+    fix: str
+    rows: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.field}: {self.message}. Fix: {self.fix}."
+
+
+@dataclass(frozen=True, slots=True)
+class FieldReport:
+    """One declared field: how many rows have a value, and the modality's own line about it."""
+
+    role: Role
+    type: str
+    column: str
+    present: int
+    missing: int
+    broken: int
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `check` found. `ok`: training will accept this data; `exit_code` is 0 then, otherwise DataError's."""
+
+    ok: bool
+    exit_code: int
+    source: tuple[str, ...]
+    rows: int
+    splits: Mapping[str, int]
+    split_how: str
+    fields: Mapping[str, FieldReport]
+    bad: tuple[BadRow, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON:
+
+        {"ok", "exit_code", "source": [..], "rows", "splits": {"train", "val", "test"}, "split_how",
+         "fields": {name: {"role", "type", "column", "present", "missing", "broken", "summary"}},
+         "bad": [{"row", "origin", "field", "reason"}],
+         "findings": [{"level", "kind", "field", "message", "fix", "rows"}], "notes": [..], "fingerprint", "seconds"}
+        """
+        return {
+            "ok": self.ok,
+            "exit_code": self.exit_code,
+            "source": list(self.source),
+            "rows": self.rows,
+            "splits": dict(self.splits),
+            "split_how": self.split_how,
+            "fields": {name: asdict(item) for name, item in self.fields.items()},
+            "bad": [asdict(item) for item in self.bad],
+            "findings": [{**asdict(item), "rows": list(item.rows)} for item in self.findings],
+            "notes": list(self.notes),
+            "fingerprint": self.fingerprint,
+            "seconds": self.seconds,
+        }
+
+    def of(self, kind: str) -> tuple[Finding, ...]:
+        """The findings of one kind."""
+        return tuple(item for item in self.findings if item.kind == kind)
+
+
+def check(
+    recipe: "Recipe", *, source: Any = None, workers: int | None = None, progress: Progress | None = None
+) -> CheckReport:
+    """Read all rows of the recipe's data (or of `source`) and report. RecipeError and DataError only for what cannot
+    be read at all: a table that does not open, a declared column that is not there."""
+    began = time.perf_counter()
+    lenient = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_bad": 1.0})})
+    findings: list[Finding] = []
+    try:
+        dataset = prepare(lenient, source=source, workers=workers, progress=progress)
+    except DataError:
+        if source is not None:
+            raise
+        dataset = prepare(lenient, source=source, need_targets=False, workers=workers, progress=progress)
+        findings.append(
+            Finding("error", "empty", "data", "no training row is left", "see the broken rows and missing labels")
+        )
+    looker = _Looker(recipe, dataset, findings)
+    fields = looker.look()
+    order = {"error": 0, "warning": 1, "note": 2}
+    ranked = tuple(sorted(findings, key=lambda item: order[item.level]))
+    ok = not any(item.level == "error" for item in ranked)
+    return CheckReport(
+        ok=ok,
+        exit_code=0 if ok else DataError.exit_code,
+        source=tuple(table.name for table in dataset.tables),
+        rows=len(dataset),
+        splits={name: len(getattr(dataset.splits, name)) for name in SPLITS},
+        split_how=dataset.splits.how,
+        fields=fields,
+        bad=dataset.bad,
+        findings=ranked,
+        notes=dataset.notes,
+        fingerprint=dataset.fingerprint,
+        seconds=time.perf_counter() - began,
+    )
+
+
+class _Looker:
+    """Looks at a prepared data set from every side and writes down findings."""
+
+    def __init__(self, recipe: "Recipe", dataset: Dataset, findings: list[Finding]):
+        self.recipe, self.data, self.findings = recipe, dataset, findings
+        self.rows = {name: np.asarray(getattr(dataset.splits, name), np.int64) for name in SPLITS}
+        self.used = np.concatenate(list(self.rows.values()))
+        # a table that is only scored has no training rows: it is looked at as if it were
+        self.train = self.rows["train"] if len(self.rows["train"]) else self.used
+
+    def look(self) -> dict[str, FieldReport]:
+        self._broken()
+        self._leaks()
+        self._groups()
+        reports = {}
+        sections: tuple[tuple[Role, Mapping[str, Modality]], ...] = (
+            (INPUT_ROLE, self.recipe.inputs),
+            (OUTPUT_ROLE, self.recipe.outputs),
+        )
+        for role, section in sections:
+            for name, modality in section.items():
+                if name in self.data.fields:
+                    reports[name] = self._field(name, modality, role)
+        return reports
+
+    def _add(self, level: Level, kind: str, field: str, message: str, fix: str, rows: Any = ()) -> None:
+        listed = tuple(int(row) for row in list(rows)[:MAX_ROWS])
+        self.findings.append(Finding(level, kind, field, message, fix, listed))
+
+    def _origins(self, rows: Any) -> str:
+        named = [self.data.origin(int(row)) for row in list(rows)[:NAMED]]
+        return ", ".join(named) + (" ..." if len(rows) > NAMED else "")
+
+    # ---- whole rows ----------------------------------------------------------------------------------------------
+
+    def _broken(self) -> None:
+        for item in self.data.bad:
+            self._add("warning", "broken", item.field, f"{item.origin}: {item.reason}", "mend or remove it", [item.row])
+        rows, allowed = len({item.row for item in self.data.bad}), self.recipe.data.max_bad
+        if rows > allowed * len(self.data):
+            self._add(
+                "error", "broken", "data.max_bad",
+                f"{rows} of {len(self.data)} rows ({rows / len(self.data):.1%}) cannot be read, more than {allowed:.1%}",
+                "mend or remove them, or raise data.max_bad", sorted({item.row for item in self.data.bad}),
+            )  # fmt: skip
+
+    def _leaks(self) -> None:
+        """The same inputs on two sides, twice in training, or with different answers."""
+        inputs = [name for name in self.recipe.inputs if name in self.data.fields]
+        present = np.logical_or.reduce([self.data.fields[name].present for name in inputs])
+        same = _same_content(self.data, inputs)
+        # a few plain values are alike by chance; a whole picture, recording or sentence is not
+        plain = all(self.recipe.inputs[name].axes == 0 for name in inputs)
+        level: Level = "note" if plain else "warning"
+        what = "the same input values" if plain else "exactly the same input"
+        for left, right in (("train", "test"), ("train", "val"), ("val", "test")):
+            one, two = (side[present[side]] for side in (self.rows[left], self.rows[right]))
+            shared = two[np.isin(same[two], same[one])]
+            if len(shared):
+                first = one[same[one] == same[shared[0]]][:1]
+                self._add(
+                    level, "leak", " + ".join(inputs),
+                    f"{len(shared)} of {len(two)} {right} rows have {what} as a {left} row "
+                    f"({self.data.origin(int(shared[0]))} is {self.data.origin(int(first[0]))})",
+                    f"remove them from {left}, or split by a group column (data.group)", shared,
+                )  # fmt: skip
+        self._duplicates(self.train[present[self.train]], same, level, " + ".join(inputs))
+
+    def _duplicates(self, rows: np.ndarray, same: np.ndarray, level: Level, field: str) -> None:
+        _, first, inverse, counts = np.unique(same[rows], return_index=True, return_inverse=True, return_counts=True)
+        repeated = np.setdiff1d(np.arange(len(rows)), first)
+        if not len(repeated):
+            return
+        twice = rows[repeated]
+        self._add(
+            "note", "duplicate", field,
+            f"{len(twice)} of {len(rows)} training rows repeat the inputs of an earlier one ({self._origins(twice)})",
+            "keep one of each unless the repetition is meant", twice,
+        )  # fmt: skip
+        outputs = [name for name in self.recipe.outputs if name in self.data.fields]
+        if not outputs:
+            return
+        answers = _same_content(self.data, outputs)[rows]
+        pairs = np.unique(np.stack([inverse.reshape(-1), answers]), axis=1)
+        kinds = np.bincount(pairs[0], minlength=len(counts))
+        disagreeing = rows[kinds[inverse.reshape(-1)] > 1]
+        if len(disagreeing):
+            self._add(
+                level, "contradiction", " + ".join(outputs),
+                f"{len(disagreeing)} training rows have the same inputs as another but different answers "
+                f"({self._origins(disagreeing)})",
+                "correct the labels; no network can learn both", disagreeing,
+            )  # fmt: skip
+
+    def _groups(self) -> None:
+        group = self.data.group
+        if group is None:
+            return
+        for left, right in (("train", "test"), ("train", "val"), ("val", "test")):
+            one, two = group[self.rows[left]], group[self.rows[right]]
+            both = np.intersect1d(one[one >= 0], two[two >= 0])
+            if len(both):
+                rows = self.rows[right][np.isin(two, both)]
+                column = str(self.recipe.data.group)
+                names = [str(cell) for cell in dict.fromkeys(self.data.cells(column, rows[:MAX_ROWS]))][:NAMED]
+                self._add(
+                    "error", "group leak", "data.group",
+                    f"{len(both)} values of {column!r} are in {left} and in {right} ({', '.join(names)})",
+                    "put each on one side in the split column, or remove data.group", rows,
+                )  # fmt: skip
+
+    # ---- one field -----------------------------------------------------------------------------------------------
+
+    def _field(self, name: str, modality: Modality, role: Role) -> FieldReport:
+        store = self.data.fields[name]
+        contract = self._contract(name, modality, role)
+        self._missing(name, modality, role)
+        self._constant(name, role)
+        self._lengths(name, modality)
+        if role == OUTPUT_ROLE and contract is not None:
+            self._classes(name, modality, contract)
+        return FieldReport(
+            role=role,
+            type=modality.type,
+            column=self.data.columns[name],
+            present=int(store.present.sum()),
+            missing=int(len(store) - store.present.sum() - len(store.bad)),
+            broken=len(store.bad),
+            summary=modality.summary(contract) if contract is not None else "nothing could be learnt",
+        )
+
+    def _contract(self, name: str, modality: Modality, role: Role) -> Contract | None:
+        try:
+            return fit_contract(name, modality, role, self.data.fields[name], self.train)
+        except DataError as wrong:
+            empty = not self.data.fields[name].present[self.train].any()
+            if empty:
+                message, fix = "no training row has a value", "remove the field, or name another column"
+            else:
+                message, _, fix = str(wrong).rstrip(".").partition(". Fix: ")
+            self._add("error", "empty" if empty else "unfit", name, message, fix or "mend the column")
+            return None
+
+    def _missing(self, name: str, modality: Modality, role: Role) -> None:
+        present = self.data.fields[name].present
+        gone = self.used[~present[self.used]]
+        if not len(gone) or len(gone) == len(self.used):
+            return
+        share = len(gone) / len(self.used)
+        fix = "nothing, if that is so: it becomes one learnt token" if role == INPUT_ROLE else "nothing: no loss there"
+        self._add(
+            "warning" if share > MOSTLY_MISSING else "note", "missing", name,
+            f"missing in {len(gone)} of {len(self.used)} rows ({share:.1%}; {self._origins(gone)})", fix, gone,
+        )  # fmt: skip
+        if role == INPUT_ROLE and not modality.optional and present[self.train].all():
+            self._add(
+                "warning", "missing", name, "never missing in training, but missing in other rows: refused there",
+                "fill those cells, or declare it optional: true", gone,
+            )  # fmt: skip
+
+    def _constant(self, name: str, role: Role) -> None:
+        store = self.data.fields[name]
+        rows = self.train[store.present[self.train]]
+        if len(rows) < 2 or (_keys(store.content[rows])[1:] != _keys(store.content[rows])[0]).any():
+            return
+        if role == OUTPUT_ROLE:
+            fix = "there is nothing to learn: remove the output, or give rows with other values"
+            self._add("error", "constant", name, f"all {len(rows)} training rows have the same target", fix)
+        else:
+            fix = "remove the input: it says nothing"
+            self._add("warning", "constant", name, f"all {len(rows)} training rows have the same value", fix)
+
+    def _lengths(self, name: str, modality: Modality) -> None:
+        store = self.data.fields[name]
+        rows = self.used[store.present[self.used]]
+        lengths = store.lengths(modality)[rows]
+        if len(rows) < 8 or lengths.min() == lengths.max():
+            return
+        low, middle, high = np.quantile(lengths, [0.25, 0.5, 0.75])
+        reach = OUTLIER * (high - low)
+        long = (lengths > high + reach) & (lengths > OUTLIER_RATIO * middle)
+        short = (lengths < low - reach) | (OUTLIER_RATIO * lengths < middle) & (lengths < low - (high - low))
+        for odd, word in ((long, "long"), (short, "short")):
+            if odd.any():
+                found = rows[odd][np.argsort(-np.abs(lengths[odd] - middle), kind="stable")]
+                extreme = int(lengths[odd].max() if word == "long" else lengths[odd].min())
+                self._add(
+                    "warning", "length", name,
+                    f"{len(found)} values are unusually {word} (up to {extreme}, the median is {middle:g}: "
+                    f"{self._origins(found)})",
+                    "look at them: cut, mend or remove what is not meant", found,
+                )  # fmt: skip
+
+    def _classes(self, name: str, modality: Modality, contract: Contract) -> None:
+        """Imbalance and unseen labels, for targets that are one of a few values (or several of them)."""
+        store = self.data.fields[name]
+        if modality.axes != 0 or store.dtype.kind not in "uib":
+            return
+        counted = {split: self._counts(name, modality, contract, rows) for split, rows in self.rows.items()}
+        if any(counts is None for counts in counted.values()):
+            return
+        train = (counted["train"] if len(self.rows["train"]) else counted["test"]) or Counter()
+        if len(train) < 2:
+            return
+        (most, largest), (least, smallest) = train.most_common()[0], train.most_common()[-1]
+        if largest >= IMBALANCE * smallest:
+            self._add(
+                "warning", "imbalance", name,
+                f"{most!r} has {largest} training rows, {least!r} has {smallest}",
+                "read macro_f1 and not accuracy alone; class weights are used where the output has them",
+            )  # fmt: skip
+        if rare := [label for label, count in train.items() if count < FEW_ROWS]:
+            named = ", ".join(map(repr, rare[:NAMED])) + (" ..." if len(rare) > NAMED else "")
+            message = f"{len(rare)} classes have fewer than {FEW_ROWS} training rows: {named}"
+            self._add("warning", "rare", name, message, "give more rows of them, or merge them")
+        for split in ("val", "test") if len(self.rows["train"]) else ():
+            unseen = {label: count for label, count in (counted[split] or {}).items() if label not in train}
+            if unseen:
+                named = ", ".join(map(repr, list(unseen)[:NAMED])) + (" ..." if len(unseen) > NAMED else "")
+                self._add(
+                    "warning", "unseen", name,
+                    f"{sum(unseen.values())} {split} rows have a label that no training row has: {named}",
+                    "give training rows of it, or mend its spelling",
+                )  # fmt: skip
+
+    def _counts(self, name: str, modality: Modality, contract: Contract, rows: np.ndarray) -> Counter[Any] | None:
+        """How many rows have each label; None when the values are too many to be classes. Reads one row of each."""
+        store = self.data.fields[name]
+        there = rows[store.present[rows]]
+        if not len(there):
+            return Counter()
+        _, first, counts = np.unique(_keys(store.content[there]), return_index=True, return_counts=True)
+        if len(first) > MANY_CLASSES:
+            return None
+        found: Counter[Any] = Counter()
+        for index, count in zip(first.tolist(), counts.tolist(), strict=True):
+            truth = modality.truth(store[int(there[index])], contract)
+            for label in truth if isinstance(truth, list | tuple | set | frozenset) else [truth]:
+                found[label] += count
+        return found
+
+
+def _keys(content: np.ndarray) -> np.ndarray:
+    """Rows of bytes [rows, n] as one comparable value each."""
+    flat: np.ndarray = np.ascontiguousarray(content).view(np.dtype((np.void, content.shape[1]))).reshape(-1)
+    return flat
+
+
+def _same_content(dataset: Dataset, names: list[str]) -> np.ndarray:
+    """int64 [rows]: the same number for rows whose values of all these fields are the same."""
+    if not names:
+        return np.zeros(len(dataset), np.int64)
+    keys = _keys(np.concatenate([dataset.fields[name].content for name in names], axis=1))
+    same: np.ndarray = np.unique(keys, return_inverse=True)[1].reshape(-1)
+    return same

@@ -1,0 +1,372 @@
+"""From a recipe to the rows that training and evaluation see: prepared fields, splits, weights, groups.
+
+`prepare` opens the sources, reads every declared field once into the prepared store, puts unreadable rows aside by
+name and splits the rest. `fit_contracts` learns what there is to know from the training rows.
+
+Not here: opening tables (`table.py`), the rules of splitting (`split.py`), batches (`loader.py`).
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from endwise.data.key import field_key
+from endwise.data.read import Cells, Packed, num_workers, read_column, read_one
+from endwise.data.store import FieldStore, open_field
+from endwise.errors import BadValue, DataError, EndwiseError, RecipeError, refusal, unknown_name
+from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
+
+if TYPE_CHECKING:
+    from endwise.data.split import Splits
+    from endwise.data.table import Table
+    from endwise.recipe import Recipe
+
+NAMED_ROWS = 5  # of the bad ones, in an error
+RETRIED_ROWS = 100  # bad rows of a stored field that are tried again before it is reused
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One value that could not be read. Its row is in no split."""
+
+    row: int
+    origin: str  # "calls.csv line 17"
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Prepared rows. A row id counts over the tables one after another (train, val, test, or the one table)."""
+
+    fields: dict[str, FieldStore]
+    splits: "Splits"
+    weight: np.ndarray  # float32 [rows]
+    group: np.ndarray | None  # int64 [rows]: the same number for the same value of data.group; -1 where it is missing
+    bad: tuple[BadRow, ...]
+    notes: tuple[str, ...]
+    fingerprint: str  # sha256 over contents, declarations, weights and splits
+    tables: "list[Table]"
+    columns: dict[str, str]  # field -> column
+    _cells: dict[tuple[int, str], list[Any]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return sum(len(table) for table in self.tables)
+
+    def origin(self, row: int) -> str:
+        """Where a row comes from, in the user's words: 'calls.csv line 17'."""
+        table, index = self._place(row)
+        return str(self.tables[table].origin(index))
+
+    def raw(self, name: str, row: int) -> Any:
+        """The raw cell of a field, as it stands in the table."""
+        return self.cells(self.columns[name], [row])[0]
+
+    def cells(self, column: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
+        """The raw cells of any column; None where a row's table does not have it."""
+        if not any(column in table.columns for table in self.tables):
+            names = sorted({name for table in self.tables for name in table.columns})
+            raise unknown_name(field="column", got=column, names=names, error=DataError)
+        out = []
+        for row in rows:
+            table, index = self._place(int(row))
+            values = self._column(table, column)
+            out.append(values[index] if values is not None else None)
+        return out
+
+    def _place(self, row: int) -> tuple[int, int]:
+        starts = _starts(self.tables)
+        table = bisect_right(starts, row) - 1
+        return table, row - starts[table]
+
+    def _column(self, table: int, column: str) -> list[Any] | None:
+        if column not in self.tables[table].columns:
+            return None
+        if (table, column) not in self._cells:
+            self._cells[table, column] = self.tables[table].column(column)
+        return self._cells[table, column]
+
+
+# ---- preparing -----------------------------------------------------------------------------------------------------
+
+
+def prepare(
+    recipe: "Recipe",
+    *,
+    source: Any = None,
+    need_targets: bool = True,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Open the recipe's data (or `source` instead), decode every declared field once, put bad rows aside, split.
+
+    source: another table to score; all its rows are then in `splits.test`. need_targets=False: outputs whose column
+    is not there are left out of `fields`, and rows without a label stay. progress(field, rows done, rows in all).
+    Raises DataError naming the first rows when more than `data.max_bad` of them cannot be read; RecipeError for a
+    declared column that is not there (DataError when `source` was given).
+    """
+    tables = _opened(recipe, source)
+    everything = list(tables.values())
+    columns = _columns(recipe, everything, need_targets, RecipeError if source is None else DataError)
+    declared = {**recipe.inputs, **recipe.outputs}
+    jobs = num_workers(workers)
+    fields = {
+        name: _prepared(name, declared[name], column, everything, jobs, progress) for name, column in columns.items()
+    }
+    bad = _bad_rows(fields, everything)
+    count = sum(len(table) for table in everything)
+    _check_bad(bad, count, recipe.data.max_bad)
+    present = {name: store.present for name, store in fields.items()}
+    notes: list[str] = []
+    keep = _kept(recipe, present, bad, count, need_targets, notes)
+    splits = _split(recipe, tables, source, keep)
+    if source is None and need_targets and not len(splits.train):
+        raise refusal(
+            field="data", got=[table.name for table in everything], allowed="at least one training row with a label",
+            fix="; ".join(notes) or "check the split column", error=DataError,
+        )  # fmt: skip
+    weight = _weights(recipe.data.weight, everything, keep, optional=source is not None)
+    group = _groups(recipe.data.group, everything)
+    fingerprint = _fingerprint(recipe, fields, weight, splits)
+    return Dataset(fields, splits, weight, group, bad, tuple(notes), fingerprint, everything, columns)
+
+
+def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
+    """What is learnt from the training rows, field by field, in one streaming pass over each."""
+    contracts: dict[str, Contract] = {}
+    rows = dataset.splits.train
+    for role, section in ((INPUT_ROLE, recipe.inputs), (OUTPUT_ROLE, recipe.outputs)):
+        for name, modality in section.items():
+            if name in dataset.fields:
+                contracts[name] = fit_contract(name, modality, role, dataset.fields[name], rows)
+    return contracts
+
+
+def fit_contract(name: str, modality: Modality, role: Role, store: FieldStore, rows: np.ndarray) -> Contract:
+    """The contract of one field, from the given rows. DataError when none of them has a value."""
+    there = rows[store.present[rows]]
+    where = f"{role}s.{name}"
+    if not len(there):
+        raise refusal(
+            field=where, got=f"{len(rows)} training rows without a value", allowed="at least one training value",
+            fix=f"remove {where}, or name another column", error=DataError,
+        )  # fmt: skip
+    values = (store[row] for row in there.tolist())
+    try:
+        return modality.fit(values, missing=len(rows) - len(there), role=role)
+    except BadValue as wrong:
+        raise DataError(f"{where}: {wrong}") from None
+
+
+# ---- sources and columns -------------------------------------------------------------------------------------------
+
+
+def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
+    from endwise.data.table import open_table
+
+    data = recipe.data
+    if source is not None or data.path is not None:
+        given = {"all": data.path if source is None else source}
+    else:
+        given = {name: getattr(data, name) for name in ("train", "val", "test") if getattr(data, name) is not None}
+    tables = {name: item if hasattr(item, "fetch") else open_table(item) for name, item in given.items()}
+    for name, table in tables.items():
+        if not len(table):
+            where = "source" if source is not None else "data.path" if name == "all" else f"data.{name}"
+            raise refusal(
+                field=where, got=table.name, allowed="a table with rows", fix="give one that is not empty",
+                error=DataError,
+            )  # fmt: skip
+    return tables
+
+
+def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, error: type[EndwiseError]) -> dict[str, str]:
+    """field -> column, every one of them in every table."""
+    found: dict[str, str] = {}
+    for section, declared in (("inputs", recipe.inputs), ("outputs", recipe.outputs)):
+        for name, modality in declared.items():
+            column = modality.column or name
+            lacking = next((table for table in tables if column not in table.columns), None)
+            if lacking is None:
+                found[name] = column
+            elif not need_targets and (section == "outputs" or modality.optional):
+                continue
+            else:
+                where = f"{section}.{name}.column (in {lacking.name})"
+                raise unknown_name(field=where, got=column, names=lacking.columns, error=error)
+    for name in ("group", "weight"):
+        column = getattr(recipe.data, name)
+        lacking = next((table for table in tables if column is not None and column not in table.columns), None)
+        if lacking is not None and error is RecipeError:
+            raise unknown_name(field=f"data.{name} (in {lacking.name})", got=column, names=lacking.columns)
+    return found
+
+
+def _starts(tables: "Sequence[Table]") -> list[int]:
+    starts = [0]
+    for table in tables[:-1]:
+        starts.append(starts[-1] + len(table))
+    return starts
+
+
+# ---- fields --------------------------------------------------------------------------------------------------------
+
+
+def _prepared(
+    name: str, modality: Modality, column: str, tables: "list[Table]", workers: int, progress: Progress | None
+) -> FieldStore:
+    parts = [Cells(table.column(column), table.fetch) for table in tables]
+    count = sum(len(part.values) for part in parts)
+
+    def decode() -> Iterator[Packed]:
+        told = (lambda done: progress(name, done, count)) if progress is not None else None
+        return read_column(modality, parts, workers=workers, progress=told)
+
+    def still_good(store: FieldStore) -> bool:
+        """A value that could not be read then (a lost connection, a missing decoder) may be readable now."""
+        return not any(_reads_now(modality, parts, row) for row, _ in store.bad[:RETRIED_ROWS])
+
+    key = field_key(modality, [(part.values, table.base) for part, table in zip(parts, tables, strict=True)])
+    about = f"{name} ({modality.type}) of {', '.join(table.name for table in tables)}"
+    return open_field(key, count, decode, about=about, still_good=still_good)
+
+
+def _reads_now(modality: Modality, parts: list[Cells], row: int) -> bool:
+    for part in parts:
+        if row < len(part.values):
+            return not isinstance(read_one(modality, part.values[row], part.fetch), str)
+        row -= len(part.values)
+    return False
+
+
+def _bad_rows(fields: Mapping[str, FieldStore], tables: "list[Table]") -> tuple[BadRow, ...]:
+    starts = _starts(tables)
+    found = []
+    for name, store in fields.items():
+        for row, reason in store.bad:
+            table = bisect_right(starts, row) - 1
+            found.append(BadRow(row, tables[table].origin(row - starts[table]), name, reason))
+    return tuple(sorted(found, key=lambda item: item.row))
+
+
+def _check_bad(bad: Sequence[BadRow], count: int, allowed: float) -> None:
+    rows = len({item.row for item in bad})
+    if rows <= allowed * count:
+        return
+    named = "".join(f"\n  {item.origin}, {item.field}: {item.reason}" for item in bad[:NAMED_ROWS])
+    more = f" (the first {NAMED_ROWS} of {len(bad)} values below)" if len(bad) > NAMED_ROWS else ""
+    raise DataError(
+        f"{rows} of {count} rows ({rows / count:.1%}) cannot be read, more than data.max_bad = {allowed:.1%} allows. "
+        f"Fix: mend or remove them, or set data.max_bad to {math.ceil(1000 * rows / count) / 10:g}%{more}.{named}"
+    )
+
+
+def _kept(
+    recipe: "Recipe",
+    present: Mapping[str, np.ndarray],
+    bad: Sequence[BadRow],
+    count: int,
+    need_targets: bool,
+    notes: list[str],
+) -> np.ndarray:
+    """bool [rows]: the rows that may be in a split; why others may not goes into the notes."""
+    keep = np.ones(count, bool)
+    broken = np.unique(np.array([item.row for item in bad], np.int64))
+    keep[broken] = False
+    if len(broken):
+        first = "; ".join(f"{item.origin}, {item.field}: {item.reason}" for item in bad[:3])
+        notes.append(f"{len(broken)} of {count} rows could not be read and were put aside: {first}")
+    if not need_targets:
+        return keep
+    for what, section in (("input", recipe.inputs), ("label", recipe.outputs)):
+        any_value = np.logical_or.reduce([present[name] for name in section])
+        if lacking := int((keep & ~any_value).sum()):
+            first_row = int(np.flatnonzero(keep & ~any_value)[0])
+            notes.append(
+                f"{lacking} of {count} rows have no {what} at all and were left out (the first: row {first_row})"
+            )
+            keep &= any_value
+    for name in [*recipe.inputs, *recipe.outputs]:
+        if missing := int((keep & ~present[name]).sum()):
+            notes.append(f"{name} is missing in {missing} of {int(keep.sum())} rows")
+    return keep
+
+
+# ---- splits, weights, groups -----------------------------------------------------------------------------------------
+
+
+def _split(recipe: "Recipe", tables: "dict[str, Table]", source: Any, keep: np.ndarray) -> "Splits":
+    from endwise.data.split import Splits, split_rows
+
+    if source is not None:
+        none = np.zeros(0, np.int64)
+        return Splits(train=none, val=none, test=np.flatnonzero(keep), how=f"every row of {tables['all'].name}")
+    splits = split_rows(recipe.data, tables, recipe.train.seed)
+    kept = {name: rows[keep[rows]] for name in ("train", "val", "test") if (rows := getattr(splits, name)) is not None}
+    return dataclasses.replace(splits, **kept)
+
+
+def _weights(column: str | None, tables: "list[Table]", keep: np.ndarray, optional: bool) -> np.ndarray:
+    if column is None or (optional and not all(column in table.columns for table in tables)):
+        return np.ones(len(keep), np.float32)
+    out = np.zeros(len(keep), np.float64)
+    row = 0
+    for table in tables:
+        for index, cell in enumerate(table.column(column)):
+            if keep[row]:
+                out[row] = _weight(cell, column, table, index)
+            row += 1
+    if not out.any():
+        raise refusal(
+            field=f"data.weight ({column})", got=0.0, allowed="at least one row with a weight above 0",
+            fix="give weights above 0 or remove data.weight", error=DataError,
+        )  # fmt: skip
+    return out.astype(np.float32)
+
+
+def _weight(cell: Any, column: str, table: "Table", index: int) -> float:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        value = math.nan
+    if math.isfinite(value) and 0 <= value <= float(np.finfo(np.float32).max):
+        return value
+    raise refusal(
+        field=f"{table.origin(index)}, column {column!r} (data.weight)", got=cell, allowed="a finite number of at least 0",
+        fix="mend the cell, or give 0 to leave the row's loss out", error=DataError,
+    )  # fmt: skip
+
+
+def _groups(column: str | None, tables: "list[Table]") -> np.ndarray | None:
+    if column is None or not all(column in table.columns for table in tables):
+        return None
+    seen: dict[str, int] = {}
+    codes = [
+        -1 if cell is None else seen.setdefault(str(cell), len(seen))
+        for table in tables
+        for cell in table.column(column)
+    ]
+    return np.array(codes, np.int64)
+
+
+def _fingerprint(recipe: "Recipe", fields: Mapping[str, FieldStore], weight: np.ndarray, splits: "Splits") -> str:
+    declared = {**recipe.inputs, **recipe.outputs}
+    found = hashlib.sha256(b"endwise data 1\n")
+    for name, store in fields.items():
+        role = "input" if name in recipe.inputs else "output"
+        facts = [role, name, declared[name].to_dict(), store.fingerprint]
+        found.update(json.dumps(facts, sort_keys=True, default=str).encode() + b"\n")
+    found.update(weight.tobytes())
+    for name in ("train", "val", "test"):
+        rows = np.asarray(getattr(splits, name), np.int64)
+        found.update(f"{name} {len(rows)}\n".encode() + rows.tobytes())
+    return found.hexdigest()

@@ -1,0 +1,180 @@
+"""What decides the decoded values of a column, as one hash: the key under which they are stored.
+
+In it: the format of the store, the declaration's fields that change reading, the code that reads, and the column
+itself: every cell, and for a cell that names a file its size and time of change. A file at an address is taken to be
+what it was: addresses are in the key, their contents are not.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import endwise
+from endwise.data.store import STORE_VERSION
+from endwise.modalities.base import Modality
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+NOT_READING = {"column", "optional", "loss_weight"}  # fields of every declaration that reading does not look at
+PLAIN = {str, int, float, bool, type(None)}
+CHUNK = 4096
+LONGEST_PATH = 4096
+TORCH_SIDE = "network.py"  # beside a modality's main file: nothing in it reads
+
+
+def field_key(modality: Modality, columns: Iterable[tuple[Sequence[Any], str]]) -> str:
+    """The key (64 hex digits) of a field read by `modality` from columns given as (cells, folder of the table)."""
+    found = hashlib.sha256(f"endwise store {STORE_VERSION} {endwise.__version__} {modality.type}\n".encode())
+    found.update(json.dumps(reading_fields(modality), sort_keys=True, default=str).encode())
+    found.update(_reader(type(modality)))
+    for cells, base in columns:
+        found.update(f"\ntable {len(cells)}\n".encode())
+        _add_cells(found, cells)
+        _add_files(found, cells, base)
+    return found.hexdigest()
+
+
+def reading_fields(modality: Modality) -> dict[str, Any]:
+    """The fields of a declaration that change what `read` gives: its `read_fields`, or all that are not common."""
+    names = modality.read_fields
+    if names is None:
+        names = tuple(name for name in type(modality).__dataclass_fields__ if name not in NOT_READING)
+    return {name: getattr(modality, name) for name in names}
+
+
+# ---- the cells -----------------------------------------------------------------------------------------------------
+
+
+def _add_cells(found: "_Hash", cells: Sequence[Any]) -> None:
+    for start in range(0, len(cells), CHUNK):
+        chunk = list(cells[start : start + CHUNK])
+        if set(map(type, chunk)) <= PLAIN:
+            found.update(json.dumps(chunk).encode())
+        else:
+            for cell in chunk:
+                _add_value(found, cell)
+
+
+def _add_value(found: "_Hash", value: Any) -> None:
+    if isinstance(value, bytes | bytearray | memoryview):
+        found.update(f"bytes {len(value)}:".encode())
+        found.update(value)
+    elif isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
+        array = np.asarray(value)
+        found.update(f"array {array.dtype.str} {array.shape}:".encode())
+        found.update(json.dumps(array.tolist(), default=str).encode() if array.dtype.hasobject else array.tobytes())
+    elif isinstance(value, Mapping):
+        found.update(f"map {len(value)}:".encode())
+        for name, item in value.items():
+            _add_value(found, name)
+            _add_value(found, item)
+    elif isinstance(value, list | tuple):
+        found.update(f"{type(value).__name__} {len(value)}:".encode())
+        _add_cells(found, value)
+    elif type(value) in PLAIN:
+        found.update(json.dumps(value).encode())
+    else:  # dates, decimals, paths ... whose text says it all
+        text = repr(value)
+        if " at 0x" in text:  # text that says nothing: never taken for the same
+            found.update(os.urandom(16))
+        found.update(f"{type(value).__qualname__} {text}".encode())
+
+
+# ---- the files that cells name ---------------------------------------------------------------------------------------
+
+
+def _add_files(found: "_Hash", cells: Sequence[Any], base: str) -> None:
+    """Size and time of change of every file named in a cell; of the archives beside the table for names that are no
+    files, since they may be in one."""
+    loose = False
+    archives: dict[str, str | None] = {}
+    for start in range(0, len(cells), CHUNK):
+        stamps: list[str | None] = []
+        for cell in cells[start : start + CHUNK]:
+            path = _path(cell)
+            if path is None:
+                continue
+            archive, inside, _ = path.partition("!")
+            if inside and archive not in archives:
+                archives[archive] = _stamp(base, archive)
+            stamp = archives[archive] if inside else _stamp(base, path)
+            loose = loose or stamp is None
+            stamps.append(stamp)
+        if any(stamps):
+            found.update(json.dumps([os.path.abspath(base), stamps]).encode())  # noqa: PTH100
+    if loose and Path(base).is_dir():
+        beside = {path.name: _stamp(base, path.name) for path in sorted(Path(base).glob("*.zip"))}
+        found.update(json.dumps(beside).encode())
+
+
+def _path(cell: Any) -> str | None:
+    if isinstance(cell, Mapping) and not cell.get("bytes"):
+        cell = cell.get("path")
+    if isinstance(cell, os.PathLike):
+        cell = os.fspath(cell)
+    if not isinstance(cell, str) or len(cell) > LONGEST_PATH or "://" in cell or "\n" in cell:
+        return None
+    return cell
+
+
+def _stamp(base: str, path: str) -> str | None:
+    try:
+        stat = os.stat(os.path.join(base, path))  # noqa: PTH116, PTH118 (a third of the time, for every row)
+    except (OSError, ValueError):
+        return None
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+# ---- the code that reads ---------------------------------------------------------------------------------------------
+
+
+def _reader(cls: type[Modality]) -> bytes:
+    """A hash of the source a class reads with, so that a changed `read` never finds values of the old one: the files
+    of its module, or the compiled functions of a class that was typed in."""
+    found = hashlib.sha256()
+    for part in cls.__mro__:
+        if part is Modality:
+            break
+        found.update(part.__qualname__.encode())
+        file = getattr(sys.modules.get(part.__module__), "__file__", None)
+        if file is not None and Path(file).is_file():
+            main = Path(file)
+            beside = sorted(main.parent.glob("*.py")) if main.name == "__init__.py" else [main]
+            for source in beside:
+                if source.name != TORCH_SIDE:
+                    found.update(source.read_bytes())
+        else:
+            for name, item in vars(part).items():
+                if isinstance(item, types.FunctionType):
+                    _add_function(found.update, item, set())
+                elif isinstance(item, str | int | float | tuple) and not name.startswith("__"):
+                    found.update(f"{name}={item!r}".encode())
+    return found.digest()
+
+
+def _add_function(add: Callable[[bytes], None], function: types.FunctionType, seen: set[types.CodeType]) -> None:
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        if code in seen:
+            continue
+        seen.add(code)
+        plain = [
+            sorted(map(repr, item)) if isinstance(item, frozenset) else repr(item)  # sets have no order of their own
+            for item in code.co_consts
+            if not isinstance(item, types.CodeType)
+        ]
+        add(code.co_code + repr((code.co_names, plain)).encode())
+        codes += [item for item in code.co_consts if isinstance(item, types.CodeType)]
+        for name in code.co_names:
+            used = function.__globals__.get(name)
+            if isinstance(used, types.FunctionType) and used.__module__ == function.__module__:
+                _add_function(add, used, seen)

@@ -1,0 +1,283 @@
+"""Batches: a pure function of (data, seed, step), whatever is read ahead and wherever training begins.
+
+An epoch is a permutation keyed by (seed, epoch), cut into pools of 64 batches, each pool sorted by length and cut
+into batches, the batches permuted. The short last batch is kept. So every row is in exactly one batch of an epoch,
+any step is reached without walking there, and rows of a batch are of about one length.
+
+Not here: moving a batch to a device, augmentation (both the network's and the loop's).
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from endwise.batch import Batch, Ragged
+from endwise.data.dataset import Dataset
+from endwise.data.store import FieldStore
+from endwise.errors import DataError, require
+from endwise.modalities.base import Contract, Modality
+
+if TYPE_CHECKING:
+    from endwise.recipe import Recipe
+
+POOL_BATCHES = 64
+DENSE_BYTES = 256 << 20  # scalars and vectors of a field are transformed once and kept, up to this
+MEMO_BYTES = 64 << 20  # transformed values of other small fields (token ids) that are kept
+MEMO_VALUE_BYTES = 16 << 10
+READ_THREADS = 2
+
+Gather = Callable[[np.ndarray], Ragged]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the loader has done so far. read_s: seconds spent making batches, in all threads; wait_s: seconds the
+    consumer of `iterate` waited for one; padded_share: padding among all array elements of ragged fields."""
+
+    batches: int
+    rows: int
+    padded_share: float
+    read_s: float
+    wait_s: float
+
+
+class Loader:
+    """Batches of some rows of a prepared data set.
+
+    rows: int64 row ids. shuffle=False gives them in their order, or the longest first with order="length"; either
+    way `row_ids` of a batch says which rows it holds. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: "Recipe",
+        contracts: Mapping[str, Contract],
+        rows: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        order: Literal["given", "length"] = "given",
+    ):
+        require(batch_size >= 1, field="batch_size", got=batch_size, allowed="at least 1", fix="give a positive number")
+        require(
+            len(rows) > 0, field="rows", got=0, allowed="at least one row to make batches of",
+            fix="the split is empty: check data.split, or give more rows", error=DataError,
+        )  # fmt: skip
+        self.dataset, self.rows = dataset, np.asarray(rows, np.int64)
+        self.batch_size, self.seed, self.shuffle = int(batch_size), int(seed), shuffle
+        self.batches_per_epoch = -(-len(self.rows) // self.batch_size)
+        self._inputs = {name: item for name, item in recipe.inputs.items() if name in dataset.fields}
+        self._outputs = {name: item for name, item in recipe.outputs.items() if name in dataset.fields}
+        self._gather = {
+            name: _gatherer(dataset.fields[name], item, contracts[name], self.rows)
+            for name, item in {**self._inputs, **self._outputs}.items()
+        }
+        self._rank = self._ranked()
+        self._sorted = np.lexsort((np.arange(len(self.rows)), -self._rank)) if order == "length" else None
+        self._plans: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._lock = threading.Lock()
+        self._done = self._done_rows = 0
+        self._real = self._slots = self._read_s = self._wait_s = 0.0
+
+    # ---- batches -------------------------------------------------------------------------------------------------
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step (numpy arrays); step // batches_per_epoch is its epoch."""
+        began = time.perf_counter()
+        rows = self.batch_rows(step)
+        fields = {name: gather(rows) for name, gather in self._gather.items()}
+        made = Batch(
+            inputs={name: fields[name] for name in self._inputs},
+            targets={name: fields[name] for name in self._outputs},
+            present={name: self.dataset.fields[name].present[rows] for name in fields},
+            weight=self.dataset.weight[rows],
+            row_ids=rows,
+        )
+        self._count(made, time.perf_counter() - began)
+        return made
+
+    def batch_rows(self, step: int) -> np.ndarray:
+        """int64: the row ids of a step's batch, without reading them."""
+        require(step >= 0, field="step", got=step, allowed="0 or more", fix="steps count from 0")
+        epoch, index = divmod(int(step), self.batches_per_epoch)
+        order, batches = self._plan(epoch)
+        start = int(batches[index]) * self.batch_size
+        rows: np.ndarray = self.rows[order[start : start + self.batch_size]]
+        return rows
+
+    def iterate(self, start: int, stop: int, *, prefetch: int = 2) -> Iterator[Batch]:
+        """The batches of steps start .. stop - 1, `prefetch` of them read ahead in the background (0: none)."""
+        if prefetch < 1:
+            yield from (self.batch(step) for step in range(start, stop))
+            return
+        pool = ThreadPoolExecutor(min(prefetch, READ_THREADS), thread_name_prefix="endwise-batch")
+        waiting: deque[Future[Batch]] = deque()
+        ahead = start
+        try:
+            for _ in range(start, stop):
+                while ahead < stop and len(waiting) < prefetch:
+                    waiting.append(pool.submit(self.batch, ahead))
+                    ahead += 1
+                began = time.perf_counter()
+                made = waiting.popleft().result()
+                self._wait_s += time.perf_counter() - began
+                if ahead < stop:  # before the consumer gets busy, so that its time is used
+                    waiting.append(pool.submit(self.batch, ahead))
+                    ahead += 1
+                yield made
+        finally:  # the consumer stopped, or a batch failed
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def counters(self) -> Counters:
+        """A snapshot."""
+        with self._lock:
+            share = 1.0 - self._real / self._slots if self._slots else 0.0
+            return Counters(self._done, self._done_rows, share, self._read_s, self._wait_s)
+
+    # ---- order ---------------------------------------------------------------------------------------------------
+
+    def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """(positions of all rows in batch order, order of the batches); a permutation that needs no earlier one."""
+        with self._lock:
+            if epoch not in self._plans:
+                self._plans = {key: plan for key, plan in self._plans.items() if key == epoch - 1}
+                self._plans[epoch] = self._shuffled(epoch) if self.shuffle else self._in_order()
+            return self._plans[epoch]
+
+    def _in_order(self) -> tuple[np.ndarray, np.ndarray]:
+        order = self._sorted if self._sorted is not None else np.arange(len(self.rows))
+        return order, np.arange(self.batches_per_epoch)
+
+    def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        order = _permutation(len(self.rows), self.seed, epoch, 0)
+        pool = POOL_BATCHES * self.batch_size
+        if self._rank.any():
+            for start in range(0, len(order), pool):
+                part = order[start : start + pool]
+                order[start : start + pool] = part[np.argsort(self._rank[part], kind="stable")]
+        batches = _permutation(self.batches_per_epoch, self.seed, epoch, 1)
+        # only the highest batch is short, wherever its turn comes
+        return order, batches
+
+    def _ranked(self) -> np.ndarray:
+        """float64 [rows]: how long a row is. Each field counts in units of its own mean, inputs before outputs."""
+        total = np.zeros(len(self.rows))
+        for share, section in ((1.0, self._inputs), (1e-3, self._outputs)):
+            for name, modality in section.items():
+                lengths = self.dataset.fields[name].lengths(modality)[self.rows]
+                if lengths.size and lengths.min() != lengths.max():
+                    total += share * lengths / lengths.mean()
+        return total
+
+    def _count(self, made: Batch, seconds: float) -> None:
+        real = slots = 0.0
+        for ragged in (*made.inputs.values(), *made.targets.values()):
+            if ragged.sizes.shape[1]:
+                slots += ragged.values.size
+                real += ragged.values.size * (1.0 - ragged.padded_share)
+        with self._lock:
+            self._done += 1
+            self._done_rows += len(made)
+            self._real += real
+            self._slots += slots
+            self._read_s += seconds
+
+
+def _permutation(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+    """A permutation from a counter-based generator: raw Philox words, sorted. The words and a stable sort are the
+    same in every release of numpy, which its `permutation` does not promise."""
+    words = np.random.Philox(np.random.SeedSequence([seed, epoch, stream])).random_raw(count)
+    return np.argsort(words, kind="stable")
+
+
+# ---- one field -------------------------------------------------------------------------------------------------------
+
+
+def _gatherer(store: FieldStore, modality: Modality, contract: Any, rows: np.ndarray) -> Gather:
+    """How some rows of a field become one padded array: the fastest way that gives the same."""
+    blank = modality.blank(contract)
+    axes = modality.axes
+    if axes == 0 and (blank.nbytes or 1) * len(rows) <= DENSE_BYTES:
+        return _Dense(store, modality, contract, blank, rows)
+    as_stored = type(modality).transform is Modality.transform
+    if as_stored and store.common_shape is not None and bool(store.present[rows].all()):
+        return lambda wanted: _uniform(store, wanted, axes)
+    transformed = _Memo(store, modality, contract, as_stored)
+
+    def stacked(wanted: np.ndarray) -> Ragged:
+        values = [transformed(row) if store.present[row] else blank for row in wanted.tolist()]
+        return Ragged.stack(_one_dtype(values), axes)
+
+    return stacked
+
+
+def _uniform(store: FieldStore, rows: np.ndarray, axes: int) -> Ragged:
+    values = store.gather(rows)
+    return Ragged(values, np.tile(np.array(values.shape[1 : 1 + axes], np.int64), (len(rows), 1)))
+
+
+def _one_dtype(values: list[np.ndarray]) -> list[np.ndarray]:
+    """Rows of several dtypes in the smallest that holds them all: padding into the first one's would cut the others."""
+    if len({value.dtype for value in values}) == 1:
+        return values
+    common = np.result_type(*values)
+    return [value.astype(common) for value in values]
+
+
+class _Dense:
+    """Values without ragged axes, transformed once: gathering is one indexing."""
+
+    def __init__(self, store: FieldStore, modality: Modality, contract: Any, blank: np.ndarray, rows: np.ndarray):
+        self._from = (store, modality, contract, blank, rows)
+        self._position = np.full(int(rows.max()) + 1, -1, np.int64)
+        self._position[rows] = np.arange(len(rows))
+        self._lock = threading.Lock()
+        self._values: np.ndarray | None = None
+
+    def __call__(self, rows: np.ndarray) -> Ragged:
+        with self._lock:  # made when first needed, once, whoever comes first
+            if self._values is None:
+                self._values = _transformed_all(*self._from)
+        return Ragged(self._values[self._position[rows]], np.zeros((len(rows), 0), np.int64))
+
+
+def _transformed_all(
+    store: FieldStore, modality: Modality, contract: Any, blank: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    return np.stack(
+        _one_dtype(
+            [
+                np.asarray(modality.transform(store[row], contract)) if store.present[row] else blank
+                for row in rows.tolist()
+            ]
+        )
+    )
+
+
+class _Memo:
+    """Transformed values of a row, small ones kept while there is room."""
+
+    def __init__(self, store: FieldStore, modality: Modality, contract: Any, as_stored: bool):
+        self._store, self._modality, self._contract = store, modality, contract
+        self._left = 0 if as_stored else MEMO_BYTES
+        self._kept: dict[int, np.ndarray] = {}
+
+    def __call__(self, row: int) -> np.ndarray:
+        kept = self._kept.get(row)
+        if kept is not None:
+            return kept
+        value = np.asarray(self._modality.transform(self._store[row], self._contract))
+        cost = value.nbytes + 200  # with the array and its place in the table
+        if value.nbytes <= MEMO_VALUE_BYTES and cost <= self._left:
+            self._left -= cost
+            self._kept[row] = value = value.copy() if value.base is not None else value
+        return value
