@@ -68,7 +68,7 @@ def ctc_impossible(
     sizes: Int[Tensor, " batch"], target: Int[Tensor, "batch length"], target_sizes: Int[Tensor, " batch"]
 ) -> Bool[Tensor, " batch"]:
     """Which rows have fewer frames than their target needs: one a symbol, and a blank between equal neighbours."""
-    inside = torch.arange(1, target.shape[1], device=target.device) < target_sizes[:, None]
+    inside = torch.arange(target.shape[1], device=target.device)[1:] < target_sizes[:, None]
     repeats = ((target[:, 1:] == target[:, :-1]) & inside).sum(1)
     return sizes < target_sizes + repeats
 

@@ -105,7 +105,7 @@ class Date(Modality):
                 field="date", got=f"{missing} rows without a value", allowed="at least one training row with a date",
                 fix="look at the column's name, or remove the field", error=DataError,
             )  # fmt: skip
-        deviation = float(np.sqrt(squares / count))
+        deviation = float(np.sqrt(squares / count)) if high > low else 0.0  # rounding is no spread
         return DateContract(count=count, missing=missing, mean=mean, deviation=deviation, minimum=low, maximum=high)
 
     def blank(self, contract: DateContract) -> np.ndarray:

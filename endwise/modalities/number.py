@@ -337,6 +337,7 @@ class _Moments:
                 field="number", got=found, allowed="as many numbers in every row", fix=fix, error=DataError
             )  # fmt: skip
         self.merge()
+        deviation = np.where(self.high > self.low, np.sqrt(self.squares / self.count), 0.0)  # rounding is no spread
         levels = np.quantile(self.sample, np.linspace(0, 1, LEVELS), axis=0)
         levels[0], levels[-1] = self.low, self.high
         return NumberContract(
@@ -344,7 +345,7 @@ class _Moments:
             missing=missing,
             length=next(iter(self.rows_of)),
             mean=tuple(self.mean.tolist()),
-            deviation=tuple(np.sqrt(self.squares / self.count).tolist()),
+            deviation=tuple(deviation.tolist()),
             minimum=tuple(self.low.tolist()),
             maximum=tuple(self.high.tolist()),
             quantiles=tuple(tuple(column) for column in levels.T.tolist()),

@@ -34,6 +34,8 @@ FEWEST_TO_CALIBRATE = 20  # validation rows; a temperature from fewer is noise
 FEWEST_OF_EACH = 5  # validation rows on both sides of a threshold; one from fewer is noise
 COVERAGE = 0.9  # share of the answers that the interval of a number should hold
 NOT_MEASURED = -1.0
+SMALLEST_SPREAD = 1e-200  # a narrower column is constant: 1 / spread would overflow
+FURTHEST = 1e30  # standard deviations; further away float32 overflows
 
 
 # ---- shared parts ----------------------------------------------------------------------------------------------
@@ -83,6 +85,11 @@ def exact(layer: nn.Linear, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*bat
         return cast(Tensor, layer(x.float()))
 
 
+def spread(deviation: Sequence[float]) -> list[float]:
+    """What to divide by: the standard deviation, or 1 where there is none."""
+    return [item if item > SMALLEST_SPREAD else 1.0 for item in deviation]
+
+
 def _double(values: object) -> Float[Tensor, "*any"]:
     return torch.from_numpy(np.array(values, dtype=np.float64))
 
@@ -118,8 +125,8 @@ class NumberEncoder(Encoder):
         )
         self.register_buffer("lower", _double(edges[:, :-1]), persistent=False)
         # an empty bin (many rows with one value) says nothing: its slope is 0, not infinite
-        safe = np.where(widths > 0, widths, 1.0)
-        self.register_buffer("per_width", _double(np.where(widths > 0, 1.0 / safe, 0.0)), persistent=False)
+        safe = np.where(widths > SMALLEST_SPREAD, widths, np.inf)
+        self.register_buffer("per_width", _double(1.0 / safe), persistent=False)
         self.inward = nn.Linear(self.count * (1 + widths.shape[1]), size.width)
         hidden, depth = (size.width, 1) if self.count == 1 else (2 * size.width, max(1, size.depth))
         self.blocks = nn.Sequential(*[Residual(size.width, hidden, size.dropout) for _ in range(depth)])
@@ -127,7 +134,7 @@ class NumberEncoder(Encoder):
     def forward(self, values: Float[Tensor, "batch *n"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """values [batch] or [batch, n] in the user's unit -> one token a row."""
         x = values.to(torch.float64).reshape(values.shape[0], self.count)
-        standard = torch.asinh(((x - self.mean) * self.inverse).float())
+        standard = torch.asinh(((x - self.mean) * self.inverse).clamp(-FURTHEST, FURTHEST).float())
         place = ((x.unsqueeze(-1) - self.lower) * self.per_width).clamp(0.0, 1.0).float()
         features = torch.cat([standard, place.flatten(1)], dim=1)
         return one_token(self.blocks(exact(self.inward, features)))
@@ -158,9 +165,8 @@ class NumberHead(Head):
     ) -> None:
         super().__init__()
         shape = (len(mean),) if vector else ()
-        scale = [item if item > 0 else 1.0 for item in deviation]
         self.register_buffer("mean", _double(mean).reshape(shape), persistent=False)
-        self.register_buffer("deviation", _double(scale).reshape(shape), persistent=False)
+        self.register_buffer("deviation", _double(spread(deviation)).reshape(shape), persistent=False)
         self.register_buffer("half_width", torch.full(shape, NOT_MEASURED, dtype=torch.float64))
         self.pool = Pool(size)
         self.outward = nn.Linear(size.width, len(mean))
@@ -388,7 +394,9 @@ def best_threshold(probability: np.ndarray, truth: np.ndarray, what: ThresholdFo
     right = np.append(0, np.cumsum(truth[order]))  # how many of them rightly
     score = 2 * right / (positive + said) if what == "f1" else 2 * right - said  # accuracy up to a constant
     above, below = np.append(1.0, ranked), np.append(ranked, 0.0)
+    above[0] = max(1.0, ranked[0] + 1e-3)
     cut, halfway = above > below, (above + below) / 2  # between equal probabilities there is no threshold
+    cut[-1] = True  # a probability of 0 reaches the threshold 0
     best = np.flatnonzero(cut & (score >= score[cut].max() - 1e-12))
     return float(halfway[best[np.argmin(np.abs(halfway[best] - 0.5))]])
 
@@ -408,7 +416,7 @@ class DateEncoder(Encoder):
     def __init__(self, mean: float, deviation: float, size: Size) -> None:
         super().__init__()
         self.register_buffer("mean", _double(mean), persistent=False)
-        self.register_buffer("inverse", _double(1 / deviation if deviation > 0 else 1.0), persistent=False)
+        self.register_buffer("inverse", _double(1 / spread([deviation])[0]), persistent=False)
         self.register_buffer("periods", _double(PERIODS_S), persistent=False)
         self.register_buffer("overtones", torch.arange(1, HARMONICS + 1).float() * 2 * math.pi, persistent=False)
         self.inward = nn.Linear(1 + 2 * HARMONICS * len(PERIODS_S), size.width)
