@@ -67,7 +67,7 @@ def _add_value(found: "_Hash", value: Any) -> None:
     if isinstance(value, bytes | bytearray | memoryview):
         found.update(f"bytes {len(value)}:".encode())
         found.update(value)
-    elif isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
+    elif isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
         array = np.asarray(value)
         found.update(f"array {array.dtype.str} {array.shape}:".encode())
         found.update(json.dumps(array.tolist(), default=str).encode() if array.dtype.hasobject else array.tobytes())

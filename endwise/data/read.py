@@ -94,6 +94,8 @@ def read_one(modality: "Modality", cell: Any, fetch: "Fetch") -> np.ndarray | st
         return f"there is no such file: {wrong.filename or wrong}"
     except Exception as wrong:  # a decoder that chokes on a broken file: counted and named, never fatal
         return f"{type(wrong).__name__}: {wrong}"
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
     if not isinstance(value, np.ndarray) or value.dtype.hasobject:
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{type(modality).__name__}.read must return a plain numpy array, got {kind}")

@@ -187,7 +187,7 @@ def _batches(mapped: mmap.mmap) -> list[Any]:
 
 def _bytes_of(batch: Any) -> np.ndarray:
     data = batch.column("data").buffers()[2]
-    return np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
+    return np.frombuffer(data, np.uint8) if data is not None and data.size else np.frombuffer(b"", np.uint8)
 
 
 def _fixed(column: Any) -> np.ndarray:
@@ -284,8 +284,8 @@ def _checksum(file: Path) -> int:
 def _build(root: Path, key: str, rows: int, decode: Callable[[], Iterator[Packed]], about: str) -> None:
     work = root / "tmp" / f"{key}.{os.getpid()}.{next(_serial)}"
     work.mkdir()
+    writer = _Writer(work, cap_bytes(), about)
     try:
-        writer = _Writer(work, cap_bytes(), about)
         for packed in decode():
             writer.add(packed)
         writer.finish(rows, about)
@@ -294,6 +294,7 @@ def _build(root: Path, key: str, rows: int, decode: Callable[[], Iterator[Packed
         work.rename(root / key)
         sync_folder(root)
     finally:
+        writer.abandon()
         for leftover in (work, work.with_name(work.name + ".old")):
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -334,6 +335,13 @@ class _Writer:
             "fingerprint": self._hash.hexdigest(), "bad": self.bad, "shards": self.shards,
         }  # fmt: skip
         write_json(self.folder / META, meta)
+
+    def abandon(self) -> None:
+        """Let go of a shard that was not finished."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # what is still buffered may not fit the disk
+                self._file.close()
+            self._file = self._arrow = None
 
     def _flush(self) -> None:
         parts, self._pending = self._pending, []
