@@ -1,0 +1,153 @@
+"""The network side of pictures: from stored pixels to a grid of tokens.
+
+Scaling, resizing to one canvas, normalising by the contract, augmentation and the encoder, all in the graph, and
+differentiable down to the pixels. The canvas is the contract's, bounded by the size dial unless `side_px` says it.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from endwise.modalities.image import OWN_SIDE_PX, Image, ImageContract, canvas
+from endwise.nn.blocks import Transformer
+from endwise.nn.interface import Encoder, Tokens
+from endwise.nn.size import Size
+from endwise.nn.vision import Changes, ConvNet, augment, resize, resize_alike, scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SIDE_PX_BY_DIAL = {1: 96, 2: 128, 3: 224, 4: 224}  # of the canvas's area; cost grows with its square
+STEM_SIDE_PX = 48  # the stem halves larger canvases to about this
+TOKENS_A_SIDE = 8
+AUTO_ZOOM, AUTO_TURN_DEG, AUTO_LIGHT, AUTO_SHIFT = 0.15, 5.0, 0.2, 0.125
+
+
+class PictureEncoder(Encoder):
+    """What every picture encoder shares: stored pixels to a normalised canvas, changed at random in training.
+
+    `augment` False leaves the training pictures as they are.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, declared: Image, contract: ImageContract, size: Size, *, multiple: int = 1) -> None:
+        super().__init__()
+        self.height, self.width = _canvas(declared, contract, size, multiple)
+        self.alike = contract.uniform
+        self.augment = True
+        self.changes = _changes(declared, math.sqrt(self.height * self.width))
+        self.register_buffer("mean", torch.tensor(contract.mean), persistent=False)
+        self.register_buffer("deviation", torch.tensor(contract.deviation), persistent=False)
+
+    def canvas(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tensor:
+        """Pixels [batch, height, width, channel] of any sizes -> float32 [batch, channel, canvas height, width]."""
+        x = scaled(values)
+        if self.training and self.alike and not torch.compiler.is_exporting():
+            x = resize_alike(x, self.height, self.width)  # training rows are what the contract was fitted on
+        elif torch.compiler.is_exporting():
+            x = resize(x, sizes, self.height, self.width)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                x = resize(x, sizes, self.height, self.width)
+        x = ((x - self.mean) / self.deviation).permute(0, 3, 1, 2)
+        return augment(x, self.changes) if self.training and self.augment else x
+
+
+class ConvEncoder(PictureEncoder):
+    """The residual convolutional net; the tokens are its last feature map, the levels those of all stages.
+
+    Widths follow the dial: a quarter, a half, once and twice the token width; `depth` residual blocks, given to the
+    stages from the last to the first in turn.
+    """
+
+    peak_rate = 5e-3
+    weight_decay = 0.05
+
+    def __init__(self, declared: Image, contract: ImageContract, size: Size) -> None:
+        super().__init__(declared, contract, size)
+        widths = tuple(max(8, size.width * times // 4) for times in (1, 2, 4, 8))
+        halvings = max(0, round(math.log2(math.sqrt(self.height * self.width) / STEM_SIDE_PX)))
+        self.net = ConvNet(contract.channels, widths, _dealt(size.depth, len(widths) - 1), halvings=halvings)
+        self.project = nn.Linear(widths[-1], size.width, bias=False)
+        self.norm = nn.LayerNorm(size.width)
+
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
+        """Grid tokens, row by row."""
+        levels = self.net(self.canvas(values, sizes))
+        last = levels[-1]
+        tokens = self.norm(self.project(last.flatten(2).transpose(1, 2)))
+        return _on_grid(tokens, (last.shape[2], last.shape[3]), (self.height, self.width), levels)
+
+
+class PatchEncoder(PictureEncoder):
+    """A vision transformer (Dosovitskiy et al. 2021) with a convolution before the patches, which spares it much data
+    (Xiao et al. 2021). Needs more training pictures than the convolutional net to be as good."""
+
+    peak_rate = 1e-3
+    weight_decay = 0.05
+
+    def __init__(self, declared: Image, contract: ImageContract, size: Size) -> None:
+        side = math.sqrt(math.prod(_canvas(declared, contract, size, 1)))
+        patch = max(2, 2 ** round(math.log2(side / TOKENS_A_SIDE)))
+        super().__init__(declared, contract, size, multiple=patch)
+        self.grid = (self.height // patch, self.width // patch)
+        early = max(16, size.width // 4)
+        self.early = nn.Sequential(nn.Conv2d(contract.channels, early, 3, stride=2, padding=1), nn.GELU())
+        self.patches = nn.Conv2d(early, size.width, patch // 2, stride=patch // 2)
+        self.place = nn.Parameter(torch.randn(1, math.prod(self.grid), size.width) * 0.02)
+        self.blocks = Transformer(size, causal=False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
+        """One token a patch, row by row."""
+        x = self.patches(self.early(self.canvas(values, sizes))).flatten(2).transpose(1, 2) + self.place
+        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        tokens = self.blocks(x, mask)
+        level = tokens.transpose(1, 2).unflatten(2, self.grid)
+        return _on_grid(tokens, self.grid, (self.height, self.width), [level])
+
+
+def _on_grid(tokens: Tensor, grid: tuple[int, int], canvas_px: tuple[int, int], levels: "Sequence[Tensor]") -> Tokens:
+    return Tokens(
+        values=tokens,
+        mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),
+        grids={"image": (grid, (canvas_px[0] / grid[0], canvas_px[1] / grid[1]))},
+        levels={"image": list(levels)},
+    )
+
+
+def _canvas(declared: Image, contract: ImageContract, size: Size, multiple: int) -> tuple[int, int]:
+    """The contract's canvas, no larger than the dial's, rounded to whole patches."""
+    height, width = contract.height, contract.width
+    side = math.sqrt(height * width)
+    most = SIDE_PX_BY_DIAL[size.dial]
+    if declared.side_px is None and side > most:
+        height, width = canvas(height, width, float(most))
+    return tuple(max(1, round(length / multiple)) * multiple for length in (height, width))  # type: ignore[return-value]
+
+
+def _changes(declared: Image, side: float) -> Changes:
+    """What `null` means for a canvas of this side."""
+    large = side > OWN_SIDE_PX
+
+    def auto(given: float | None, otherwise: float) -> float:
+        return otherwise if given is None else given
+
+    return Changes(
+        mirror=bool(declared.mirror),
+        shift=auto(declared.shift_share, AUTO_SHIFT),
+        zoom=auto(declared.zoom_share, AUTO_ZOOM if large else 0.0),
+        turn_deg=auto(declared.turn_deg, AUTO_TURN_DEG if large else 0.0),
+        light=auto(declared.light_share, AUTO_LIGHT if large else 0.0),
+        erase=declared.erase_share,
+    )
+
+
+def _dealt(blocks: int, stages: int) -> tuple[int, ...]:
+    """Blocks dealt one by one from the last stage to the first: 2 of 3 stages are (0, 1, 1), 4 are (1, 1, 2)."""
+    return tuple(blocks // stages + (stage >= stages - blocks % stages) for stage in range(stages))
