@@ -1,0 +1,126 @@
+"""Rows on their way to and from a network: raw cells -> one padded batch, decoded arrays -> answers. Numpy only.
+
+Shared by the model and by exported bundles, so that both read and write the same way. Not here: tables (data/table.py),
+decoding of one kind of value (modalities) and the network.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from endwise.batch import Ragged
+from endwise.errors import BadValue, DataError, refusal, unknown_name
+from endwise.modalities.base import Answer, Contract, Fetch, Modality
+
+Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, None where it is missing
+
+
+class FieldError(Exception):
+    """One field of one row cannot be read; the caller knows which row and says so."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field, self.reason = field, reason
+
+
+def file_fetcher(base: str | Path) -> Fetch:
+    """Files beside `base`. Addresses are not followed: a row from a stranger must not make this machine call out."""
+    folder = Path(base)
+
+    def fetch(path: str) -> bytes:
+        if "://" in path:
+            raise BadValue(
+                f"{path[:120]!r} is an address; only files are read here. Fix: download it, or give a table of addresses"
+            )
+        try:
+            return (folder / path).read_bytes()
+        except OSError as wrong:
+            raise BadValue(f"the file {str(folder / path)[:200]!r} cannot be read: {wrong.strerror or wrong}") from None
+        except ValueError as wrong:
+            raise BadValue(f"{path[:120]!r} is no path: {wrong}") from None
+
+    return fetch
+
+
+def is_missing(raw: Any) -> bool:
+    """None and NaN are no value."""
+    return raw is None or (isinstance(raw, float) and math.isnan(raw))
+
+
+def may_be_missing(item: Modality, contract: Contract) -> bool:
+    """A missing value is answered only if the network has met one in training, or the recipe says so."""
+    return item.optional or contract.missing > 0
+
+
+def read_row(
+    inputs: Mapping[str, Modality], contracts: Mapping[str, Contract], cells: Mapping[str, Any], fetch: Fetch
+) -> dict[str, np.ndarray | None]:
+    """The transformed value of every input of one row, None where it is missing and may be. Raises FieldError."""
+    values = {}
+    for name, item in inputs.items():
+        try:
+            values[name] = _read(name, item, contracts[name], cells.get(name), fetch)
+        except BadValue as wrong:
+            raise FieldError(name, str(wrong)) from None
+    return values
+
+
+def _read(name: str, item: Modality, contract: Contract, raw: Any, fetch: Fetch) -> np.ndarray | None:
+    if is_missing(raw):
+        if may_be_missing(item, contract):
+            return None
+        raise BadValue(
+            f"the value is missing, and it never was in training. Fix: give it, or train with {name}: "
+            f"{{type: {item.type}, optional: true}}"
+        )
+    return item.transform(item.read(raw, fetch), contract)
+
+
+def collate(
+    inputs: Mapping[str, Modality], contracts: Mapping[str, Contract], rows: Sequence[Row]
+) -> tuple[dict[str, Ragged], dict[str, np.ndarray]]:
+    """Some rows as one padded batch; a missing value is a blank with `present` False."""
+    fields, present = {}, {}
+    for name, item in inputs.items():
+        values = [row[name] for row in rows]
+        present[name] = np.array([value is not None for value in values])
+        filled = [item.blank(contracts[name]) if value is None else value for value in values]
+        fields[name] = Ragged.stack(filled, item.axes)
+    return fields, present
+
+
+def written(
+    outputs: Mapping[str, Modality],
+    contracts: Mapping[str, Contract],
+    decoded: Mapping[str, Mapping[str, np.ndarray]],
+    count: int,
+) -> dict[str, list[Answer]]:
+    """Decoded arrays (batch first) as the user's kind of values, one answer a row."""
+    return {
+        name: [
+            item.write({key: value[row] for key, value in decoded[name].items()}, contracts[name])
+            for row in range(count)
+        ]
+        for name, item in outputs.items()
+    }
+
+
+def check_names(
+    row: Mapping[str, Any], inputs: Mapping[str, Modality], outputs: Mapping[str, Modality], where: str
+) -> None:
+    """Refuse (DataError) a row with a name that is no input."""
+    if row.keys() <= inputs.keys():
+        return
+    odd = next(name for name in row if name not in inputs)
+    if odd in outputs:
+        raise refusal(
+            field=where,
+            got=odd,
+            allowed=f"inputs only: {', '.join(inputs)}",
+            fix=f"{odd!r} is what the model answers: leave it out",
+            error=DataError,
+        )
+    raise unknown_name(field=f"{where}: input", got=str(odd), names=inputs, error=DataError)

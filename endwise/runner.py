@@ -1,0 +1,404 @@
+"""Bundle: an exported model without torch. Raw values in, final answers out, on numpy and ONNX Runtime alone.
+
+A copy of this file, of errors, rows and the modalities in use travels inside every bundle, so an answer there is read,
+padded and written by the very code the platform uses. Not here: making a bundle (export.py).
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from endwise.batch import Ragged
+from endwise.errors import DataError, EndwiseError, ModelError, need, refusal, require
+from endwise.files import check_regular, plain, read_json
+from endwise.modalities import TABLE, modality_class
+from endwise.modalities.base import Answer, Contract, Modality, build
+from endwise.rows import (
+    FieldError,
+    Row,
+    check_names,
+    collate,
+    file_fetcher,
+    is_missing,
+    may_be_missing,
+    read_row,
+    written,
+)
+
+FORMAT, VERSION = "endwise bundle", 1
+DESCRIPTION, GRAPH, GOLDEN = "bundle.json", "graph.onnx", "golden/golden.json"
+ENTRIES = frozenset({"format", "version", "name", "inputs", "outputs", "contracts", "tensors", "files", "info"})
+SCORE_TOLERANCE = 1e-4  # absolute: probabilities and other scores
+NUMBER_TOLERANCE = 1e-4  # relative to the number, or to the mean size of that answer where it is larger
+DTYPES = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(bool)": np.bool_,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two answers that should be one."""
+
+    row: int
+    where: str  # "words.value", "mood.detail.happy"
+    expected: Any
+    got: Any
+    allowed: float | None  # None: must be equal
+
+    def __str__(self) -> str:
+        room = "" if self.allowed is None else f" (allowed difference {self.allowed:.3g})"
+        return f"{self.where} of row {self.row + 1}: expected {self.expected!r}, the graph says {self.got!r}{room}"
+
+
+class Bundle:
+    """One exported model. `Bundle.load(folder)`, then `predict`; safe to call from several threads."""
+
+    def __init__(
+        self,
+        folder: Path,
+        description: Mapping[str, Any],
+        modalities: Sequence[type[Modality]] = (),
+        threads: int | None = None,
+    ) -> None:
+        self.folder, self.description = folder, dict(description)
+        classes = {cls.type: cls for cls in modalities}
+        self.inputs = {name: _declaration(item, classes) for name, item in description["inputs"].items()}
+        self.outputs = {name: _declaration(item, classes) for name, item in description["outputs"].items()}
+        fields = {**self.inputs, **self.outputs}
+        self.contracts: dict[str, Contract] = {}
+        for name, values in description["contracts"].items():
+            contract_class: type[Contract] = fields[name].contract_class
+            self.contracts[name] = contract_class.from_dict(values)
+        self.session = session(folder / GRAPH, threads=threads)
+        self._dtypes = {item.name: DTYPES[item.type] for item in self.session.get_inputs()}
+        tensors: Mapping[str, Mapping[str, str]] = description["tensors"]
+        self._answers = [(name, key, tensor) for name, part in tensors.items() for key, tensor in part.items()]
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        modalities: Sequence[type[Modality]] = (),
+        threads: int | None = None,
+        check: bool = True,
+    ) -> "Bundle":
+        """Read a bundle folder (default: the one this copy of the runner lies in), every file against its sha256.
+
+        modalities: classes from outside the package that the recipe names. threads: ONNX Runtime's; None: its default.
+        check = False skips the checksums: the caller has just made them. Raises ModelError when something is wrong.
+        """
+        place = Path(folder) if folder is not None else Path(__file__).resolve().parent.parent
+        try:
+            description = read_json(place / DESCRIPTION)
+            _check_description(description)
+            if check:
+                _check_files(place, description["files"])
+            return cls(place, description, modalities, threads)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
+            raise ModelError(
+                f"{place}: this is no whole bundle: {wrong}. Fix: copy it again, or make it with 'endwise export'."
+            ) from None
+
+    # ---- raw values to answers ---------------------------------------------------------------------------------
+
+    def predict(self, rows: Any, *, batch_size: int = 64, base: str | Path = ".") -> Any:
+        """One mapping {input: raw value} in, one dict {output: {"value":, "confidence":, ...}} out; a list in, a list
+        out. With a single input the bare value will do. base: the folder that relative paths are taken from.
+
+        Raises DataError with the row, the field and the reason when a value cannot be read.
+        """
+        if isinstance(rows, list | tuple):
+            return list(self.predict_iter(rows, batch_size=batch_size, base=base))
+        return next(self.predict_iter([rows], base=base))
+
+    def predict_iter(
+        self, rows: Sequence[Any], *, batch_size: int = 64, base: str | Path = "."
+    ) -> Iterator[dict[str, Any]]:
+        """The same, batch by batch."""
+        require(batch_size >= 1, field="batch_size", got=batch_size, allowed="at least 1", fix="64 is usual",
+                error=DataError)  # fmt: skip
+        fetch = file_fetcher(base)
+        for start in range(0, len(rows), batch_size):
+            values = []
+            for index, row in enumerate(rows[start : start + batch_size], start):
+                where = f"row {index + 1}" if len(rows) > 1 else "the row"
+                try:
+                    values.append(read_row(self.inputs, self.contracts, self._cells(row, where), fetch))
+                except FieldError as wrong:
+                    raise DataError(f"{where}: field {wrong.field!r}: {wrong.reason}") from None
+            answers = self.answers(values)
+            yield from ({name: answers[name][i].to_dict() for name in self.outputs} for i in range(len(values)))
+
+    def answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        """Final answers for rows that have been read (`rows.read_row`)."""
+        decoded = self.decoded(*collate(self.inputs, self.contracts, rows))
+        return written(self.outputs, self.contracts, decoded, len(rows))
+
+    def decoded(
+        self, fields: Mapping[str, Ragged], present: Mapping[str, np.ndarray]
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """What the graph gives for a padded batch: {output: {key: array, batch first}}."""
+        arrays = self.session.run([tensor for _, _, tensor in self._answers], self.feed(fields, present))
+        found: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.outputs}
+        for (name, key, _), array in zip(self._answers, arrays, strict=True):
+            found[name][key] = array
+        return found
+
+    def feed(self, fields: Mapping[str, Ragged], present: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A padded batch under the graph's own input names."""
+        found = feed(self.inputs, self.contracts, fields, present)
+        for name, wanted in self._dtypes.items():
+            # A graph may not use an input at all (a model that ignores it); one of another dtype is never cast here,
+            # since int16 and float samples of the same sound differ by a factor.
+            require(found[name].dtype == wanted, field=name, got=str(found[name].dtype),
+                    allowed=str(np.dtype(wanted)), fix="this is a defect of that modality's transform",
+                    error=ModelError)  # fmt: skip
+        return {name: found[name] for name in self._dtypes}
+
+    def _cells(self, row: Any, where: str) -> Mapping[str, Any]:
+        if isinstance(row, Mapping):
+            check_names(row, self.inputs, self.outputs, where)
+            return row
+        names = list(self.inputs)
+        require(len(names) == 1, field=where, got=row, allowed=f"a mapping with the inputs {', '.join(names)}",
+                fix=f"give {{{names[0]!r}: ..., {names[-1]!r}: ...}}", error=DataError)  # fmt: skip
+        return {names[0]: row}
+
+    # ---- what it promises --------------------------------------------------------------------------------------
+
+    def verify(self) -> list[Difference]:
+        """Answer the golden inputs again, all at once and one by one, and compare with what the model answered."""
+        golden = read_json(self.folder / GOLDEN)
+        rows, expected = [item["inputs"] for item in golden], [item["answers"] for item in golden]
+        together = self.predict(rows, base=self.folder)
+        alone = [self.predict(row, base=self.folder) for row in rows]
+        return [*differences(expected, together), *differences(expected, alone)]
+
+    def __repr__(self) -> str:
+        takes = ", ".join(f"{name}: {item.type}" for name, item in self.inputs.items())
+        gives = ", ".join(f"{name}: {item.type}" for name, item in self.outputs.items())
+        return f"Bundle {self.description['name']} ({takes} -> {gives})"
+
+
+def session(graph: Path, *, threads: int | None = None) -> Any:
+    """An ONNX Runtime session on the CPU."""
+    runtime = need("onnxruntime", extra="export", what="a bundle")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors only: a warning of the optimiser is nobody's business here
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    return runtime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
+def feed(
+    inputs: Mapping[str, Modality],
+    contracts: Mapping[str, Contract],
+    fields: Mapping[str, Ragged],
+    present: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """A padded batch as the graph's inputs: `name`, `name.sizes` where rows differ, `name.present` where one may be
+    missing."""
+    found = {}
+    for name, item in inputs.items():
+        found[name] = fields[name].values
+        if item.axes:
+            found[f"{name}.sizes"] = fields[name].sizes
+        if may_be_missing(item, contracts[name]):
+            found[f"{name}.present"] = present[name]
+    return found
+
+
+def differences(expected: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]) -> list[Difference]:
+    """Where answers (as `Answer.to_dict` gives them, by output) differ: labels and text at all, numbers by more than
+    1e-4 of their size, scores by more than 1e-4."""
+    wanted = [dict(_leaves(plain(row), "")) for row in expected]
+    found = [dict(_leaves(plain(row), "")) for row in got]
+    sizes: dict[str, list[float]] = {}
+    for row in wanted:
+        for where, value in row.items():
+            if isinstance(value, float):
+                sizes.setdefault(where, []).append(abs(value))
+    out = []
+    for index, (one, other) in enumerate(zip(wanted, found, strict=True)):
+        for where in [*one, *(name for name in other if name not in one)]:
+            allowed = _allowed(where, one.get(where), sizes)
+            if not _same(one.get(where), other.get(where), allowed):
+                out.append(Difference(index, where, one.get(where), other.get(where), allowed))
+    return out
+
+
+def largest_difference(expected: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]) -> float:
+    """The largest absolute difference of any score or number, for the record."""
+    largest = 0.0
+    for one, other in zip(expected, got, strict=True):
+        found = dict(_leaves(plain(other), ""))
+        for where, value in _leaves(plain(one), ""):
+            if isinstance(value, float) and isinstance(found.get(where), int | float):
+                largest = max(largest, abs(value - found[where]))
+    return largest
+
+
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, f"{where}.{name}" if where else str(name))
+    elif isinstance(value, list):
+        yield f"{where}.length", len(value)
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{where}.{index}")
+    else:
+        yield where, value
+
+
+def _allowed(where: str, value: Any, sizes: Mapping[str, Sequence[float]]) -> float | None:
+    if not isinstance(value, float):
+        return None
+    if where.split(".")[1] == "value":
+        return NUMBER_TOLERANCE * max(abs(value), sum(sizes[where]) / len(sizes[where]))
+    return SCORE_TOLERANCE * max(1.0, abs(value))
+
+
+def _same(one: Any, other: Any, allowed: float | None) -> bool:
+    if allowed is None or isinstance(other, bool) or not isinstance(other, int | float):
+        return type(one) is type(other) and bool(one == other)
+    return math.isfinite(other) and abs(one - other) <= allowed
+
+
+def _declaration(values: Mapping[str, Any], classes: Mapping[str, type[Modality]]) -> Modality:
+    fields = dict(values)
+    name = str(fields.pop("type"))
+    if name not in classes and name not in TABLE:
+        raise refusal(field="type", got=name, allowed="a modality of this package, or one that is passed",
+                      fix="Bundle.load(folder, modalities=[TheClass])", error=ModelError)  # fmt: skip
+    return build(classes[name] if name in classes else modality_class(name), fields, DESCRIPTION)
+
+
+def _check_description(values: Any) -> None:
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{DESCRIPTION} is not the description of a bundle")
+    if values.get("version") != VERSION:
+        raise ValueError(f"version {values.get('version')!r} of the format; this runner reads version {VERSION}")
+    if set(values) != ENTRIES:
+        raise ValueError(f"{DESCRIPTION} lacks or adds: {', '.join(sorted(set(values) ^ ENTRIES))}")
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    for name, wanted in files.items():
+        file = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{name!r} lies outside the bundle")
+        check_regular(file)
+        with file.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != wanted:
+                raise ValueError(f"the checksum of {name} is not the one in {DESCRIPTION}: it is damaged or changed")
+
+
+# ---- the command line of a bundle -----------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python run.py INPUT... [--json] [--input name=value] [--verify]`; the exit code."""
+    parser = argparse.ArgumentParser(prog="run.py", description="Answers from raw values.")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="a file or text for a model with one input, a JSON "
+                        "object of inputs, or a table (.csv, .tsv, .jsonl) with a column for each input")  # fmt: skip
+    parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="one row, input by input")
+    parser.add_argument("--json", action="store_true", help="one JSON line a row")
+    parser.add_argument("--threads", type=int, help="threads of ONNX Runtime; default: its own choice")
+    parser.add_argument("--batch-size", type=int, default=64, help="rows at once")
+    parser.add_argument("--verify", action="store_true", help="answer the golden inputs again and compare")
+    given = parser.parse_args(arguments)
+    try:
+        bundle = Bundle.load(threads=given.threads)
+        if given.verify:
+            return _print_verification(bundle)
+        groups = _command_rows(bundle, given.inputs, given.input)
+        require(bool(groups), field="INPUT", got=None, allowed="at least one input", fix="see --help", error=DataError)
+        for base, rows in groups:
+            for answers in bundle.predict_iter(rows, batch_size=given.batch_size, base=base):
+                print(json.dumps(plain(answers), ensure_ascii=False) if given.json else _spoken(answers))  # noqa: T201
+    except EndwiseError as wrong:
+        print(wrong, file=sys.stderr)  # noqa: T201
+        return wrong.exit_code
+    return 0
+
+
+def _print_verification(bundle: Bundle) -> int:
+    wrong = bundle.verify()
+    for item in wrong:
+        print(item, file=sys.stderr)  # noqa: T201
+    print("the golden inputs get other answers here" if wrong else "the golden inputs get the same answers")  # noqa: T201
+    return 7 if wrong else 0
+
+
+def _command_rows(bundle: Bundle, items: Sequence[str], pairs: Sequence[str]) -> list[tuple[Path, list[Any]]]:
+    """What was given, as (folder of relative paths, rows)."""
+    here = Path()
+    groups: list[tuple[Path, list[Any]]] = []
+    for item in items:
+        suffix = Path(item).suffix.lower()
+        if suffix in (".csv", ".tsv", ".jsonl", ".ndjson"):
+            groups.append((Path(item).parent, _table(bundle, Path(item))))
+        elif item.lstrip().startswith("{"):
+            groups.append((here, [_object(item, "INPUT")]))
+        else:
+            groups.append((here, [item]))
+    if pairs:
+        row = {}
+        for pair in pairs:
+            name, sign, value = pair.partition("=")
+            require(bool(sign), field="--input", got=pair, allowed="NAME=VALUE", error=DataError,
+                    fix=f"write --input {next(iter(bundle.inputs))}=...")  # fmt: skip
+            row[name] = value
+        groups.append((here, [row]))
+    return groups
+
+
+def _table(bundle: Bundle, file: Path) -> list[dict[str, Any]]:
+    """The inputs' columns of a CSV, TSV or JSONL table; an empty cell is a missing value."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise DataError(f"{file}: the table cannot be read: {wrong}. Fix: give an existing UTF-8 file.") from None
+    rows: list[dict[str, Any]]
+    if file.suffix.lower() in (".csv", ".tsv"):
+        rows = list(csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ","))
+    else:
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        rows = [_object(line, f"{file} line {number}") for number, line in lines]
+    found = []
+    for row in rows:
+        cells = {name: row.get(item.column or name) for name, item in bundle.inputs.items()}
+        found.append({name: None if value == "" or is_missing(value) else value for name, value in cells.items()})
+    return found
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as wrong:
+        raise DataError(f'{where}: not JSON: {wrong}. Fix: write {{"name": value, ...}}.') from None
+    require(isinstance(found, dict), field=where, got=text, allowed="a JSON object", fix='write {"name": value, ...}',
+            error=DataError)  # fmt: skip
+    return dict(found)
+
+
+def _spoken(answers: Mapping[str, Any]) -> str:
+    parts = []
+    for name, answer in answers.items():
+        sure = f" ({answer['confidence']:.0%})" if answer.get("confidence") is not None else ""
+        unit = f" {answer['unit']}" if answer.get("unit") else ""
+        parts.append(f"{name}: {answer['value']}{unit}{sure}")
+    return "   ".join(parts)
