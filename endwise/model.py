@@ -1,0 +1,876 @@
+"""Model: save, load, predict. The only way from raw values to answers, used by every verb.
+
+Here: reading what a caller gives, batching, the network, writing answers, and the folder a model lives in. Not here:
+training (train.py), scores (evaluate.py), files of raw values (modalities) and the layers (nn).
+
+A model folder holds `model.json` (format, recipe, contracts, size, facts, checksum) and `weights.safetensors`, and
+nothing beside them is read: no pickle, no code, no link.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import html
+import json
+import math
+import os
+import platform
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from endwise import __version__
+from endwise.batch import Batch, Ragged
+from endwise.errors import BadValue, DataError, EndwiseError, ModelError, nearest, refusal, require, unknown_name
+from endwise.files import atomic, check_regular, kind_of, parse_json, read_json, write_json
+from endwise.modalities import TABLE, modality_class
+from endwise.modalities.base import Answer, Contract, Fetch, Modality
+from endwise.network import Network, Predictions
+from endwise.nn.size import Size
+from endwise.recipe import Recipe
+
+if TYPE_CHECKING:
+    from endwise.run import Run
+
+FORMAT = "endwise model"
+VERSION = 1
+DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
+ENTRIES = frozenset({"format", "version", "recipe", "contracts", "size", "outside", "info", "aliases", "weights"})
+MAX_HEADER_BYTES = 16_000_000  # of a safetensors file: about 100,000 tensors
+MAX_WIDTH, MAX_DEPTH = 65_536, 512  # a size beyond these is damage, not a network
+WINDOW_BATCHES = 16  # rows are sorted by length inside windows of this many batches, so memory stays bounded
+READERS = min(8, os.cpu_count() or 1)  # decoders release the interpreter lock
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json"})
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+OnBad = Literal["raise", "keep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answers for one row: `prediction["words"]` is the value, `prediction.answers["words"]` all there is to say."""
+
+    answers: Mapping[str, Answer]
+
+    def __getitem__(self, output: str) -> Any:
+        if output not in self.answers:
+            raise unknown_name(field="output", got=output, names=self.answers, error=ModelError)
+        return self.answers[output].value
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: {output: {"value":, "confidence":, ...}}."""
+        return {name: answer.to_dict() for name, answer in self.answers.items()}
+
+    def __repr__(self) -> str:
+        return f"Prediction({', '.join(_spoken(name, answer) for name, answer in self.answers.items())})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Rows as predict sees them: how many, the raw cells of one by input name, its name for people, its files."""
+
+    count: int
+    cells: Callable[[int], Mapping[str, Any]]
+    origin: Callable[[int], str]
+    fetch: Fetch
+
+
+class Model:
+    """Raw values in, final answers out. Made by `build` (untrained) or `load`; safe to call from several threads."""
+
+    def __init__(
+        self, recipe: Recipe, contracts: Mapping[str, Contract], network: Network, size: Size, info: Mapping[str, Any]
+    ) -> None:
+        self.recipe, self.contracts, self.network, self.size = recipe, dict(contracts), network, size
+        self.info: dict[str, Any] = dict(info)
+        self.run: Run | None = None
+
+    @classmethod
+    def build(cls, recipe: Recipe, contracts: Mapping[str, Contract], *, seed: int) -> Self:
+        """An untrained model: the weights are a function of (recipe, contracts, seed). The caller's random state is
+        left as it was."""
+        for name, contract in contracts.items():
+            try:
+                json.dumps(contract.to_dict(), allow_nan=False)
+            except ValueError:
+                raise ModelError(
+                    f"the contract of {name!r} holds NaN or infinity: {contract}. Fix: look at that column."
+                ) from None
+        size = Size.of(recipe.train.size, **recipe.trunk.model_dump())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = Network(recipe.inputs, recipe.outputs, contracts, size)
+        return cls(recipe, contracts, network, size, {})
+
+    # ---- what it is -------------------------------------------------------------------------------------------
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are learnt."""
+        return sum(weight.numel() for weight in self.network.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; inputs are sent there."""
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; answers stay plain values."""
+        self.network.to(device)
+        return self
+
+    def __repr__(self) -> str:
+        size = self.size
+        lines = [f"Model {self.recipe.name or ''}".rstrip()]
+        lines += [
+            f"  in   {name}: {item.type} ({item.summary(self.contracts[name])})"
+            for name, item in self.recipe.inputs.items()
+        ]
+        lines += [f"  net  width {size.width}, depth {size.depth}, {size.heads} heads, {self.parameters:,} parameters"]
+        lines += [
+            f"  out  {name}: {item.type} ({item.summary(self.contracts[name])})"
+            for name, item in self.recipe.outputs.items()
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: inputs -> network -> outputs."""
+        box = "border:1px solid #8886;border-radius:6px;padding:6px 10px;margin:2px 0"
+
+        def column(items: Mapping[str, Modality]) -> str:
+            cells = [
+                f"<div style='{box}'><b>{html.escape(name)}</b> {html.escape(item.type)}<br>"
+                f"<small>{html.escape(item.summary(self.contracts[name]))}</small></div>"
+                for name, item in items.items()
+            ]
+            return f"<div>{''.join(cells)}</div>"
+
+        network = (
+            f"<div style='{box}'><b>network</b> {html.escape(self.recipe.name or '')}<br><small>{self.parameters:,} parameters, "
+            f"width {self.size.width}, depth {self.size.depth}</small></div>"
+        )
+        parts = "<div>→</div>".join([column(self.recipe.inputs), network, column(self.recipe.outputs)])
+        return f"<div style='display:flex;gap:10px;align-items:center;flex-wrap:wrap'>{parts}</div>"
+
+    # ---- raw values to answers ---------------------------------------------------------------------------------
+
+    @overload
+    def predict(self, rows: Mapping[str, Any], *, batch_size: int = 64, base: str | Path = ".") -> Prediction: ...
+
+    @overload
+    def predict(self, rows: Any, *, batch_size: int = 64, base: str | Path = ".") -> list[Prediction]: ...
+
+    def predict(self, rows: Any, *, batch_size: int = 64, base: str | Path = ".") -> Prediction | list[Prediction]:
+        """One mapping {input: raw value} in, one Prediction out. A list of them, a frame, a table's path, or the path
+        of one raw file when there is a single input: a list of Predictions, in the order of the rows.
+
+        base: the folder that relative paths are taken from (a table's are taken from the table's folder).
+        Raises DataError with the row, the field and the reason when a value cannot be read; `predict_iter` goes on.
+        """
+        if isinstance(rows, Mapping):
+            return self._one(rows, base)
+        found = self.predict_iter(rows, batch_size=batch_size, base=base)
+        return [item for item in found if isinstance(item, Prediction)]  # all of them: on_bad is 'raise'
+
+    def predict_iter(
+        self, rows: Any, *, batch_size: int = 64, base: str | Path = ".", on_bad: OnBad = "raise"
+    ) -> Iterator[Prediction | DataError]:
+        """The same for any number of rows in bounded memory, in their order. on_bad = 'keep': a row that cannot be
+        read gives a DataError in its place, and the others go on."""
+        require(
+            batch_size >= 1,
+            field="batch_size",
+            got=batch_size,
+            allowed="a whole number of at least 1",
+            fix="64 is usual",
+            error=DataError,
+        )
+        require(
+            on_bad in ("raise", "keep"),
+            field="on_bad",
+            got=on_bad,
+            allowed="'raise' or 'keep'",
+            fix="choose one",
+            error=DataError,
+        )
+        source = self._source(rows, base)
+        return self._predict_source(source, batch_size, on_bad)
+
+    def predict_files(self, inputs: Sequence[str], *, batch_size: int = 64) -> Iterator[Prediction | DataError]:
+        """What the command line gives: tables, folders and raw files, in their order; a row or a file that cannot be
+        read gives a DataError in its place. Raw files need a model with a single input."""
+        files: list[str] = []
+        for item in inputs:
+            if not _is_table(item):
+                files.append(item)
+                continue
+            yield from self._files(files, batch_size)
+            files = []
+            try:
+                yield from self.predict_iter(item, batch_size=batch_size, on_bad="keep")
+            except DataError as wrong:
+                yield wrong
+        yield from self._files(files, batch_size)
+
+    def _files(self, files: list[str], batch_size: int) -> Iterator[Prediction | DataError]:
+        if not files:
+            return
+        names = list(self.recipe.inputs)
+        require(
+            len(names) == 1,
+            field="INPUT",
+            got=files[0],
+            allowed="a table with the columns " + ", ".join(names),
+            fix=f"or give one row as {' '.join(f'--input {name}=...' for name in names)}",
+            error=DataError,
+        )
+        source = _Source(len(files), lambda row: {names[0]: files[row]}, files.__getitem__, _fetcher("."))
+        yield from self._predict_source(source, batch_size, "keep")
+
+    def answers(self, batch: Batch) -> dict[str, list[Answer]]:
+        """A loader's batch to final answers, one per row: what validation, evaluation and prediction all call."""
+        decoded = self.decoded(self.predictions(batch))
+        return self.written(decoded, len(batch))
+
+    def predictions(self, batch: Batch) -> Predictions:
+        """Raw predictions of every head for a batch, as tensors on the model's device; nothing is learnt from them."""
+        device = self.device
+        inputs = {name: batch.inputs[name].to(device) for name in self.network.input_names}
+        present = {name: torch.as_tensor(batch.present[name], device=device) for name in self.network.input_names}
+        with torch.inference_mode(), self._evaluating():
+            found: Predictions = self.network(inputs, present)
+        return found
+
+    def decoded(self, predictions: Predictions) -> dict[str, dict[str, np.ndarray]]:
+        """Decoded answers of a batch as numpy arrays, batch first."""
+        with torch.inference_mode(), self._evaluating():
+            found = self.network.decode(predictions)
+        return {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
+
+    def written(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:
+        """Decoded arrays as the user's kind of values."""
+        return {
+            name: [
+                item.write({key: value[row] for key, value in decoded[name].items()}, self.contracts[name])
+                for row in range(rows)
+            ]
+            for name, item in self.recipe.outputs.items()
+        }
+
+    def read_row(self, cells: Mapping[str, Any], fetch: Fetch) -> dict[str, np.ndarray | None]:
+        """The transformed value of every input of one row, None where it is missing and may be. Raises _FieldError."""
+        values = {}
+        for name, item in self.recipe.inputs.items():
+            try:
+                values[name] = self._read(name, item, cells.get(name), fetch)
+            except BadValue as wrong:
+                raise _FieldError(name, str(wrong)) from None
+        return values
+
+    def _read(self, name: str, item: Modality, raw: Any, fetch: Fetch) -> np.ndarray | None:
+        if raw is None or (isinstance(raw, float) and math.isnan(raw)):
+            if item.optional or self.contracts[name].missing > 0:
+                return None
+            raise BadValue(
+                f"the value is missing, and it never was in training. Fix: give it, or train with {name}: "
+                f"{{type: {item.type}, optional: true}}"
+            )
+        return item.transform(item.read(raw, fetch), self.contracts[name])
+
+    def _one(self, row: Mapping[str, Any], base: str | Path) -> Prediction:
+        """The short way for one row: no threads, no sorting, no batch but the row."""
+        self._check_names(row, "the row")
+        try:
+            values = self.read_row(row, _fetcher(base))
+        except _FieldError as wrong:
+            raise DataError(f"the row: field {wrong.field!r}: {wrong.reason}") from None
+        return self._forward([values])[0]
+
+    def _forward(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> list[Prediction]:
+        inputs, present = collate(self.recipe.inputs, self.contracts, rows)
+        device = self.device
+        with torch.inference_mode(), self._evaluating():
+            sent = {name: field.to(device) for name, field in inputs.items()}
+            flags = {name: torch.from_numpy(there).to(device) for name, there in present.items()}
+            found = self.network.decode(self.network(sent, flags))
+        decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
+        written = self.written(decoded, len(rows))
+        return [Prediction({name: answers[row] for name, answers in written.items()}) for row in range(len(rows))]
+
+    def _predict_source(self, source: _Source, batch_size: int, on_bad: OnBad) -> Iterator[Prediction | DataError]:
+        window = batch_size * WINDOW_BATCHES
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(READERS)) if source.count > 1 and READERS > 1 else None
+            for start in range(0, source.count, window):
+                numbers = range(start, min(start + window, source.count))
+                yield from self._predict_window(source, numbers, batch_size, on_bad, pool)
+
+    def _predict_window(
+        self, source: _Source, numbers: range, batch_size: int, on_bad: OnBad, pool: ThreadPoolExecutor | None
+    ) -> Iterator[Prediction | DataError]:
+        def read(row: int) -> dict[str, np.ndarray | None] | DataError:
+            try:
+                return self.read_row(source.cells(row), source.fetch)
+            except _FieldError as wrong:
+                return DataError(f"{source.origin(row)}: field {wrong.field!r}: {wrong.reason}")
+
+        found = list(map(read, numbers) if pool is None else pool.map(read, numbers, chunksize=8))
+        results: list[Prediction | DataError | None] = [None] * len(found)
+        good: list[tuple[int, int, dict[str, np.ndarray | None]]] = []
+        for index, item in enumerate(found):
+            if isinstance(item, DataError):
+                if on_bad == "raise":
+                    raise item
+                results[index] = item
+            else:
+                good.append((self._length(item), index, item))
+        good.sort(key=lambda entry: entry[:2])
+        for start in range(0, len(good), batch_size):
+            part = good[start : start + batch_size]
+            for (_, index, _), prediction in zip(part, self._forward([item for _, _, item in part]), strict=True):
+                results[index] = prediction
+        yield from (item for item in results if item is not None)
+
+    def _length(self, values: Mapping[str, np.ndarray | None]) -> int:
+        return sum(
+            item.length(value.shape) for name, item in self.recipe.inputs.items() if (value := values[name]) is not None
+        )
+
+    def _source(self, rows: Any, base: str | Path) -> _Source:
+        """Whatever the caller gave, as rows; refuses what is no row of this model."""
+        if isinstance(rows, Mapping):
+            rows = [rows]
+        if _is_table(rows):
+            return self._table_source(rows, base)
+        if not isinstance(rows, list | tuple):
+            rows = [rows]
+        cells = [self._cells(row, index) for index, row in enumerate(rows)]
+        return _Source(len(cells), cells.__getitem__, lambda row: f"row {row + 1}", _fetcher(base))
+
+    def _cells(self, row: Any, index: int) -> Mapping[str, Any]:
+        if isinstance(row, Mapping):
+            self._check_names(row, f"row {index + 1}")
+            return row
+        names = list(self.recipe.inputs)
+        require(
+            len(names) == 1,
+            field=f"row {index + 1}",
+            got=row,
+            error=DataError,
+            allowed=f"a mapping with the inputs {', '.join(names)}",
+            fix=f"give {{{names[0]!r}: ..., {names[-1]!r}: ...}}",
+        )
+        return {names[0]: row}
+
+    def _check_names(self, row: Mapping[str, Any], where: str) -> None:
+        if row.keys() <= self.recipe.inputs.keys():
+            return
+        odd = next(name for name in row if name not in self.recipe.inputs)
+        if odd in self.recipe.outputs:
+            raise refusal(
+                field=where,
+                got=odd,
+                allowed=f"inputs only: {', '.join(self.recipe.inputs)}",
+                fix=f"{odd!r} is what the model answers: leave it out",
+                error=DataError,
+            )
+        raise unknown_name(field=f"{where}: input", got=str(odd), names=self.recipe.inputs, error=DataError)
+
+    def _table_source(self, rows: Any, base: str | Path) -> _Source:
+        from endwise.data.table import open_table
+
+        if isinstance(rows, str | Path) and "://" not in str(rows):
+            rows = str(Path(base) / rows)
+        table = rows if hasattr(rows, "fetch") else open_table(rows)
+        columns: dict[str, list[Any]] = {}
+        for name, item in self.recipe.inputs.items():
+            column = item.column or name
+            if column in table.columns:
+                columns[name] = table.column(column)
+            elif not (item.optional or self.contracts[name].missing > 0):
+                raise unknown_name(
+                    field=f"{table.name}: the column of input {name!r}",
+                    got=column,
+                    names=table.columns,
+                    error=DataError,
+                )
+        return _Source(
+            len(table), lambda row: {name: values[row] for name, values in columns.items()}, table.origin, table.fetch
+        )
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Validation runs in the middle of training: dropout and augmentation rest for its time."""
+        if not self.network.training:
+            yield
+            return
+        self.network.eval()
+        try:
+            yield
+        finally:
+            self.network.train()
+
+    # ---- the folder --------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder. A kill at any moment leaves the model that was there before, or this one: the
+        weights go beside the old ones first, `model.json` with their checksum replaces the old, then they move in."""
+        folder = Path(folder)
+        require(
+            not folder.exists() or folder.is_dir(),
+            field="model folder",
+            got=str(folder),
+            allowed="a folder",
+            fix="choose another place",
+            error=ModelError,
+        )
+        tensors, aliases = _distinct(getattr(self.network, "_orig_mod", self.network).state_dict())
+        _check_finite(tensors, "this model")
+        data = tensors_to_bytes(tensors)
+        description = {
+            "format": FORMAT,
+            "version": VERSION,
+            "recipe": self.recipe.to_dict(),
+            "contracts": {name: contract.to_dict() for name, contract in self.contracts.items()},
+            "size": dataclasses.asdict(self.size),
+            "outside": _outside(self.recipe),
+            "info": {**self.info, "versions": versions()},
+            "aliases": aliases,
+            "weights": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)},
+        }
+        new = folder / f"{WEIGHTS}.new"
+        with atomic(new) as file:
+            file.write(data)
+        write_json(folder / DESCRIPTION, description)
+        new.replace(folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, modalities: Sequence[type[Modality]] = (), device: str = "cpu") -> Self:
+        """Read a model folder, or the one inside a run. Everything is checked before it is used; a file that is not
+        what it should be raises ModelError and nothing in it is ever executed.
+
+        modalities: classes from outside the package that the recipe names; no name in a file makes Python import.
+        """
+        place = find_model(folder)
+        try:
+            description = _description(place)
+            recipe = _recipe(description, modalities)
+            contracts = _contracts(description, recipe)
+            size = _size(description)
+            tensors = _weights(place, description, recipe, contracts, size)
+            model = cls(recipe, contracts, _network(recipe, contracts, size), size, description["info"])
+        except (OSError, ValueError, SafetensorError) as wrong:
+            raise ModelError(
+                f"{place}: the model cannot be read: {wrong}. Fix: copy the folder again, or train anew."
+            ) from None
+        except EndwiseError as wrong:
+            raise ModelError(f"{place}: {wrong}") from None
+        model.network.load_state_dict(
+            {**tensors, **{name: tensors[kept] for name, kept in description["aliases"].items()}}
+        )
+        model.network.eval()
+        return model.to(device)
+
+
+class _FieldError(Exception):
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field, self.reason = field, reason
+
+
+def collate(
+    inputs: Mapping[str, Modality], contracts: Mapping[str, Contract], rows: Sequence[Mapping[str, np.ndarray | None]]
+) -> tuple[dict[str, Ragged], dict[str, np.ndarray]]:
+    """Transformed values of some rows as one padded batch; a missing one is a blank with `present` False."""
+    fields, present = {}, {}
+    for name, item in inputs.items():
+        values = [row[name] for row in rows]
+        present[name] = np.array([value is not None for value in values])
+        fields[name] = Ragged.stack(
+            [item.blank(contracts[name]) if value is None else value for value in values], item.axes
+        )
+    return fields, present
+
+
+def versions() -> dict[str, str]:
+    """What made this model, for the report and for whoever must make it again."""
+    return {
+        "endwise": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def find_model(folder: str | Path) -> Path:
+    """The model folder that a path means: itself, or `model/` inside a run; refused with what was probably meant."""
+    place = Path(folder)
+    for found in (place, place / "model"):
+        if os.path.lexists(found / DESCRIPTION):
+            return found
+    if place.is_file():
+        with place.open("rb") as file:
+            kind = kind_of(file.read(8))
+        raise ModelError(
+            f"{place} is a file{f' ({kind})' if kind else ''}, not a model: a model is a folder with {DESCRIPTION} and "
+            f"{WEIGHTS}. Fix: give the run or its model/ folder; pickles and archives are never loaded."
+        )
+    if place.is_dir():
+        raise ModelError(
+            f"{place} holds no model: expected {DESCRIPTION} in it or in its model/ folder. Fix: "
+            "'endwise train' makes one; an interrupted run is finished with --resume."
+        )
+    beside = [item.name for item in place.parent.iterdir() if item.is_dir()] if place.parent.is_dir() else []
+    meant = nearest(place.name, beside)
+    fix = f"did you mean {str(place.parent / meant)!r}?" if meant else "'endwise train' makes one"
+    raise ModelError(f"there is no model at {str(place)!r}. Fix: {fix}.")
+
+
+def known_types(values: Mapping[str, Any], modalities: Sequence[type[Modality]]) -> dict[str, Any]:
+    """Plain recipe values with the type names of `modalities` replaced by the classes that were passed."""
+    classes = {cls.type: cls for cls in modalities}
+    out = dict(values)
+    for section in ("inputs", "outputs"):
+        fields = out.get(section)
+        if isinstance(fields, Mapping):
+            out[section] = {name: _with_class(item, classes) for name, item in fields.items()}
+    return out
+
+
+def _with_class(item: Any, classes: Mapping[str, type[Modality]]) -> Any:
+    kind = item.get("type") if isinstance(item, Mapping) else item
+    if isinstance(kind, str) and kind in classes:
+        return {**(item if isinstance(item, Mapping) else {}), "type": classes[kind]}
+    return item
+
+
+def _description(place: Path) -> dict[str, Any]:
+    try:
+        values = read_json(place / DESCRIPTION)
+    except (OSError, ValueError) as wrong:
+        raise ModelError(f"{DESCRIPTION} cannot be read: {wrong}. Fix: copy the folder again, or train anew.") from None
+    require(
+        isinstance(values, dict) and values.get("format") == FORMAT,
+        field=f"{DESCRIPTION}: format",
+        error=ModelError,
+        got=values.get("format") if isinstance(values, dict) else values,
+        allowed=repr(FORMAT),
+        fix="is this the model of another program?",
+    )
+    version = values.get("version")
+    require(
+        version == VERSION,
+        field=f"{DESCRIPTION}: version",
+        got=version,
+        allowed=str(VERSION),
+        error=ModelError,
+        fix="it was made by a newer endwise: upgrade"
+        if isinstance(version, int) and version > VERSION
+        else "train anew",
+    )
+    require(
+        set(values) == ENTRIES,
+        field=f"{DESCRIPTION}: entries",
+        got=sorted(set(values) ^ ENTRIES),
+        error=ModelError,
+        allowed="exactly " + ", ".join(sorted(ENTRIES)),
+        fix="copy the folder again, or train anew",
+    )
+    for entry in ("recipe", "contracts", "size", "outside", "info", "aliases", "weights"):
+        require(
+            isinstance(values[entry], dict),
+            field=f"{DESCRIPTION}: {entry}",
+            got=values[entry],
+            allowed="a mapping",
+            fix="copy the folder again",
+            error=ModelError,
+        )
+    return dict(values)
+
+
+def _recipe(description: Mapping[str, Any], modalities: Sequence[type[Modality]]) -> Recipe:
+    values = description["recipe"]
+    given = {cls.type: f"{cls.__module__}:{cls.__qualname__}" for cls in modalities}
+    for name, made_by in description["outside"].items():
+        require(
+            name in given,
+            field="modality type",
+            got=name,
+            error=ModelError,
+            allowed="one of this package, or a class that is passed in",
+            fix=f"Model.load(folder, modalities=[...]) with the class it was trained with ({str(made_by)[:80]})",
+        )
+    for section in ("inputs", "outputs"):
+        for name, item in values.get(section, {}).items() if isinstance(values.get(section), dict) else ():
+            kind = item.get("type") if isinstance(item, dict) else item
+            if kind not in given and kind not in TABLE:
+                raise unknown_name(
+                    field=f"{section}.{name}.type", got=str(kind), names=[*TABLE, *given], error=ModelError
+                )
+            modality_class(kind) if kind not in given else None
+    return Recipe(**known_types(values, modalities))
+
+
+def _outside(recipe: Recipe) -> dict[str, str]:
+    """Types that do not come with the package, and the class that was used: compared and shown, never imported."""
+    declared = [*recipe.inputs.values(), *recipe.outputs.values()]
+    return {
+        item.type: f"{type(item).__module__}:{type(item).__qualname__}"
+        for item in declared
+        if item.type not in TABLE or type(item) is not modality_class(item.type)
+    }
+
+
+def _contracts(description: Mapping[str, Any], recipe: Recipe) -> dict[str, Contract]:
+    declared = {**recipe.inputs, **recipe.outputs}
+    stored = description["contracts"]
+    require(
+        set(stored) == set(declared),
+        field=f"{DESCRIPTION}: contracts",
+        got=sorted(stored),
+        error=ModelError,
+        allowed="one for each of " + ", ".join(declared),
+        fix="copy the folder again, or train anew",
+    )
+    contracts = {}
+    for name, item in declared.items():
+        require(
+            isinstance(stored[name], dict),
+            field=f"{DESCRIPTION}: contracts.{name}",
+            got=stored[name],
+            allowed="a mapping",
+            fix="copy the folder again",
+            error=ModelError,
+        )
+        kind: Any = item.contract_class
+        contracts[name] = kind.from_dict(stored[name])
+    return contracts
+
+
+def _size(description: Mapping[str, Any]) -> Size:
+    values = description["size"]
+    names = [item.name for item in dataclasses.fields(Size)]
+    whole = all(type(values.get(name)) is int for name in ("dial", "width", "depth", "heads"))
+    require(
+        set(values) == set(names)
+        and whole
+        and isinstance(values["dropout"], int | float)
+        and 0 < values["heads"] <= values["width"] <= MAX_WIDTH
+        and 0 <= values["depth"] <= MAX_DEPTH
+        and 0 <= values["dropout"] < 1,
+        field=f"{DESCRIPTION}: size",
+        got=values,
+        allowed=f"{', '.join(names)} of a real network",
+        fix="copy the folder again",
+        error=ModelError,
+    )
+    return Size(**values)
+
+
+def _network(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> Network:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return Network(recipe.inputs, recipe.outputs, contracts, size)
+    except EndwiseError:
+        raise
+    except Exception as wrong:  # a contract from a damaged file can be wrong in any way
+        raise ModelError(
+            f"the contracts do not make a network ({type(wrong).__name__}: {wrong}). Fix: copy the folder again."
+        ) from wrong
+
+
+def _expected(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> dict[str, Tensor]:
+    """Names, shapes and dtypes the weights must have, found without spending their memory: a hostile contract that
+    asks for a terabyte is refused by comparing with what the file holds."""
+    try:
+        with torch.device("meta"):
+            return Network(recipe.inputs, recipe.outputs, contracts, size).state_dict()
+    except Exception:  # a constructor that computes with tensor values has none here: build it for real
+        return _network(recipe, contracts, size).state_dict()
+
+
+def _weights(
+    place: Path, description: Mapping[str, Any], recipe: Recipe, contracts: Mapping[str, Contract], size: Size
+) -> dict[str, Tensor]:
+    file = _weights_file(place, str(description["weights"].get("sha256")))
+    stored = _header(file)
+    expected = _expected(recipe, contracts, size)
+    aliases = description["aliases"]
+    for name, kept in aliases.items():
+        require(
+            name in expected and kept in expected and kept not in aliases,
+            field=f"{DESCRIPTION}: aliases",
+            got=name,
+            allowed="names of weights",
+            fix="copy the folder again",
+            error=ModelError,
+        )
+    wanted = {name for name in expected if name not in aliases}
+    missing, surplus = sorted(wanted - set(stored)), sorted(set(stored) - wanted)
+    require(
+        not missing,
+        field=f"{file.name}: tensors",
+        got=f"no {missing[:3]}",
+        allowed=f"all {len(wanted)} of this network",
+        fix="copy the folder again",
+        error=ModelError,
+    )
+    require(
+        not surplus,
+        field=f"{file.name}: tensors",
+        got=surplus[:3],
+        allowed="only those of this network",
+        fix="copy the folder again",
+        error=ModelError,
+    )
+    for name, (shape, dtype) in stored.items():
+        require(
+            shape == list(expected[name].shape) and dtype == expected[name].dtype,
+            field=f"{file.name}: {name}",
+            got=(shape, str(dtype)),
+            allowed=f"{list(expected[name].shape)} of {expected[name].dtype}",
+            fix="these weights belong to another recipe",
+            error=ModelError,
+        )
+    tensors = load_file(file)
+    _check_finite(tensors, file.name)
+    return tensors
+
+
+def _weights_file(place: Path, sha256: str) -> Path:
+    """The weights that `model.json` names by checksum: in place, or, after a kill between two renames, beside it."""
+    for file in (place / WEIGHTS, place / f"{WEIGHTS}.new"):
+        if not os.path.lexists(file):
+            continue
+        check_regular(file)
+        with file.open("rb") as opened:
+            kind = kind_of(opened.read(8))
+            if kind:
+                raise ValueError(f"{file.name} is {kind}, not safetensors; it is never loaded")
+            opened.seek(0)
+            if hashlib.file_digest(opened, "sha256").hexdigest() == sha256:
+                return file
+    if not os.path.lexists(place / WEIGHTS):
+        raise ValueError(f"{WEIGHTS} is missing")
+    raise ValueError(f"the checksum of {WEIGHTS} is not the one in {DESCRIPTION}: it is damaged or of another model")
+
+
+def _header(file: Path) -> dict[str, tuple[list[int], torch.dtype | None]]:
+    """Shapes and dtypes in a safetensors file, after every count, offset and length has been added up."""
+    total = file.stat().st_size
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(MAX_HEADER_BYTES, total - 8):
+            raise ValueError(f"{file.name} is no safetensors file: its header claims {length} bytes of {total}")
+        values = parse_json(opened.read(length))
+    if not isinstance(values, dict):
+        raise ValueError(f"the header of {file.name} is no mapping")
+    values.pop("__metadata__", None)
+    found: dict[str, tuple[list[int], torch.dtype | None]] = {}
+    spans = []
+    for name, entry in values.items():
+        shape, dtype, (begin, end) = _entry(name, entry)
+        found[name] = (shape, dtype)
+        spans.append((begin, end))
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise ValueError(f"the tensors of {file.name} overlap or leave holes")
+        position = end
+    if position != total - 8 - length:
+        raise ValueError(f"{file.name} holds {total - 8 - length} bytes of tensors where its header says {position}")
+    return found
+
+
+def _entry(name: str, entry: Any) -> tuple[list[int], torch.dtype | None, tuple[int, int]]:
+    match entry:
+        case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(begin), int(end)], **rest} if not rest:
+            dtype = DTYPES.get(kind)
+            good = dtype is not None and all(type(n) is int and n >= 0 for n in shape) and 0 <= begin <= end
+            if good and dtype is not None and math.prod(shape) * dtype.itemsize == end - begin:
+                return shape, dtype, (begin, end)
+    raise ValueError(f"the header entry of tensor {name[:80]!r} is wrong: {str(entry)[:120]}")
+
+
+def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ModelError(
+                f"{where}: weight {name!r} holds NaN or infinity. Fix: take an earlier checkpoint, or train anew."
+            )
+
+
+def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors to store, each once, and {name: name of the same tensor} for tied ones."""
+    kept: dict[tuple[Any, ...], str] = {}
+    tensors, aliases = {}, {}
+    for name, value in state.items():
+        identity = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else (name,)
+        if identity in kept:
+            aliases[name] = kept[identity]
+        else:
+            kept[identity] = name
+            tensors[name] = value.detach().cpu().contiguous()
+    return tensors, aliases
+
+
+def _array(value: Tensor) -> np.ndarray:
+    """bfloat16 has no numpy type."""
+    value = value.detach()
+    return (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+
+
+def _is_table(rows: Any) -> bool:
+    """A table by its path, or a frame: pandas, polars and our own all have columns."""
+    if isinstance(rows, str | Path):
+        path = Path(rows)
+        return str(rows).startswith("hf://") or path.suffix.lower() in TABLE_SUFFIXES or path.is_dir()
+    return hasattr(rows, "columns")
+
+
+def _fetcher(base: str | Path) -> Fetch:
+    """Files beside `base`. Addresses are not followed: a row from a stranger must not make this machine call out."""
+    folder = Path(base)
+
+    def fetch(path: str) -> bytes:
+        if "://" in path:
+            raise BadValue(
+                f"{path[:120]!r} is an address; only files are read here. Fix: download it, or give a table of addresses"
+            )
+        try:
+            return (folder / path).read_bytes()
+        except OSError as wrong:
+            raise BadValue(f"the file {str(folder / path)[:200]!r} cannot be read: {wrong.strerror or wrong}") from None
+        except ValueError as wrong:
+            raise BadValue(f"{path[:120]!r} is no path: {wrong}") from None
+
+    return fetch
+
+
+def _spoken(name: str, answer: Answer) -> str:
+    value = repr(answer.value)
+    value = value if len(value) <= 80 else value[:79] + "…"
+    unit = f" {answer.unit}" if answer.unit else ""
+    sure = f" ({answer.confidence:.0%})" if answer.confidence is not None else ""
+    return f"{name}={value}{unit}{sure}"
