@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from endwise import __version__
 from endwise.batch import Batch, Ragged
@@ -63,7 +64,12 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+SLACK_NUMBERS = 32_000_000  # what a constructor may compute on the way: windows, filter banks, masks
+FACTORIES = frozenset(
+    {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange}
+)
 OnBad = Literal["raise", "keep"]
+Entry = tuple[list[int], torch.dtype | None]  # of a tensor on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +260,15 @@ class Model:
 
     def predictions(self, batch: Batch) -> Predictions:
         """Raw predictions of every head for a batch, as tensors on the model's device; nothing is learnt from them."""
-        device = self.device
-        inputs = {name: batch.inputs[name].to(device) for name in self.network.input_names}
-        present = {name: torch.as_tensor(batch.present[name], device=device) for name in self.network.input_names}
+        device, inputs, present = self.device, {}, {}
+        for name in self.network.input_names:
+            if name in batch.inputs:
+                inputs[name] = batch.inputs[name].to(device)
+                present[name] = torch.as_tensor(batch.present[name], device=device)
+            else:  # an optional input whose column a scored table does not have
+                blank, declared = self.recipe.inputs[name].blank(self.contracts[name]), self.recipe.inputs[name]
+                inputs[name] = Ragged.stack([blank] * len(batch), declared.axes).to(device)
+                present[name] = torch.zeros(len(batch), dtype=torch.bool, device=device)
         with torch.inference_mode(), self._evaluating():
             found: Predictions = self.network(inputs, present)
         return found
@@ -477,19 +489,18 @@ class Model:
             recipe = _recipe(description, modalities)
             contracts = _contracts(description, recipe)
             size = _size(description)
-            tensors = _weights(place, description, recipe, contracts, size)
-            model = cls(recipe, contracts, _network(recipe, contracts, size), size, description["info"])
+            file = _weights_file(place, str(description["weights"].get("sha256")))
+            stored = _header(file)
+            network = _network(recipe, contracts, size, file.stat().st_size)
+            _load_weights(network, file, stored, description["aliases"])
         except (OSError, ValueError, SafetensorError) as wrong:
             raise ModelError(
                 f"{place}: the model cannot be read: {wrong}. Fix: copy the folder again, or train anew."
             ) from None
         except EndwiseError as wrong:
             raise ModelError(f"{place}: {wrong}") from None
-        model.network.load_state_dict(
-            {**tensors, **{name: tensors[kept] for name, kept in description["aliases"].items()}}
-        )
-        model.network.eval()
-        return model.to(device)
+        network.eval()
+        return cls(recipe, contracts, network, size, description["info"]).to(device)
 
 
 class _FieldError(Exception):
@@ -687,9 +698,28 @@ def _size(description: Mapping[str, Any]) -> Size:
     return Size(**values)
 
 
-def _network(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> Network:
+class _Bounded(TorchFunctionMode):
+    """Refuses to make more numbers than the weights on disk can account for: a hostile contract may ask for a
+    terabyte. (Building on the meta device would tell the shapes too, and costs a second of imports.)"""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.left = limit
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in FACTORIES:
+            sizes = args[0] if args and isinstance(args[0], list | tuple) else args or (kwargs or {}).get("size", ())
+            self.left -= math.prod(size for size in sizes if isinstance(size, int))
+            if self.left < 0:
+                raise ModelError(
+                    "the contracts ask for a far larger network than the weights are. Fix: copy the folder again."
+                )
+        return func(*args, **(kwargs or {}))
+
+
+def _network(recipe: Recipe, contracts: Mapping[str, Contract], size: Size, stored_bytes: int) -> Network:
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _Bounded(SLACK_NUMBERS + stored_bytes):
             return Network(recipe.inputs, recipe.outputs, contracts, size)
     except EndwiseError:
         raise
@@ -699,26 +729,13 @@ def _network(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> N
         ) from wrong
 
 
-def _expected(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> dict[str, Tensor]:
-    """Names, shapes and dtypes the weights must have, found without spending their memory: a hostile contract that
-    asks for a terabyte is refused by comparing with what the file holds."""
-    try:
-        with torch.device("meta"):
-            return Network(recipe.inputs, recipe.outputs, contracts, size).state_dict()
-    except Exception:  # a constructor that computes with tensor values has none here: build it for real
-        return _network(recipe, contracts, size).state_dict()
-
-
-def _weights(
-    place: Path, description: Mapping[str, Any], recipe: Recipe, contracts: Mapping[str, Contract], size: Size
-) -> dict[str, Tensor]:
-    file = _weights_file(place, str(description["weights"].get("sha256")))
-    stored = _header(file)
-    expected = _expected(recipe, contracts, size)
-    aliases = description["aliases"]
+def _load_weights(network: Network, file: Path, stored: Mapping[str, Entry], aliases: Mapping[str, Any]) -> None:
+    """Fill the network; every tensor has the name, shape and dtype that the network has, or nothing is loaded."""
+    expected = network.state_dict()
     for name, kept in aliases.items():
+        known = name in expected and isinstance(kept, str) and kept in expected and kept not in aliases
         require(
-            name in expected and kept in expected and kept not in aliases,
+            known,
             field=f"{DESCRIPTION}: aliases",
             got=name,
             allowed="names of weights",
@@ -754,7 +771,7 @@ def _weights(
         )
     tensors = load_file(file)
     _check_finite(tensors, file.name)
-    return tensors
+    network.load_state_dict({**tensors, **{name: tensors[kept] for name, kept in aliases.items()}})
 
 
 def _weights_file(place: Path, sha256: str) -> Path:
@@ -775,7 +792,7 @@ def _weights_file(place: Path, sha256: str) -> Path:
     raise ValueError(f"the checksum of {WEIGHTS} is not the one in {DESCRIPTION}: it is damaged or of another model")
 
 
-def _header(file: Path) -> dict[str, tuple[list[int], torch.dtype | None]]:
+def _header(file: Path) -> dict[str, Entry]:
     """Shapes and dtypes in a safetensors file, after every count, offset and length has been added up."""
     total = file.stat().st_size
     with file.open("rb") as opened:
@@ -787,7 +804,7 @@ def _header(file: Path) -> dict[str, tuple[list[int], torch.dtype | None]]:
     if not isinstance(values, dict):
         raise ValueError(f"the header of {file.name} is no mapping")
     values.pop("__metadata__", None)
-    found: dict[str, tuple[list[int], torch.dtype | None]] = {}
+    found: dict[str, Entry] = {}
     spans = []
     for name, entry in values.items():
         shape, dtype, (begin, end) = _entry(name, entry)
