@@ -1,0 +1,214 @@
+"""The network side of text: units to tokens, and tokens to letters.
+
+Here: the encoder of text inputs and the CTC head of text outputs. Not here: cutting text into units (tokenizer.py),
+putting letters together (`Text.write`), what the loss is (endwise/losses.py).
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from endwise import losses
+from endwise.modalities.text import BLANK, TextContract
+from endwise.modalities.text.tokenizer import CASES
+from endwise.nn.blocks import Transformer
+from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.size import Size
+
+SPREAD = 0.01  # of a unit's first vector: one that training seldom sees must not shout
+FEW_UNITS, MANY_UNITS = 1e6, 1e8  # training units between which dropping units fades out
+DROP_FEW, DROP_MANY = 0.5, 0.1
+CHARS_A_UNIT = 4.5  # of English bpe
+VECTOR_DROPOUT = 0.3  # of single numbers of a token's vector
+LONGEST_TOKENS = 1_024  # beyond it, attention over every unit of a small network is not worth its time
+
+PAUSE_SHARE = 0.5  # of all frames that give no letter, at the first step
+SURE = 30.0  # the logit that makes a frame beyond a row's end a pause
+
+
+class TextEncoder(Encoder):
+    """Units -> tokens, each the sum of two views.
+
+    The bag: a unit's vector, its case's, and its phrase's; the mean over tokens is then a linear model of words and
+    word pairs, which is what small text data can support. The context: a small transformer over the same vectors with
+    rotary positions. In training, units and phrases are dropped by themselves at random (word dropout; Iyyer et al.
+    2015, "Deep Unordered Composition Rivals Syntactic Methods"), see `drop_of`.
+    """
+
+    def __init__(self, contract: TextContract, size: Size) -> None:
+        super().__init__()
+        self.vocabulary = contract.vocabulary
+        self.stride = stride_of(contract.longest_units)
+        self.drop = drop_of(contract)
+        self.unit = nn.Embedding(contract.vocabulary, size.width)
+        self.case = nn.Embedding(CASES, size.width)
+        self.phrase = nn.Embedding(1 + len(contract.phrases), size.width, padding_idx=0)
+        nn.init.normal_(self.unit.weight, std=SPREAD)
+        nn.init.zeros_(self.case.weight)
+        nn.init.zeros_(self.phrase.weight)
+        # single bytes mean nothing: two convolutions make them runs of nine before anything is added up
+        self.stem = Runs(size.width) if contract.units == "bytes" else None
+        self.dropout = nn.Dropout(VECTOR_DROPOUT)
+        self.context = Transformer(size, causal=False, rotary=True)
+
+    def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
+        """A token for every `stride` units."""
+        mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
+        bag, mask = merged(self.bag(values, mask), mask, self.stride)
+        bag = self.dropout(bag)
+        mixed = self.context(bag, mask) + bag
+        return Tokens(torch.where(mask[..., None], mixed, 0.0), mask)
+
+    def bag(self, values: Int[Tensor, "batch unit"], mask: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch unit w"]:
+        """The vectors of units with their case, and of phrases."""
+        rest = values // self.vocabulary
+        vectors = self._dropped(self.unit(values % self.vocabulary) + self.case(rest % CASES))
+        vectors = vectors + self._dropped(self.phrase(rest // CASES))
+        return vectors if self.stem is None else self.stem(vectors, mask)
+
+    def _dropped(self, vectors: Float[Tensor, "batch unit w"]) -> Float[Tensor, "batch unit w"]:
+        if not self.training or self.drop == 0:
+            return vectors
+        kept = torch.rand(vectors.shape[:2], device=vectors.device) >= self.drop
+        return vectors * (kept / (1 - self.drop)).to(vectors.dtype)[..., None]
+
+
+class Runs(nn.Module):
+    """Two convolutions over neighbours with a residual: a vector that knows the four before and the four after it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(width, width, 5, padding=2)
+        self.second = nn.Conv1d(width, width, 5, padding=2)
+
+    def forward(
+        self, vectors: Float[Tensor, "batch unit w"], mask: Bool[Tensor, "batch unit"]
+    ) -> Float[Tensor, "batch unit w"]:
+        """Padding stays out of every window."""
+        real = mask[:, None, :].to(vectors.dtype)
+        x = vectors.transpose(1, 2)
+        hidden = F.silu(self.first(x * real)) * real
+        out: Tensor = (x + self.second(hidden)).transpose(1, 2)
+        return out
+
+
+class CTCHead(Head):
+    """Tokens -> letters in their order (connectionist temporal classification; Graves et al. 2006).
+
+    Every token becomes `frames` frames, and every frame is a letter, a pause, or the letter before it going on. A row
+    can hold as many letters as it has frames (less one for each doubled letter); a longer target has no alignment, so
+    it cannot be learnt from: such rows are counted in `impossible`, and `notes` says what to do. With several inputs
+    their tokens are read one after the other, without the gaps that padding leaves.
+
+    A row's loss is -log p(target) per letter of the target, and its weight is its number of letters, so that the mean
+    counts every letter alike; an empty target counts as one letter.
+    """
+
+    impossible: Tensor
+
+    def __init__(self, contract: TextContract, size: Size, *, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.norm = nn.RMSNorm(size.width)
+        self.inward = nn.Linear(size.width, frames * size.width)
+        self.dropout = nn.Dropout(size.dropout)
+        self.outward = nn.Linear(size.width, contract.num_symbols)
+        self.register_buffer("impossible", torch.zeros((), dtype=torch.int64), persistent=False)
+        nn.init.zeros_(self.inward.bias)
+        with torch.no_grad():
+            self.outward.weight.mul_(0.1)
+            self.outward.bias.copy_(first_bias(contract))
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """{'logits': float32 [batch, frame, symbol], 'frames': int64 [batch]}; frames beyond a row's end are pauses."""
+        if len(tokens.spans) > 1:
+            tokens = without_gaps(tokens)
+        hidden = self.inward(self.norm(tokens.values))
+        hidden = self.dropout(F.silu(hidden.unflatten(-1, (self.frames, -1)).flatten(1, 2)))
+        logits = self.outward(hidden).float()
+        real = tokens.mask[..., None].expand(-1, -1, self.frames).flatten(1)
+        pause = F.one_hot(torch.tensor(BLANK, device=logits.device), logits.shape[-1]) * SURE
+        return {"logits": torch.where(real[..., None], logits, pause), "frames": real.sum(1)}
+
+    def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
+        """{'ctc'}: per letter; 0 for a row that has no alignment, which is counted."""
+        target, letters = F.pad(target, (0, 1)), sizes[:, 0]  # a batch of empty texts has no column at all
+        frames = prediction["frames"]
+        with torch.no_grad():
+            self.impossible += losses.ctc_impossible(frames, target, letters).sum()
+        found = losses.ctc(prediction["logits"], frames, target, letters, blank=BLANK)
+        return {"ctc": found / letters.clamp(min=1)}
+
+    def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:
+        """Letters of the target, at least one."""
+        return sizes[:, 0].clamp(min=1).float()
+
+    def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{'path': int64 [batch, frame], the most probable symbol of each frame; 'score': float32 [batch], the
+        log-probability of that path; 'frames': int64 [batch]}. `Text.write` makes the text of it."""
+        scores = prediction["logits"].log_softmax(-1)
+        best, path = scores.max(-1)
+        inside = torch.arange(path.shape[1], device=path.device) < prediction["frames"][:, None]
+        return {"path": path, "score": torch.where(inside, best, 0.0).sum(1), "frames": prediction["frames"]}
+
+    def notes(self) -> list[str]:
+        """Named lines for the report: how often a target had no room, since the head was made."""
+        count = int(self.impossible)
+        if count == 0:
+            return []
+        return [
+            f"{count} times a target had more letters than frames and taught nothing: write frames: {self.frames + 1}"
+        ]
+
+
+def merged(
+    vectors: Float[Tensor, "batch unit w"], mask: Bool[Tensor, "batch unit"], stride: int
+) -> tuple[Float[Tensor, "batch token w"], Bool[Tensor, "batch token"]]:
+    """The mean of every `stride` neighbours, over the real ones."""
+    if stride == 1:
+        return vectors, mask
+    real = F.pad(mask.to(vectors.dtype), (0, stride - 1))[:, None]
+    summed = F.avg_pool1d(F.pad(vectors.transpose(1, 2), (0, stride - 1)) * real, stride)
+    share = F.avg_pool1d(real, stride)
+    return (summed / share.clamp(min=1 / (2 * stride))).transpose(1, 2), share[:, 0] > 0
+
+
+def without_gaps(tokens: Tokens) -> Tokens:
+    """The real tokens first, in their order: padding between two inputs would pull equal letters apart."""
+    count = tokens.mask.shape[1]
+    place = torch.arange(count, device=tokens.mask.device)
+    order = torch.where(tokens.mask, place, place + count).argsort(1)
+    values = tokens.values.gather(1, order[..., None].expand_as(tokens.values))
+    return Tokens(values, tokens.mask.gather(1, order))
+
+
+def stride_of(longest_units: int) -> int:
+    """Units a token stands for: the power of two that brings the longest training text to 1024 tokens or fewer."""
+    return int(2 ** max(0, math.ceil(math.log2(max(1, longest_units) / LONGEST_TOKENS))))
+
+
+def drop_of(contract: TextContract) -> float:
+    """Share of units that training drops: 0.5 below a million training units, 0.1 above a hundred million, in between
+    along the logarithm. Of bytes 0.1: half the bytes of a word are no word."""
+    if contract.units == "bytes":
+        return DROP_MANY
+    units = max(1.0, contract.count * contract.mean / CHARS_A_UNIT)
+    share = math.log(units / FEW_UNITS) / math.log(MANY_UNITS / FEW_UNITS)
+    return DROP_FEW + (DROP_MANY - DROP_FEW) * min(1.0, max(0.0, share))
+
+
+def first_bias(contract: TextContract) -> Float[Tensor, " symbol"]:
+    """Log-frequencies of the letters, and PAUSE_SHARE for the pause.
+
+    Without it the first thing CTC learns is that pauses fit everywhere, and it stays there for long ("all blank").
+    """
+    counts = torch.tensor([*contract.alphabet_counts], dtype=torch.float64) + 1
+    letters = (counts / counts.sum().clamp(min=1)) * (1 - PAUSE_SHARE)
+    unseen = [1e-6] * (contract.num_symbols - 1 - len(letters))
+    shares = torch.cat(
+        [torch.tensor([PAUSE_SHARE], dtype=torch.float64), letters, torch.tensor(unseen, dtype=torch.float64)]
+    )
+    return shares.log().float()

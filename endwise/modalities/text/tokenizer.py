@@ -1,0 +1,205 @@
+"""Text to units: words, case, byte-level byte pair encoding (BPE; Sennrich et al. 2016), phrases. Pure Python.
+
+Here: cutting text into words, learning merges and phrases from counts, applying them. Nothing is unknown, because
+every merge is built on bytes. An exported bundle carries this file, so it needs the standard library alone; only
+`learn_merges` asks for the `tokenizers` package. Not here: declarations, embeddings, anything learnt by gradient.
+
+Units: 0 starts every text; 1 + b is byte b; 257 + k is the result of merge k. Case is no separate word: a capitalised
+word, or one in capitals, is cut as its lower-case form, and its units carry the case. A phrase is a pair of
+neighbouring units that training saw more than once; the second of the two carries it. One number holds all three:
+`unit + vocabulary * (case + CASES * phrase)`, with 0 for the plain case and for no phrase.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+START = 0  # the first unit of every text, so that an empty one has a token too
+FIRST_BYTE = 1
+FIRST_MERGE = FIRST_BYTE + 256
+PLAIN, CAPITALISED, CAPITALS = 0, 1, 2
+CASES = 3
+
+MIN_PAIR_COUNT = 3  # merges go on until no pair of units occurs this often ...
+MAX_MERGES = 8_192  # ... or there are so many: past it, units of a small network's corpus are too rare to be learnt
+MIN_PHRASE_COUNT = 2
+MAX_PHRASES = 32_767
+MAX_WORD_CHARS = 48  # longer runs (no spaces: Chinese, base64) are cut, which bounds the cost of applying merges
+MAX_FED_WORDS = 2_000_000  # word occurrences shown to the trainer; larger counts are scaled down together
+MAX_COUNTED = 3_000_000  # different words, and different pairs, held while counting; then those seen once are dropped
+CACHED_WORDS = 65_536
+
+Pair = tuple[int, int]
+Pairs = tuple[Pair, ...]
+
+# Marks between words: ASCII, Latin-1, general, CJK. Everything else that is no space and no digit belongs to a word, so
+# combining marks, vowel signs and joined emoji stay with their letters (the re module's \w would cut them off).
+_MARKS = "!-/:-@\\[-`{-~\u00a1-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u3020"
+_WORD = re.compile(
+    rf" ?'(?:s|t|re|ve|m|ll|d)\b| ?[^\s\d{_MARKS}]{{1,{MAX_WORD_CHARS}}}| ?\d{{1,3}}| ?[{_MARKS}]{{1,8}}|\s",
+    re.IGNORECASE,
+)
+
+
+def words(text: str) -> list[str]:
+    """Words with the space before them; the first gets one too. Joined they are the text again: nothing is lost."""
+    return _WORD.findall(" " + text)
+
+
+def fold(word: str) -> tuple[str, int]:
+    """The lower-case form and the case it had; a word that would not come back exactly (iPhone, ß) stays as it is."""
+    low = word.lower()
+    if low == word:
+        return word, PLAIN
+    for case in (CAPITALISED, CAPITALS):
+        if unfold(low, case) == word:
+            return low, case
+    return word, PLAIN
+
+
+def unfold(word: str, case: int) -> str:
+    """The inverse of `fold`."""
+    if case == PLAIN:
+        return word
+    if case == CAPITALS:
+        return word.upper()
+    at = len(word) - len(word.lstrip(" '"))
+    return word[:at] + word[at : at + 1].upper() + word[at + 1 :]
+
+
+class Counts:
+    """How often folded words and neighbouring pairs of them occur: all there is to know to learn units. One pass."""
+
+    def __init__(self) -> None:
+        self.words: Counter[str] = Counter()
+        self.pairs: Counter[tuple[str, str]] = Counter()
+
+    def add(self, text: str) -> None:
+        """Count one text. Past MAX_COUNTED different words or pairs, those seen once so far are forgotten."""
+        folded = [fold(word)[0] for word in words(text)]
+        self.words.update(folded)
+        self.pairs.update(pairwise(folded))
+        if len(self.words) > MAX_COUNTED:
+            self.words = _seen_again(self.words)
+        if len(self.pairs) > MAX_COUNTED:
+            self.pairs = _seen_again(self.pairs)
+
+
+def learn_merges(counts: Counts, *, most: int = MAX_MERGES, at_least: int = MIN_PAIR_COUNT) -> Pairs:
+    """Merges as pairs of units, the most frequent first, until no pair occurs `at_least` times or there are `most`.
+
+    The same counts give the same merges, whatever order they came in.
+    """
+    from tokenizers import Tokenizer, models, trainers
+
+    if not counts.words or most < 1:
+        return ()
+    letters = [_letter(byte) for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + most, min_frequency=at_least, show_progress=False, special_tokens=[], initial_alphabet=letters
+    )
+    model = Tokenizer(models.BPE())
+    model.train_from_iterator(_fed(counts.words), trainer)
+    units = {bytes([byte]): FIRST_BYTE + byte for byte in range(256)}
+    merges: list[Pair] = []
+    for left, right in json.loads(model.to_str())["model"]["merges"]:
+        one, two = _bytes(left), _bytes(right)
+        units.setdefault(one + two, FIRST_MERGE + len(merges))  # two merges can spell the same
+        merges.append((units[one], units[two]))
+    return tuple(merges)
+
+
+def learn_phrases(counts: Counts, merges: Pairs, *, most: int = MAX_PHRASES, at_least: int = MIN_PHRASE_COUNT) -> Pairs:
+    """Pairs of neighbouring units that occur `at_least` times, the most frequent first.
+
+    They give a small network what word pairs give a linear model; a pair that training never saw adds nothing, where
+    a hashed one would add another pair's meaning.
+    """
+    units = Units(merges)
+    cut = {word: units.cut(word.encode()) for word in counts.words}
+    found: Counter[Pair] = Counter()
+    for word, count in counts.words.items():
+        for pair in pairwise(cut[word]):
+            found[pair] += count
+    for (left, right), count in counts.pairs.items():
+        if left in cut and right in cut:
+            found[cut[left][-1], cut[right][0]] += count
+    ranked = sorted((-count, pair) for pair, count in found.items() if count >= at_least)
+    return tuple(pair for _, pair in ranked[:most])
+
+
+class Units:
+    """Learnt merges and phrases, ready to be applied. Equal to the `tokenizers` library on every word (tested)."""
+
+    def __init__(self, merges: Sequence[Pair], phrases: Sequence[Pair] = ()) -> None:
+        self.size = FIRST_MERGE + len(merges)
+        self._learnt = (tuple(merges), tuple(phrases))
+        self.spelt: list[bytes] = [b"", *(bytes([byte]) for byte in range(256))]
+        self._merge: dict[Pair, Pair] = {}  # pair -> (rank, the unit it becomes)
+        known = {spelling: unit for unit, spelling in enumerate(self.spelt) if unit}
+        for rank, (left, right) in enumerate(merges):
+            joined = self.spelt[left] + self.spelt[right]
+            self.spelt.append(joined)
+            self._merge[(left, right)] = (rank, known.setdefault(joined, FIRST_MERGE + rank))
+        self._phrase = {pair: index + 1 for index, pair in enumerate(phrases)}
+        self._word = lru_cache(maxsize=CACHED_WORDS)(self._cased)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied to other processes as what was learnt, without the cache."""
+        return Units, self._learnt
+
+    def encode(self, text: str) -> list[int]:
+        """Units with their case and phrase, START first."""
+        packed, before = [START], START
+        for word in words(text):
+            cut, case = self._word(word)
+            for unit in cut:
+                phrase = self._phrase.get((before, unit), 0)
+                packed.append(unit + self.size * (case + CASES * phrase))
+                before = unit
+        return packed
+
+    def spell(self, packed: int) -> str:
+        """One unit for people: its text in the case it carries, the bytes of a split character as U+FFFD."""
+        case = packed // self.size % CASES
+        return unfold(self.spelt[packed % self.size].decode("utf-8", "replace"), case)
+
+    def cut(self, spelling: bytes) -> list[int]:
+        """One word's units without case: the earliest merge first, of equal ones the leftmost."""
+        units = [FIRST_BYTE + byte for byte in spelling]
+        while len(units) > 1:
+            pairs = pairwise(units)
+            found = [(*self._merge[pair], at) for at, pair in enumerate(pairs) if pair in self._merge]
+            if not found:
+                break
+            _, unit, at = min(found, key=lambda item: (item[0], item[2]))
+            units[at : at + 2] = [unit]
+        return units
+
+    def _cased(self, word: str) -> tuple[list[int], int]:
+        folded, case = fold(word)
+        return self.cut(folded.encode()), case
+
+
+def _seen_again(counts: Counter) -> Counter:  # type: ignore[type-arg]
+    return Counter({item: count for item, count in counts.items() if count > 1})
+
+
+def _fed(counts: "Counter[str]") -> Iterable[list[str]]:
+    """Every word as often as it was counted: the trainer takes no counts."""
+    scale = max(1.0, counts.total() / MAX_FED_WORDS)
+    for word, count in sorted(counts.items()):
+        if times := round(count / scale):
+            yield ["".join(map(_letter, word.encode()))] * times
+
+
+def _letter(byte: int) -> str:
+    return chr(0x100 + byte)
+
+
+def _bytes(letters: str) -> bytes:
+    return bytes(ord(letter) - 0x100 for letter in letters)
