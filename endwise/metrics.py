@@ -540,7 +540,7 @@ def _ranking(name: str, classes: Sequence[str], area: Callable[[np.ndarray, np.n
         if any(found is None for found in given):
             return np.full((len(truths), 1), math.nan)
         ranks = [_dense_rank([found.get(item, 0.0) for found in given if found is not None]) for item in classes]
-        return np.stack([np.array(true, dtype=np.int64), *ranks], axis=1)
+        return np.asfortranarray(np.stack([np.array(true, dtype=np.int64), *ranks], axis=1))  # read by column
 
     def combine(stats: np.ndarray, weights: np.ndarray) -> float:
         if stats.dtype.kind == "f":
@@ -559,9 +559,10 @@ def _dense_rank(scores: Sequence[float]) -> np.ndarray:
 def _one_against_rest(
     positive: np.ndarray, rank: np.ndarray, weights: np.ndarray, area: Callable[[np.ndarray, np.ndarray], float]
 ) -> float:
-    yes = np.bincount(rank, weights * positive)
-    no = np.bincount(rank, weights * ~positive)
-    return area(yes, no)
+    everyone = np.bincount(rank, weights)
+    rows = np.flatnonzero(positive)
+    yes = np.bincount(rank[rows], weights[rows], minlength=len(everyone))
+    return area(yes, np.maximum(everyone - yes, 0.0))  # the maximum: fractional weights leave rounding behind
 
 
 def _auroc(yes: np.ndarray, no: np.ndarray) -> float:
