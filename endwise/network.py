@@ -33,10 +33,9 @@ class Input(nn.Module):
         tokens: Tokens = self.encoder(field.values, field.sizes)
         first = torch.arange(tokens.values.shape[1], device=present.device) == 0
         there = present[:, None]
-        values = torch.where(there[..., None], tokens.values, self.missing_token.to(tokens.values.dtype))
-        return replace(
-            tokens, values=values + self.name_token.to(values.dtype), mask=torch.where(there, tokens.mask, first)
-        )
+        # float32 whatever the autocast: norms that meet it in bf16 would leave their fused path, and sums would round
+        values = torch.where(there[..., None], tokens.values.float(), self.missing_token)
+        return replace(tokens, values=values + self.name_token, mask=torch.where(there, tokens.mask, first))
 
 
 class Network(nn.Module):

@@ -1,0 +1,825 @@
+"""The contract suite: what every modality promises, as plain checks that run on anybody's.
+
+    from endwise.testing import check_modality
+    for check in check_modality(MyPoint(), [[0, 1], [2, 5], ...], role="input"):
+        check()                       # raises ContractBroken with what was promised and what happened
+
+No test framework is needed; with pytest, parametrise over `check_modality(...)` and use `check.name` as the id. The
+package's own modalities pass through the same function, and `python -m endwise.testing --capabilities` runs it over
+all of them and writes the table of docs/capabilities.md. Not here: accuracy on real data (benchmarks).
+"""
+
+import argparse
+import dataclasses
+import inspect
+import io
+import itertools
+import json
+import sys
+import tempfile
+import wave
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from endwise.batch import Batch, Ragged
+from endwise.errors import BadValue, EndwiseError, RecipeError
+from endwise.files import kind_of, plain
+from endwise.modalities import TABLE, modality_class
+from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Answer, Contract, Modality, Role, build
+from endwise.rows import collate, file_fetcher
+from endwise.runner import Bundle, differences
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from endwise.model import Model
+    from endwise.recipe import Recipe
+
+MIN_EXAMPLES = 4
+WIDTH = 32  # a network this small shows a broken promise as well as a large one
+HEART_STEPS, HEART_SHARE, HEART_RATE = 400, 0.3, 3e-3  # the loss must fall below this share of its start
+ALONE_TOLERANCE = 1e-4
+FIELD = "value"  # the name of the field under test; its partner is named for its role
+PARTNER = "partner"
+
+
+class ContractBroken(AssertionError):
+    """A promise of modalities that this one does not keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One promise about one modality. Call it: it returns when the promise is kept and raises ContractBroken when not
+    (or whatever the modality itself raised)."""
+
+    name: str
+    capability: str  # the column of docs/capabilities.md
+    slow: bool  # seconds instead of milliseconds
+    case: "Case"
+    function: Callable[["Case"], None]
+
+    def __call__(self) -> None:
+        self.function(self.case)
+
+    def __str__(self) -> str:
+        return f"{self.case.label}: {self.name}"
+
+
+def check_modality(
+    declaration: Modality,
+    examples: Sequence[Any],
+    *,
+    role: Role,
+    partner: tuple[Modality, Sequence[Any]] | None = None,
+    slow: bool = True,
+) -> Iterator[Check]:
+    """The checks of one modality in one role, to be called one by one.
+
+    examples: at least four raw values (paths, bytes or inline), all different where the kind allows, of different
+    sizes where sizes may differ. partner: the other end of the network and its raw values, as (declaration, values);
+    default: two classes in turn behind an input, short texts before an output. slow = False leaves out the export.
+    """
+    yield from checks_of(Case(declaration, examples, role, partner), slow=slow)
+
+
+class Case:
+    """A modality in a role with its partner, and the small world around them: recipe, contracts, rows, a batch."""
+
+    def __init__(
+        self,
+        declaration: Modality,
+        examples: Sequence[Any],
+        role: Role,
+        partner: tuple[Modality, Sequence[Any]] | None = None,
+        label: str | None = None,
+    ) -> None:
+        declaration.check_role(role, FIELD)
+        if len(examples) < MIN_EXAMPLES:
+            raise ContractBroken(f"give at least {MIN_EXAMPLES} examples, not {len(examples)}")
+        self.declaration, self.examples, self.role = declaration, tuple(examples), role
+        self.partner, values = partner or default_partner(role)
+        self.partner_examples = tuple(itertools.islice(itertools.cycle(values), len(examples)))
+        self.label = label or f"{declaration.type} {'in' if role == INPUT_ROLE else 'out'}"
+
+    @property
+    def is_input(self) -> bool:
+        """Is the modality under test the input?"""
+        return self.role == INPUT_ROLE
+
+    @cached_property
+    def recipe(self) -> "Recipe":
+        """One input, one output, the smallest network there is; no augmentation, so that a batch can be learnt."""
+        from endwise.recipe import Recipe
+
+        mine, other = {FIELD: self.declaration}, {PARTNER: self.partner}
+        return Recipe(
+            name="contract-suite",
+            data=[{"in memory": True}],
+            inputs=mine if self.is_input else other,
+            outputs=other if self.is_input else mine,
+            trunk={"width": WIDTH, "depth": 1, "dropout": 0.0},
+            train={"size": "tiny", "augment": False},
+        )
+
+    @cached_property
+    def decoded(self) -> dict[str, list[np.ndarray]]:
+        """What `read` gives for every example, by field."""
+        fetch = file_fetcher(".")
+        return {
+            FIELD: [self.declaration.read(raw, fetch) for raw in self.examples],
+            PARTNER: [self.partner.read(raw, fetch) for raw in self.partner_examples],
+        }
+
+    @cached_property
+    def contracts(self) -> dict[str, Contract]:
+        """Fitted on all examples; `fit` sees each value once."""
+        roles: dict[str, Role] = {FIELD: self.role, PARTNER: OUTPUT_ROLE if self.is_input else INPUT_ROLE}
+        items = {FIELD: self.declaration, PARTNER: self.partner}
+        return {name: items[name].fit(iter(self.decoded[name]), missing=0, role=roles[name]) for name in items}
+
+    @cached_property
+    def values(self) -> dict[str, list[np.ndarray]]:
+        """What `transform` makes of every example, by field."""
+        items = {FIELD: self.declaration, PARTNER: self.partner}
+        return {
+            name: [items[name].transform(value, self.contracts[name]) for value in self.decoded[name]] for name in items
+        }
+
+    @property
+    def contract(self) -> Any:
+        """The contract of the modality under test."""
+        return self.contracts[FIELD]
+
+    @property
+    def raw_rows(self) -> list[dict[str, Any]]:
+        """The inputs as a caller of `predict` gives them."""
+        name, raws = (FIELD, self.examples) if self.is_input else (PARTNER, self.partner_examples)
+        return [{name: raw} for raw in raws]
+
+    @property
+    def input_name(self) -> str:
+        """The field that goes in."""
+        return FIELD if self.is_input else PARTNER
+
+    @property
+    def output_name(self) -> str:
+        """The field that comes out."""
+        return PARTNER if self.is_input else FIELD
+
+    def model(self, seed: int = 0) -> "Model":
+        """An untrained model."""
+        from endwise.model import Model
+
+        model = Model.build(self.recipe, self.contracts, seed=seed)
+        for module in model.network.modules():
+            if isinstance(getattr(module, "augment", None), bool):
+                module.augment = False  # type: ignore[assignment]
+        return model
+
+    def trained(self, steps: int = 3, seed: int = 0) -> "Model":
+        """A model after a few steps on the batch, so that nothing is at its initial value."""
+        model = self.model(seed)
+        _learn(model, self.batch().to("cpu"), steps=steps, until=0.0)
+        model.network.eval()
+        return model
+
+    def batch(self, rows: Sequence[int] | None = None, *, room: int = 0) -> Batch:
+        """Rows (default: all) as one numpy batch; `room`: padding beyond the longest on every varying axis."""
+        chosen = range(len(self.examples)) if rows is None else rows
+        sections = {"inputs": self.recipe.inputs, "outputs": self.recipe.outputs}
+        fields = {
+            name: _padded(Ragged.stack([self.values[name][row] for row in chosen], item.axes), item.axes, room)
+            for section in sections.values()
+            for name, item in section.items()
+        }
+        return Batch(
+            inputs={name: fields[name] for name in self.recipe.inputs},
+            targets={name: fields[name] for name in self.recipe.outputs},
+            present={name: np.ones(len(chosen), dtype=bool) for name in fields},
+            weight=np.ones(len(chosen), dtype=np.float32),
+            row_ids=np.array(chosen, dtype=np.int64),
+        )
+
+
+def checks_of(case: Case, *, slow: bool = True) -> Iterator[Check]:
+    """The checks that apply to a case."""
+    for promise in CHECKS:
+        if case.role in promise.roles and (slow or not promise.slow):
+            yield Check(promise.name, promise.capability, promise.slow, case, promise.function)
+
+
+# ---- the checks: functions of a case, named as what they promise ------------------------------------------------------
+
+
+def a_declaration_cannot_be_changed_after_it_is_made(case: Case) -> None:
+    for item in dataclasses.fields(case.declaration):
+        try:
+            setattr(case.declaration, item.name, getattr(case.declaration, item.name))
+        except dataclasses.FrozenInstanceError:
+            continue
+        raise ContractBroken(f"{item.name} could be set: declare the class with @dataclass(frozen=True, kw_only=True)")
+
+
+def a_declaration_survives_being_saved(case: Case) -> None:
+    saved = json.loads(json.dumps(case.declaration.to_dict(), allow_nan=False))
+    _expect(saved.pop("type") == type(case.declaration).type, "to_dict does not say the type")
+    again = build(type(case.declaration), saved, FIELD)
+    _expect(again == case.declaration, f"{again} was read back from what {case.declaration} saved")
+    _expect(hash(again) == hash(case.declaration), "equal declarations have different hashes")
+
+
+def a_wrong_field_is_refused_with_the_fix(case: Case) -> None:
+    cls = type(case.declaration)
+    _refused(lambda: build(cls, {"colum": "x"}, FIELD), RecipeError, ["colum", "Fix:", "'column'"])
+    for item in dataclasses.fields(cls):
+        _refused(lambda name=item.name: build(cls, {name: object()}, FIELD), RecipeError, [item.name, "Fix:"])  # type: ignore[misc]
+    other = {"loss_weight": 2.0} if case.is_input else {"optional": True}
+    changed = dataclasses.replace(case.declaration, **other)
+    _refused(lambda: changed.check_role(case.role, FIELD), RecipeError, [*other, "Fix:"])
+    for role in {INPUT_ROLE, OUTPUT_ROLE} - cls.roles:
+        _refused(lambda role=role: case.declaration.check_role(role, FIELD), RecipeError, [cls.type, "Fix:"])  # type: ignore[misc]
+
+
+def a_value_is_read_the_same_way_every_time(case: Case) -> None:
+    fetch = file_fetcher(".")
+    for raw, first in zip(case.examples, case.decoded[FIELD], strict=True):
+        again = case.declaration.read(raw, fetch)
+        _expect(isinstance(again, np.ndarray), f"read gave {type(again).__name__}, not an array")
+        _expect(_equal(first, again), f"reading {raw!r:.80} twice gave two values")
+    values = case.values[FIELD]
+    kinds = {(value.dtype, value.ndim, value.shape[case.declaration.axes :]) for value in values}
+    _expect(
+        len(kinds) == 1, f"transformed values differ in dtype or fixed shape, so that no batch can hold them: {kinds}"
+    )
+    for value in case.decoded[FIELD]:
+        length = case.declaration.length(value.shape)
+        _expect(isinstance(length, int) and length >= 0, f"length({value.shape}) is {length!r}, not a whole number")
+
+
+def a_value_that_cannot_be_read_is_refused(case: Case) -> None:
+    _refused(lambda: case.declaration.read(object(), file_fetcher(".")), BadValue, [])
+
+
+def a_contract_survives_being_saved(case: Case) -> None:
+    saved = json.loads(json.dumps(case.contract.to_dict(), allow_nan=False))
+    contract_class: type[Contract] = type(case.declaration).contract_class
+    again = contract_class.from_dict(saved)
+    _expect(again == case.contract, f"{again} was read back from what {case.contract} saved")
+    _expect(
+        case.contract.count == len(case.examples), f"count is {case.contract.count} after {len(case.examples)} values"
+    )
+    for raw, first in zip(case.decoded[FIELD], case.values[FIELD], strict=True):
+        _expect(
+            _equal(case.declaration.transform(raw, again), first), "a saved contract transforms a value differently"
+        )
+    _expect(isinstance(case.declaration.summary(again), str), "summary gives no text")
+
+
+def a_blank_fits_among_the_values(case: Case) -> None:
+    blank, value = case.declaration.blank(case.contract), case.values[FIELD][0]
+    axes = case.declaration.axes
+    _expect(
+        (blank.dtype, blank.ndim, blank.shape[axes:]) == (value.dtype, value.ndim, value.shape[axes:]),
+        f"blank is {blank.dtype} {blank.shape}, values are {value.dtype} {value.shape}",
+    )
+    _expect(case.declaration.length(blank.shape) >= 0, "blank has no length")
+
+
+def the_loss_reaches_the_raw_input(case: Case) -> None:
+    """The promise of the project: no detached step between the raw value and the loss. Where a value is a symbol, the
+    gradient reaches its embedding."""
+    import torch
+    from torch import nn
+
+    model, batch = case.model(), case.batch().to("cpu")
+    model.network.train()
+    field = batch.inputs[case.input_name]
+    raw = field.values if field.values.is_floating_point() else field.values.to(torch.float32)
+    raw = raw.detach().clone().requires_grad_()
+    try:
+        loss = _loss(model, _with_input(batch, case.input_name, Ragged(raw, field.sizes)))
+        (gradient,) = torch.autograd.grad(loss, [raw], allow_unused=True)
+    except (RuntimeError, IndexError, TypeError):  # a look-up refuses numbers: these are symbols
+        gradient = None
+    if gradient is not None:
+        _expect(bool(torch.isfinite(gradient).all()), "the gradient at the raw input is not finite")
+        reached = gradient.reshape(len(raw), -1).abs().sum(1) > 0
+        _expect(
+            bool(reached.all()), f"the loss does not reach the raw value of rows {(~reached).nonzero()[:, 0].tolist()}"
+        )
+        return
+    _expect(not field.values.is_floating_point(), "the loss does not reach the raw input")
+    torch.autograd.backward(_loss(model, batch))
+    encoder = next(iter(model.network.inputs.values()))
+    tables = [module.weight.grad for module in encoder.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+    if not tables:
+        tables = [weight.grad for weight in encoder.encoder.parameters()][:1]  # type: ignore[union-attr]
+    _expect(
+        any(found is not None and bool((found.abs().sum() > 0) & torch.isfinite(found).all()) for found in tables),
+        "the loss reaches neither the raw input nor the embedding of its symbols",
+    )
+
+
+def one_batch_can_be_learnt_by_heart(case: Case) -> None:
+    model = case.model()
+    losses = _learn(model, case.batch().to("cpu"), steps=HEART_STEPS, until=HEART_SHARE)
+    _expect(
+        losses[-1] <= HEART_SHARE * losses[0],
+        f"after {len(losses)} steps on {len(case.examples)} rows the loss is {losses[-1]:.3g}, from {losses[0]:.3g}",
+    )
+
+
+def the_same_seed_gives_the_same_model(case: Case) -> None:
+    import torch
+
+    one, other = case.trained(seed=7), case.trained(seed=7)
+    for name, value in one.network.state_dict().items():
+        _expect(torch.equal(value, other.network.state_dict()[name]), f"two trainings from one seed differ in {name}")
+    parameters = zip(case.model(7).network.parameters(), case.model(8).network.parameters(), strict=True)
+    _expect(any(not torch.equal(a, b) for a, b in parameters), "another seed gives the same weights")
+
+
+def a_row_alone_is_answered_as_in_a_batch(case: Case) -> None:
+    model = case.trained()
+    together = _answers(model, case.batch())
+    _expect_same(together, _answers(model, case.batch(room=5)), "more padding changes an answer")
+    for row in range(len(case.examples)):
+        _expect_same([together[row]], _answers(model, case.batch([row])), f"row {row} is answered differently alone")
+    losses = {term: values.tolist() for term, values in _row_losses(model, case.batch().to("cpu")).items()}
+    for row in range(len(case.examples)):
+        for term, value in _row_losses(model, case.batch([row]).to("cpu")).items():
+            alone, among = value.tolist()[0], losses[term][row]
+            _expect(
+                abs(alone - among) <= ALONE_TOLERANCE * max(1.0, abs(alone)),
+                f"the {term} loss of row {row} is {alone} alone and {among} in a batch",
+            )
+
+
+def it_runs_in_half_precision(case: Case) -> None:
+    import torch
+
+    model, batch = case.model(), case.batch().to("cpu")
+    model.network.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = _row_losses(model, batch)
+    for term, values in losses.items():
+        _expect(values.dtype == torch.float32, f"the {term} loss is {values.dtype} under autocast, not float32")
+        _expect(
+            values.shape == (len(case.examples),), f"the {term} loss has shape {tuple(values.shape)}, not one a row"
+        )
+        _expect(bool(torch.isfinite(values).all()), f"the {term} loss is not finite in half precision")
+    torch.autograd.backward([values.sum() for values in losses.values()])
+    for name, weight in model.network.named_parameters():
+        _expect(weight.grad is None or bool(torch.isfinite(weight.grad).all()), f"the gradient of {name} is not finite")
+
+
+def a_missing_value_is_masked_not_invented(case: Case) -> None:
+    """What stands in the place of a missing value has no influence on anything."""
+    (_missing_input if case.is_input else _missing_target)(case)
+
+
+def _missing_input(case: Case) -> None:
+    model, batch = case.trained(), case.batch()
+    count = len(case.examples)
+    turned = np.roll(np.arange(count), 1)
+    absent = dataclasses.replace(batch, present={**batch.present, FIELD: np.zeros(count, dtype=bool)})
+    other = dataclasses.replace(absent, inputs={FIELD: batch.inputs[FIELD].rows(turned)})
+    one, two = _answers(model, absent), _answers(model, other)
+    _expect_same(one, two, "the value in the place of a missing one changes the answer")
+    blanks, present = collate(case.recipe.inputs, case.contracts, [{FIELD: None}] * count)
+    filled = dataclasses.replace(batch, inputs=blanks, present={**batch.present, **present})
+    _expect_same(one, _answers(model, filled), "a blank and a masked value are answered differently")
+    _expect(bool(differences(one, _answers(model, batch))), "the input makes no difference at all")
+
+
+def _missing_target(case: Case) -> None:
+    import torch
+
+    model, batch = case.trained(), case.batch()
+    present = np.arange(len(case.examples)) > 0  # row 0 has no label
+    blank = case.declaration.blank(case.contract)
+    stacks = [case.values[FIELD][0], blank]
+    gradients = []
+    for first in stacks:
+        targets = Ragged.stack([first, *case.values[FIELD][1:]], case.declaration.axes)
+        changed = dataclasses.replace(batch, targets={FIELD: targets}, present={**batch.present, FIELD: present})
+        model.network.zero_grad()
+        torch.autograd.backward(_loss(model, changed.to("cpu")))
+        found = [weight.grad for weight in model.network.parameters() if weight.grad is not None]
+        gradients.append(torch.cat([gradient.reshape(-1).clone() for gradient in found]))
+    _expect(bool(torch.isfinite(gradients[0]).all()), "a missing target makes the gradient infinite or NaN")
+    _expect(
+        bool(torch.allclose(gradients[0], gradients[1], atol=1e-7)),
+        "what stands in the place of a missing target is learnt from",
+    )
+
+
+def an_answer_is_in_the_users_kind_of_value(case: Case) -> None:
+    answers = _written(case.trained(), case.batch())
+    truths = [case.declaration.truth(value, case.contract) for value in case.decoded[FIELD]]
+    for answer in answers:
+        _expect(isinstance(answer, Answer), f"write gave {type(answer).__name__}, not an Answer")
+        json.dumps(plain(answer.to_dict()), allow_nan=False)
+        known = {type(truth) for truth in truths}
+        _expect(type(answer.value) in known, f"answers are {type(answer.value).__name__}, truths {known}")
+        _expect(answer.confidence is None or 0 <= answer.confidence <= 1, f"a confidence of {answer.confidence}")
+
+
+def it_is_scored_beside_a_trivial_answer(case: Case) -> None:
+    truths = [case.declaration.truth(value, case.contract) for value in case.decoded[FIELD]]
+    answers = _written(case.trained(), case.batch())
+    trivial = [case.declaration.trivial(truths, case.contract)] * len(truths)
+    perfect = [Answer(truth) for truth in truths]
+    metrics = case.declaration.metrics(case.contract)
+    _expect(len(metrics) > 0, "no metric: an output is scored")
+    weights = np.ones(len(truths))
+    goal = metrics[0]
+    for metric in metrics:
+        for given in (answers, trivial):
+            found = metric.combine(metric.rows(truths, given), weights)
+            _expect(np.ndim(found) == 0, f"{metric.name} gives no number")
+    scores = [goal.combine(goal.rows(truths, given), weights) for given in (perfect, trivial)]
+    better = scores[0] >= scores[1] if goal.direction == "max" else scores[0] <= scores[1]
+    undefined = bool(np.isnan(scores[0]))  # a ranking needs probabilities, which a bare truth has not
+    _expect(
+        undefined or better, f"{goal.name} of the truths themselves is {scores[0]}, of the trivial answer {scores[1]}"
+    )
+
+
+def a_reloaded_model_gives_the_same_answers(case: Case) -> None:
+    from endwise.model import Model
+
+    model = case.trained()
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model")
+        again = Model.load(Path(folder) / "model", modalities=_outside(case))
+        _pickles_nothing(Path(folder))
+    rows = case.raw_rows
+    wanted = [prediction.to_dict() for prediction in model.predict(rows)]
+    got = [prediction.to_dict() for prediction in again.predict(rows)]
+    _expect(plain(wanted) == plain(got), "a reloaded model answers otherwise than the trained one")
+
+
+def an_exported_model_gives_the_same_answers(case: Case) -> None:
+    """Through the bundle: raw values in, by the runner's own way."""
+    check_export(case.trained(), case.raw_rows, modalities=_outside(case))
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    function: Callable[[Case], None]
+    capability: str
+    roles: frozenset[Role] = frozenset({INPUT_ROLE, OUTPUT_ROLE})
+    slow: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+
+_OUTPUT: frozenset[Role] = frozenset({OUTPUT_ROLE})
+CHECKS: tuple[_Promise, ...] = (
+    _Promise(a_declaration_cannot_be_changed_after_it_is_made, "declared"),
+    _Promise(a_declaration_survives_being_saved, "declared"),
+    _Promise(a_wrong_field_is_refused_with_the_fix, "declared"),
+    _Promise(a_value_is_read_the_same_way_every_time, "read"),
+    _Promise(a_value_that_cannot_be_read_is_refused, "read"),
+    _Promise(a_contract_survives_being_saved, "contract"),
+    _Promise(a_blank_fits_among_the_values, "contract"),
+    _Promise(the_loss_reaches_the_raw_input, "gradient to raw"),
+    _Promise(one_batch_can_be_learnt_by_heart, "learns"),
+    _Promise(the_same_seed_gives_the_same_model, "same seed"),
+    _Promise(a_row_alone_is_answered_as_in_a_batch, "alone = batch"),
+    _Promise(it_runs_in_half_precision, "bf16"),
+    _Promise(a_missing_value_is_masked_not_invented, "missing"),
+    _Promise(an_answer_is_in_the_users_kind_of_value, "answers", _OUTPUT),
+    _Promise(it_is_scored_beside_a_trivial_answer, "answers", _OUTPUT),
+    _Promise(a_reloaded_model_gives_the_same_answers, "reloads"),
+    _Promise(an_exported_model_gives_the_same_answers, "exports", slow=True),
+)
+CAPABILITIES = tuple(dict.fromkeys(check.capability for check in CHECKS))
+
+
+# ---- what the checks share -------------------------------------------------------------------------------------------
+
+
+def check_export(
+    model: "Model", rows: Sequence[Mapping[str, Any]], *, modalities: Sequence[type[Modality]] = ()
+) -> None:
+    """Export `model`, load the bundle, and compare its answers to raw rows with the model's; ContractBroken if they
+    differ or if anything in the bundle is a pickle."""
+    from endwise.export import MIN_ROWS, export
+
+    examples = list(itertools.islice(itertools.cycle(rows), max(len(rows), MIN_ROWS)))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "bundle"
+        export(model, place, examples=examples)
+        got = Bundle.load(place, modalities=modalities).predict(list(rows))
+        _pickles_nothing(place)
+    _expect_same([item.to_dict() for item in model.predict(list(rows))], got, "the exported model answers otherwise")
+
+
+def _learn(model: "Model", batch: Batch, *, steps: int, until: float) -> list[float]:
+    """The losses of AdamW on one batch, until the loss is below `until` times its first value."""
+    import torch
+
+    optimiser = torch.optim.AdamW(model.network.parameters(), lr=HEART_RATE, weight_decay=0.0)
+    model.network.train()
+    losses: list[float] = []
+    with torch.random.fork_rng(devices=[]):
+        for step in range(steps):
+            torch.manual_seed(step)
+            loss = _loss(model, batch)
+            losses.append(float(loss.detach()))
+            if not np.isfinite(losses[-1]):
+                raise ContractBroken(f"the loss is {losses[-1]} at step {step}")
+            if losses[-1] <= until * losses[0]:
+                break
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
+            optimiser.step()
+    return losses
+
+
+def _loss(model: "Model", batch: Batch) -> "Tensor":
+    import torch
+
+    from endwise.objective import denominators, term_values
+
+    predictions = model.network(batch.inputs, batch.present)
+    terms = term_values(model.network, predictions, batch, denominators(model.network, batch))
+    return torch.stack(list(terms.values())).sum()
+
+
+def _row_losses(model: "Model", batch: Batch) -> dict[str, "Tensor"]:
+    (name,) = model.network.output_names
+    predictions = model.network(batch.inputs, batch.present)
+    target = batch.targets[name]
+    found: dict[str, Tensor] = model.network.head(name).loss(predictions[name], target.values, target.sizes)
+    return found
+
+
+def _with_input(batch: Batch, name: str, field: Ragged) -> Batch:
+    return dataclasses.replace(batch, inputs={name: field})
+
+
+def _written(model: "Model", batch: Batch) -> list[Answer]:
+    (answers,) = model.answers(batch).values()
+    return answers
+
+
+def _answers(model: "Model", batch: Batch) -> list[dict[str, Any]]:
+    found = model.answers(batch)
+    return [{name: answers[row].to_dict() for name, answers in found.items()} for row in range(len(batch))]
+
+
+def _padded(field: Ragged, axes: int, room: int) -> Ragged:
+    if not axes or not room:
+        return field
+    pads = [(0, 0), *[(0, room)] * axes, *[(0, 0)] * (field.values.ndim - 1 - axes)]
+    return Ragged(np.pad(field.values, pads), field.sizes)
+
+
+def _outside(case: Case) -> list[type[Modality]]:
+    return list({type(item) for item in (case.declaration, case.partner) if item.type not in TABLE})
+
+
+def _pickles_nothing(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                kind = kind_of(opened.read(8))
+            _expect(kind is None, f"{file.name} is {kind}")
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+def _expect(kept: bool, message: str) -> None:
+    if not kept:
+        raise ContractBroken(message)
+
+
+def _expect_same(expected: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]], message: str) -> None:
+    wrong = differences(expected, got)
+    if wrong:
+        raise ContractBroken(f"{message}: {wrong[0]}")
+
+
+def _refused(action: Callable[[], Any], error: type[EndwiseError], words: Sequence[str]) -> None:
+    try:
+        made = action()
+    except error as refused:
+        lacking = [word for word in words if word not in str(refused)]
+        _expect(not lacking, f"the refusal does not say {lacking}: {refused}")
+        return
+    raise ContractBroken(f"nothing was refused: {made!r:.80}")
+
+
+# ---- the package's own modalities, with examples made on the spot -----------------------------------------------------
+
+
+def default_partner(role: Role) -> tuple[Modality, Sequence[Any]]:
+    """The other end of the network when the caller names none."""
+    if role == INPUT_ROLE:
+        return modality_class("category")(), ("one", "other")
+    return modality_class("text")(), TEXTS
+
+
+TEXTS = (
+    "a cold day",
+    "wind",
+    "the sea is calm, and so are we",
+    "Regen im März",
+    "no",
+    "rain and more rain",
+    "ice!",
+    "sun",
+)
+
+
+WORDS = ("ab", "b", "ba", "a", "abba", "bb", "aab", "baa")
+SCALARS: dict[str, Sequence[Any]] = {
+    "number": (0.5, "-3", 12, 7.25, 1e3, 2.5, -40, 88),
+    "category": ("red", "green", "blue", "sea green") * 2,
+    "boolean": (True, "no", 1, "false", "yes", False, "true", 0),
+    "date": tuple(f"20{10 + i}-0{1 + i}-1{i}" for i in range(8)),
+    "tags": (["a", "b"], ["b"], ["a"], [], ["c", "a"], ["c"], ["a", "b", "c"], ["b", "c"]),
+}
+VECTORS = tuple((float(i), 3.0 - i * i, 0.1 * i) for i in range(8))
+
+
+def cases() -> list[Case]:
+    """Every modality of the package in every role it has."""
+    from endwise.modalities.audio import Audio
+
+    sound = Audio(rate_hz=8_000)
+    found = [
+        Case(modality_class("image")(), _pictures(), INPUT_ROLE),
+        Case(sound, _tones(), INPUT_ROLE),
+        Case(modality_class("text")(), TEXTS, INPUT_ROLE),
+        Case(modality_class("text")(), WORDS, OUTPUT_ROLE, (sound, _tones())),
+    ]
+    roles: tuple[Role, Role] = (INPUT_ROLE, OUTPUT_ROLE)
+    for name, examples in SCALARS.items():
+        scalar = modality_class(name)()
+        found += [Case(scalar, examples, role) for role in roles if role in scalar.roles]
+    number = modality_class("number")()
+    found.append(Case(number, VECTORS, INPUT_ROLE, label="number[3] in"))
+    found.append(Case(number, VECTORS, OUTPUT_ROLE, label="number[3] out"))
+    return found
+
+
+EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every modality once and every head once
+    (("image in",), ("category out",)),
+    (("audio in",), ("text out",)),
+    (("text in",), ("tags out",)),
+    (
+        ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
+        ("number out", "boolean out", "number[3] out"),
+    ),
+)
+
+
+def check_export_group(inputs: Sequence[Case], outputs: Sequence[Case]) -> None:
+    """One network with all these inputs and outputs, exported; of each scalar input one value is missing."""
+    from endwise.model import Model
+    from endwise.recipe import Recipe
+
+    takes = {_field_name(case): case for case in inputs}
+    gives = {_field_name(case): case for case in outputs}
+    recipe = Recipe(
+        name="export-suite",
+        data=[{"in memory": True}],
+        inputs={name: case.declaration for name, case in takes.items()},
+        outputs={name: case.declaration for name, case in gives.items()},
+        trunk={"width": WIDTH, "depth": 1},
+        train={"size": "tiny"},
+    )
+    contracts = {name: case.contract for name, case in {**takes, **gives}.items()}
+    rows: list[dict[str, Any]] = [{name: case.examples[row] for name, case in takes.items()} for row in range(8)]
+    if len(takes) > 1:
+        for row, name in enumerate(takes):
+            contracts[name] = dataclasses.replace(contracts[name], missing=1)
+            rows[row][name] = None
+    check_export(Model.build(recipe, contracts, seed=0), rows)
+
+
+def _field_name(case: Case) -> str:
+    return case.label.replace("[", "_").replace("]", "").replace(" ", "_")
+
+
+def _pictures() -> tuple[bytes, ...]:
+    """Small pictures of different sizes, colours and formats."""
+    from PIL import Image
+
+    random, found = np.random.default_rng(0), []
+    for index in range(8):
+        height, width = 12 + 3 * index, 30 - 2 * index
+        shades = random.integers(0, 256, size=3)
+        ramp = np.linspace(0, 60, width)[None, :, None] + np.linspace(0, 40, height)[:, None, None]
+        pixels = ((shades + ramp) % 256).astype(np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(
+            out, format="PNG" if index % 2 else "WEBP", **({} if index % 2 else {"lossless": True})
+        )
+        found.append(out.getvalue())
+    return tuple(found)
+
+
+def _tones() -> tuple[bytes, ...]:
+    """Tones of different pitch and length at 8 kHz, as 16-bit WAV files."""
+    found = []
+    for index in range(8):
+        count = 1600 + 400 * index
+        signal = np.sin(2 * np.pi * (200 + 150 * index) * np.arange(count) / 8_000) * 20_000
+        out = io.BytesIO()
+        with wave.open(out, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8_000)
+            file.writeframes(signal.astype("<i2").tobytes())
+        found.append(out.getvalue())
+    return tuple(found)
+
+
+# ---- the page of capabilities ------------------------------------------------------------------------------------------
+
+INTRO = """# What works
+
+<!-- written by `python -m endwise.testing --capabilities`: do not edit; a test fails when this page is stale -->
+
+Every cell stands for executed tests (`endwise/testing.py`, the contract suite); a cell whose tests do not pass is empty.
+
+"""
+
+
+def run_case(case: Case, *, known: Mapping[tuple[str, str], bool] | None = None) -> dict[str, bool]:
+    """{capability: kept} of one case, the export apart. known: results a test run already has, by (label, check)."""
+    found: dict[str, bool] = {}
+    for check in checks_of(case, slow=False):
+        key = (case.label, check.name)
+        kept = known[key] if known and key in known else _passes(check)
+        found[check.capability] = found.get(check.capability, True) and kept
+    return found
+
+
+def run_exports(found: Sequence[Case]) -> dict[str, bool]:
+    """{label: exported} for every modality and head, each exported once."""
+    by_label = {case.label: case for case in found}
+    kept: dict[str, bool] = {}
+    for inputs, outputs in EXPORT_GROUPS:
+        group = [by_label[label] for label in inputs], [by_label[label] for label in outputs]
+        passed = _passes(lambda group=group: check_export_group(*group))  # type: ignore[misc]
+        kept |= dict.fromkeys((*inputs, *outputs), passed)
+    return kept
+
+
+def capabilities_page(results: Mapping[str, Mapping[str, bool]]) -> str:
+    """The page, from {label: {capability: kept}}."""
+    lines = ["| modality | " + " | ".join(CAPABILITIES) + " |", "|---" * (len(CAPABILITIES) + 1) + "|"]
+    for label, kept in results.items():
+        cells = ["✓" if kept.get(capability) else "" for capability in CAPABILITIES]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    meaning = ["", "## What a column promises", ""]
+    for capability in CAPABILITIES:
+        names = [check.name.replace("_", " ") for check in CHECKS if check.capability == capability]
+        meaning.append(f"- **{capability}**: {'; '.join(names)}")
+    return INTRO + "\n".join([*lines, *meaning]) + "\n"
+
+
+def _passes(action: Callable[[], None]) -> bool:
+    try:
+        action()
+    except Exception as wrong:  # whatever a modality raises, the cell stays empty, and the reason is said
+        print(f"{action}: {type(wrong).__name__}: {wrong}", file=sys.stderr)  # noqa: T201
+        return False
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m endwise.testing [--capabilities [PAGE]]`: run the suite over the package; 1 if a promise is broken."""
+    parser = argparse.ArgumentParser(prog="python -m endwise.testing", description=inspect.getdoc(main))
+    parser.add_argument("--capabilities", nargs="?", const="docs/capabilities.md", metavar="PAGE",
+                        help="write the page (default docs/capabilities.md)")  # fmt: skip
+    given = parser.parse_args(arguments)
+    found = cases()
+    results = {case.label: run_case(case) for case in found}
+    for label, kept in run_exports(found).items():
+        results[label]["exports"] = kept
+    if given.capabilities:
+        Path(given.capabilities).write_text(capabilities_page(results), encoding="utf-8")
+    broken = [f"{label}: {capability}" for label, kept in results.items() for capability, ok in kept.items() if not ok]
+    print("\n".join(broken) or f"{len(results)} modalities and heads keep every promise")  # noqa: T201
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
