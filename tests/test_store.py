@@ -420,7 +420,7 @@ def test_a_key_changes_when_the_code_that_reads_does(monkeypatch: pytest.MonkeyP
 
     def typed(number: int) -> Modality:
         names: dict[str, Any] = {"Array": Array, "__name__": "typed_in"}
-        exec(source.format(number), names)
+        exec(source.format(number), names)  # noqa: S102
         made: Modality = dataclass(frozen=True, kw_only=True)(names["Typed"])()
         return made
 

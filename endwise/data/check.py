@@ -250,7 +250,7 @@ class _Looker:
                 column = str(self.recipe.data.group)
                 names = [str(cell) for cell in dict.fromkeys(self.data.cells(column, rows[:MAX_ROWS]))][:NAMED]
                 self._add(
-                    "error", "group leak", "data.group",
+                    "warning", "group leak", "data.group",
                     f"{len(both)} values of {column!r} are in {left} and in {right} ({', '.join(names)})",
                     "put each on one side in the split column, or remove data.group", rows,
                 )  # fmt: skip

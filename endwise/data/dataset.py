@@ -6,7 +6,6 @@ name and splits the rest. `fit_contracts` learns what there is to know from the 
 Not here: opening tables (`table.py`), the rules of splitting (`split.py`), batches (`loader.py`).
 """
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -57,7 +56,7 @@ class Dataset:
     fingerprint: str  # sha256 over contents, declarations, weights and splits
     tables: "list[Table]"
     columns: dict[str, str]  # field -> column
-    _cells: dict[tuple[int, str], list[Any]] = field(default_factory=dict, repr=False)
+    _cells: dict[tuple[int, str], Sequence[Any]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return sum(len(table) for table in self.tables)
@@ -88,7 +87,7 @@ class Dataset:
         table = bisect_right(starts, row) - 1
         return table, row - starts[table]
 
-    def _column(self, table: int, column: str) -> list[Any] | None:
+    def _column(self, table: int, column: str) -> Sequence[Any] | None:
         if column not in self.tables[table].columns:
             return None
         if (table, column) not in self._cells:
@@ -126,9 +125,9 @@ def prepare(
     count = sum(len(table) for table in everything)
     _check_bad(bad, count, recipe.data.max_bad)
     present = {name: store.present for name, store in fields.items()}
-    notes: list[str] = []
+    notes = [note for table in everything for note in table.notes]
     keep = _kept(recipe, present, bad, count, need_targets, notes)
-    splits = _split(recipe, tables, source, keep)
+    splits = _split(recipe, tables, source, fields, keep)
     if source is None and need_targets and not len(splits.train):
         raise refusal(
             field="data", got=[table.name for table in everything], allowed="at least one training row with a label",
@@ -178,15 +177,7 @@ def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
         given = {"all": data.path if source is None else source}
     else:
         given = {name: getattr(data, name) for name in ("train", "val", "test") if getattr(data, name) is not None}
-    tables = {name: item if hasattr(item, "fetch") else open_table(item) for name, item in given.items()}
-    for name, table in tables.items():
-        if not len(table):
-            where = "source" if source is not None else "data.path" if name == "all" else f"data.{name}"
-            raise refusal(
-                field=where, got=table.name, allowed="a table with rows", fix="give one that is not empty",
-                error=DataError,
-            )  # fmt: skip
-    return tables
+    return {name: open_table(item) for name, item in given.items()}
 
 
 def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, error: type[EndwiseError]) -> dict[str, str]:
@@ -304,15 +295,27 @@ def _kept(
 # ---- splits, weights, groups -----------------------------------------------------------------------------------------
 
 
-def _split(recipe: "Recipe", tables: "dict[str, Table]", source: Any, keep: np.ndarray) -> "Splits":
+def _split(
+    recipe: "Recipe", tables: "dict[str, Table]", source: Any, fields: Mapping[str, FieldStore], keep: np.ndarray
+) -> "Splits":
     from endwise.data.split import Splits, split_rows
 
     if source is not None:
         none = np.zeros(0, np.int64)
         return Splits(train=none, val=none, test=np.flatnonzero(keep), how=f"every row of {tables['all'].name}")
-    splits = split_rows(recipe.data, tables, recipe.train.seed)
-    kept = {name: rows[keep[rows]] for name in ("train", "val", "test") if (rows := getattr(splits, name)) is not None}
-    return dataclasses.replace(splits, **kept)
+    outputs = {modality.column or name for name, modality in recipe.outputs.items()}
+    keys = _split_keys(recipe, fields)
+    return split_rows(recipe.data, tables, recipe.train.seed, keys=keys, outputs=outputs).without(np.flatnonzero(~keep))
+
+
+def _split_keys(recipe: "Recipe", fields: Mapping[str, FieldStore]) -> list[str]:
+    """Rows with one key are never on two sides: the same picture, recording or text, under whatever name. A few plain
+    values are alike by chance, so there the answer counts too."""
+    names = [name for name in recipe.inputs if name in fields]
+    if all(recipe.inputs[name].axes == 0 for name in names):
+        names = list(fields)
+    content = np.concatenate([fields[name].content for name in names], axis=1)
+    return [row.tobytes().hex() for row in content]
 
 
 def _weights(column: str | None, tables: "list[Table]", keep: np.ndarray, optional: bool) -> np.ndarray:

@@ -37,8 +37,12 @@ def field_key(modality: Modality, columns: Iterable[tuple[Sequence[Any], str]]) 
     found.update(_reader(type(modality)))
     for cells, base in columns:
         found.update(f"\ntable {len(cells)}\n".encode())
-        _add_cells(found, cells)
-        _add_files(found, cells, base)
+        files = _Files(base)
+        for start in range(0, len(cells), CHUNK):
+            chunk = list(cells[start : start + CHUNK])
+            _add_cells(found, chunk)
+            files.look_at(chunk)
+        found.update(files.digest())
     return found.hexdigest()
 
 
@@ -54,20 +58,22 @@ def reading_fields(modality: Modality) -> dict[str, Any]:
 
 
 def _add_cells(found: "_Hash", cells: Sequence[Any]) -> None:
-    for start in range(0, len(cells), CHUNK):
-        chunk = list(cells[start : start + CHUNK])
-        if set(map(type, chunk)) <= PLAIN:
-            found.update(json.dumps(chunk).encode())
-        else:
-            for cell in chunk:
-                _add_value(found, cell)
+    if set(map(type, cells)) <= PLAIN:
+        found.update(json.dumps(cells).encode())
+    else:
+        for cell in cells:
+            _add_value(found, cell)
 
 
 def _add_value(found: "_Hash", value: Any) -> None:
     if isinstance(value, bytes | bytearray | memoryview):
         found.update(f"bytes {len(value)}:".encode())
         found.update(value)
-    elif isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+    elif (
+        isinstance(value, np.ndarray | np.generic)
+        or hasattr(value, "__array__")
+        or hasattr(value, "__array_interface__")
+    ):
         array = np.asarray(value)
         found.update(f"array {array.dtype.str} {array.shape}:".encode())
         found.update(json.dumps(array.tolist(), default=str).encode() if array.dtype.hasobject else array.tobytes())
@@ -91,28 +97,38 @@ def _add_value(found: "_Hash", value: Any) -> None:
 # ---- the files that cells name ---------------------------------------------------------------------------------------
 
 
-def _add_files(found: "_Hash", cells: Sequence[Any], base: str) -> None:
-    """Size and time of change of every file named in a cell; of the archives beside the table for names that are no
-    files, since they may be in one."""
-    loose = False
-    archives: dict[str, str | None] = {}
-    for start in range(0, len(cells), CHUNK):
-        stamps: list[str | None] = []
-        for cell in cells[start : start + CHUNK]:
-            path = _path(cell)
-            if path is None:
-                continue
-            archive, inside, _ = path.partition("!")
-            if inside and archive not in archives:
-                archives[archive] = _stamp(base, archive)
-            stamp = archives[archive] if inside else _stamp(base, path)
-            loose = loose or stamp is None
-            stamps.append(stamp)
-        if any(stamps):
-            found.update(json.dumps([os.path.abspath(base), stamps]).encode())  # noqa: PTH100
-    if loose and Path(base).is_dir():
-        beside = {path.name: _stamp(base, path.name) for path in sorted(Path(base).glob("*.zip"))}
-        found.update(json.dumps(beside).encode())
+class _Files:
+    """Size and time of change of every file named in a cell, and of the archives that other names may be in."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self._hash = hashlib.sha256()
+        self._loose = self._found = False
+        self._archives: dict[str, str | None] = {}
+
+    def look_at(self, cells: Sequence[Any]) -> None:
+        stamps = [self._stamp(path) for cell in cells if (path := _path(cell)) is not None]
+        self._loose = self._loose or None in stamps
+        self._found = self._found or any(stamps)
+        self._hash.update(json.dumps(stamps).encode())
+
+    def digest(self) -> bytes:
+        if self._found:
+            self._hash.update(os.path.abspath(self.base).encode())  # noqa: PTH100
+        if self.base.endswith("!"):  # the inside of an archive
+            self._hash.update(str(_stamp("", self.base[:-1])).encode())
+        elif self._loose and Path(self.base).is_dir():
+            beside = sorted(path.name for path in Path(self.base).iterdir() if path.suffix.lower() == ".zip")
+            self._hash.update(json.dumps([(name, _stamp(self.base, name)) for name in beside]).encode())
+        return self._hash.digest()
+
+    def _stamp(self, path: str) -> str | None:
+        archive, inside, _ = path.partition("!")
+        if not inside:
+            return _stamp(self.base, path)
+        if archive not in self._archives:
+            self._archives[archive] = _stamp(self.base, archive)
+        return self._archives[archive]
 
 
 def _path(cell: Any) -> str | None:

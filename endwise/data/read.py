@@ -149,7 +149,7 @@ def _read_table(modality: "Modality", cells: Cells, workers: int) -> Iterator[Pa
     chunk = int(min(MAX_CHUNK, max(1, CHUNK_BYTES // (1 + len(first.data) // start))))
     if workers == 1 or left == 0:
         yield from _inline(modality, values, fetch, start, len(values))
-    elif seconds > WORTH_PROCESSES_S and sys.platform == "linux" and _own_bytes(values):
+    elif seconds > WORTH_PROCESSES_S and sys.platform == "linux" and _own_bytes(values[:SAMPLE_ROWS]):
         yield from _in_processes(modality, values, fetch, start, chunk, workers)
     else:
         yield from _in_threads(modality, values, fetch, start, chunk, workers)
