@@ -32,13 +32,14 @@ from torch.overrides import TorchFunctionMode
 
 from endwise import __version__
 from endwise.batch import Batch, Ragged
-from endwise.errors import BadValue, DataError, EndwiseError, ModelError, nearest, refusal, require, unknown_name
+from endwise.errors import DataError, EndwiseError, ModelError, nearest, require, unknown_name
 from endwise.files import atomic, check_regular, kind_of, parse_json, read_json, write_json
 from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
 from endwise.network import Network, Predictions
 from endwise.nn.size import Size
 from endwise.recipe import Recipe
+from endwise.rows import FieldError, check_names, collate, file_fetcher, may_be_missing, read_row, written
 
 if TYPE_CHECKING:
     from endwise.run import Run
@@ -51,7 +52,6 @@ MAX_HEADER_BYTES = 16_000_000  # of a safetensors file: about 100,000 tensors
 MAX_WIDTH, MAX_DEPTH = 65_536, 512  # a size beyond these is damage, not a network
 WINDOW_BATCHES = 16  # rows are sorted by length inside windows of this many batches, so memory stays bounded
 READERS = min(8, os.cpu_count() or 1)  # decoders release the interpreter lock
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json"})
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -250,7 +250,7 @@ class Model:
             fix=f"or give one row as {' '.join(f'--input {name}=...' for name in names)}",
             error=DataError,
         )
-        source = _Source(len(files), lambda row: {names[0]: files[row]}, files.__getitem__, _fetcher("."))
+        source = _Source(len(files), lambda row: {names[0]: files[row]}, files.__getitem__, file_fetcher("."))
         yield from self._predict_source(source, batch_size, "keep")
 
     def answers(self, batch: Batch) -> dict[str, list[Answer]]:
@@ -281,40 +281,14 @@ class Model:
 
     def written(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:
         """Decoded arrays as the user's kind of values."""
-        return {
-            name: [
-                item.write({key: value[row] for key, value in decoded[name].items()}, self.contracts[name])
-                for row in range(rows)
-            ]
-            for name, item in self.recipe.outputs.items()
-        }
-
-    def read_row(self, cells: Mapping[str, Any], fetch: Fetch) -> dict[str, np.ndarray | None]:
-        """The transformed value of every input of one row, None where it is missing and may be. Raises _FieldError."""
-        values = {}
-        for name, item in self.recipe.inputs.items():
-            try:
-                values[name] = self._read(name, item, cells.get(name), fetch)
-            except BadValue as wrong:
-                raise _FieldError(name, str(wrong)) from None
-        return values
-
-    def _read(self, name: str, item: Modality, raw: Any, fetch: Fetch) -> np.ndarray | None:
-        if raw is None or (isinstance(raw, float) and math.isnan(raw)):
-            if item.optional or self.contracts[name].missing > 0:
-                return None
-            raise BadValue(
-                f"the value is missing, and it never was in training. Fix: give it, or train with {name}: "
-                f"{{type: {item.type}, optional: true}}"
-            )
-        return item.transform(item.read(raw, fetch), self.contracts[name])
+        return written(self.recipe.outputs, self.contracts, decoded, rows)
 
     def _one(self, row: Mapping[str, Any], base: str | Path) -> Prediction:
         """The short way for one row: no threads, no sorting, no batch but the row."""
-        self._check_names(row, "the row")
+        check_names(row, self.recipe.inputs, self.recipe.outputs, "the row")
         try:
-            values = self.read_row(row, _fetcher(base))
-        except _FieldError as wrong:
+            values = read_row(self.recipe.inputs, self.contracts, row, file_fetcher(base))
+        except FieldError as wrong:
             raise DataError(f"the row: field {wrong.field!r}: {wrong.reason}") from None
         return self._forward([values])[0]
 
@@ -326,8 +300,8 @@ class Model:
             flags = {name: torch.from_numpy(there).to(device) for name, there in present.items()}
             found = self.network.decode(self.network(sent, flags))
         decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
-        written = self.written(decoded, len(rows))
-        return [Prediction({name: answers[row] for name, answers in written.items()}) for row in range(len(rows))]
+        given = self.written(decoded, len(rows))
+        return [Prediction({name: answers[row] for name, answers in given.items()}) for row in range(len(rows))]
 
     def _predict_source(self, source: _Source, batch_size: int, on_bad: OnBad) -> Iterator[Prediction | DataError]:
         window = batch_size * WINDOW_BATCHES
@@ -342,8 +316,8 @@ class Model:
     ) -> Iterator[Prediction | DataError]:
         def read(row: int) -> dict[str, np.ndarray | None] | DataError:
             try:
-                return self.read_row(source.cells(row), source.fetch)
-            except _FieldError as wrong:
+                return read_row(self.recipe.inputs, self.contracts, source.cells(row), source.fetch)
+            except FieldError as wrong:
                 return DataError(f"{source.origin(row)}: field {wrong.field!r}: {wrong.reason}")
 
         found = list(map(read, numbers) if pool is None else pool.map(read, numbers, chunksize=8))
@@ -377,11 +351,11 @@ class Model:
         if not isinstance(rows, list | tuple):
             rows = [rows]
         cells = [self._cells(row, index) for index, row in enumerate(rows)]
-        return _Source(len(cells), cells.__getitem__, lambda row: f"row {row + 1}", _fetcher(base))
+        return _Source(len(cells), cells.__getitem__, lambda row: f"row {row + 1}", file_fetcher(base))
 
     def _cells(self, row: Any, index: int) -> Mapping[str, Any]:
         if isinstance(row, Mapping):
-            self._check_names(row, f"row {index + 1}")
+            check_names(row, self.recipe.inputs, self.recipe.outputs, f"row {index + 1}")
             return row
         names = list(self.recipe.inputs)
         require(
@@ -394,32 +368,18 @@ class Model:
         )
         return {names[0]: row}
 
-    def _check_names(self, row: Mapping[str, Any], where: str) -> None:
-        if row.keys() <= self.recipe.inputs.keys():
-            return
-        odd = next(name for name in row if name not in self.recipe.inputs)
-        if odd in self.recipe.outputs:
-            raise refusal(
-                field=where,
-                got=odd,
-                allowed=f"inputs only: {', '.join(self.recipe.inputs)}",
-                fix=f"{odd!r} is what the model answers: leave it out",
-                error=DataError,
-            )
-        raise unknown_name(field=f"{where}: input", got=str(odd), names=self.recipe.inputs, error=DataError)
-
     def _table_source(self, rows: Any, base: str | Path) -> _Source:
         from endwise.data.table import open_table
 
         if isinstance(rows, str | Path) and "://" not in str(rows):
             rows = str(Path(base) / rows)
         table = rows if hasattr(rows, "fetch") else open_table(rows)
-        columns: dict[str, list[Any]] = {}
+        columns: dict[str, Sequence[Any]] = {}
         for name, item in self.recipe.inputs.items():
             column = item.column or name
             if column in table.columns:
                 columns[name] = table.column(column)
-            elif not (item.optional or self.contracts[name].missing > 0):
+            elif not may_be_missing(item, self.contracts[name]):
                 raise unknown_name(
                     field=f"{table.name}: the column of input {name!r}",
                     got=column,
@@ -501,26 +461,6 @@ class Model:
             raise ModelError(f"{place}: {wrong}") from None
         network.eval()
         return cls(recipe, contracts, network, size, description["info"]).to(device)
-
-
-class _FieldError(Exception):
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(field, reason)
-        self.field, self.reason = field, reason
-
-
-def collate(
-    inputs: Mapping[str, Modality], contracts: Mapping[str, Contract], rows: Sequence[Mapping[str, np.ndarray | None]]
-) -> tuple[dict[str, Ragged], dict[str, np.ndarray]]:
-    """Transformed values of some rows as one padded batch; a missing one is a blank with `present` False."""
-    fields, present = {}, {}
-    for name, item in inputs.items():
-        values = [row[name] for row in rows]
-        present[name] = np.array([value is not None for value in values])
-        fields[name] = Ragged.stack(
-            [item.blank(contracts[name]) if value is None else value for value in values], item.axes
-        )
-    return fields, present
 
 
 def versions() -> dict[str, str]:
@@ -860,29 +800,19 @@ def _array(value: Tensor) -> np.ndarray:
 
 def _is_table(rows: Any) -> bool:
     """A table by its path, or a frame: pandas, polars and our own all have columns."""
-    if isinstance(rows, str | Path):
-        path = Path(rows)
-        return str(rows).startswith("hf://") or path.suffix.lower() in TABLE_SUFFIXES or path.is_dir()
-    return hasattr(rows, "columns")
+    if not isinstance(rows, str | Path):
+        return hasattr(rows, "columns")
+    from endwise.data.table import is_table
+
+    text = str(rows)
+    return text.startswith("hf://") or is_table(text) or text.endswith(".json") or _is_folder(text)
 
 
-def _fetcher(base: str | Path) -> Fetch:
-    """Files beside `base`. Addresses are not followed: a row from a stranger must not make this machine call out."""
-    folder = Path(base)
-
-    def fetch(path: str) -> bytes:
-        if "://" in path:
-            raise BadValue(
-                f"{path[:120]!r} is an address; only files are read here. Fix: download it, or give a table of addresses"
-            )
-        try:
-            return (folder / path).read_bytes()
-        except OSError as wrong:
-            raise BadValue(f"the file {str(folder / path)[:200]!r} cannot be read: {wrong.strerror or wrong}") from None
-        except ValueError as wrong:
-            raise BadValue(f"{path[:120]!r} is no path: {wrong}") from None
-
-    return fetch
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # a text that is no path: too long, with a zero byte
+        return False
 
 
 def _spoken(name: str, answer: Answer) -> str:

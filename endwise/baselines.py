@@ -1,0 +1,190 @@
+"""What a result is measured against: the best constant answer, and hand features with a scikit-learn model.
+
+Both are fitted on training rows and answer the rows to score as the network does, so that the same metrics apply.
+What the features and the estimators are is each modality's (`hand_features`, `classical`, `trivial`); here is how
+several inputs are put together, what a missing value becomes, how much is read, and what had to be said about it.
+"""
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from endwise.modalities.base import Answer, Contract, Modality
+
+if TYPE_CHECKING:
+    from endwise.data.dataset import Dataset
+    from endwise.data.store import FieldStore
+    from endwise.recipe import Recipe
+
+MAX_FIT_ROWS = 10_000  # more changes a classical model little and costs minutes
+MAX_TRUTHS = 100_000  # of which the best constant is found
+CHUNK_ROWS = 512  # features of so many rows are made at a time
+
+
+class Baseline(TypedDict):
+    """Answers for each row that was asked for, in order. classical is None where there is no such model; why is in
+    the notes. seconds: what the classical one took."""
+
+    trivial: list[Answer]
+    classical: list[Answer] | None
+    notes: list[str]
+    seconds: float
+
+
+def baselines(
+    contracts: Mapping[str, Contract],
+    recipe: "Recipe",
+    dataset: "Dataset",
+    train_rows: np.ndarray,
+    test_rows: np.ndarray,
+    *,
+    score_on: "Dataset | None" = None,
+    seed: int = 0,
+) -> dict[str, Baseline]:
+    """{output: Baseline} for `test_rows` (of `score_on`, if that is another data set than the one trained on).
+
+    At most 10,000 training rows, drawn with `seed`, are used; a note says so. A model that cannot be fitted on these
+    rows gives None and a note with the reason, never an exception.
+    """
+    scored = dataset if score_on is None else score_on
+    rows, notes = _sample(
+        np.asarray(train_rows, dtype=np.int64), MAX_FIT_ROWS, seed, "the classical baseline was fitted"
+    )
+    began = time.perf_counter()
+    features = _features(recipe.inputs, dataset, rows, scored, np.asarray(test_rows, dtype=np.int64), notes)
+    shared = (time.perf_counter() - began) / max(1, len(recipe.outputs))
+    found: dict[str, Baseline] = {}
+    for name, item in recipe.outputs.items():
+        own = list(notes)
+        constant = _trivial(item, contracts[name], dataset.fields[name], np.asarray(train_rows, dtype=np.int64), seed)
+        began = time.perf_counter()
+        answers = None
+        if features is not None and constant is not None:
+            answers = _classical(item, contracts[name], dataset.fields[name], rows, *features, own)
+        found[name] = Baseline(
+            trivial=[] if constant is None else [constant] * len(test_rows),
+            classical=answers,
+            notes=own,
+            seconds=shared + time.perf_counter() - began,
+        )
+    return found
+
+
+# ---- the two kinds ---------------------------------------------------------------------------------------------------
+
+
+def _trivial(item: Modality, contract: Contract, store: "FieldStore", rows: np.ndarray, seed: int) -> Answer | None:
+    there, _ = _sample(rows[store.present[rows]], MAX_TRUTHS, seed, "")
+    if not len(there):
+        return None
+    return item.trivial([item.truth(store[row], contract) for row in there.tolist()], contract)
+
+
+def _classical(
+    item: Modality, contract: Contract, store: "FieldStore", rows: np.ndarray, own: Any, other: Any, notes: list[str]
+) -> list[Answer] | None:
+    try:
+        estimator = item.classical(contract)
+    except NotImplementedError:
+        estimator = None
+    if estimator is None:
+        notes.append(f"there is no classical baseline for {item.type}")
+        return None
+    there = np.flatnonzero(store.present[rows])
+    truths = [item.truth(store[row], contract) for row in rows[there].tolist()]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(own[there], truths)
+            predicted = list(_predicted(estimator, other))
+        except (ValueError, np.linalg.LinAlgError) as wrong:
+            notes.append(f"the classical baseline could not be fitted: {str(wrong).splitlines()[0]}")
+            return None
+    for message in dict.fromkeys(str(item.message).splitlines()[0] for item in said):
+        notes.append(f"the classical baseline: {message}")
+    return [item.from_classical(row, contract) for row in predicted]
+
+
+def _predicted(estimator: Any, features: Any) -> Iterator[Any]:
+    """{class: probability} for each row where the estimator has them, else what it predicts."""
+    if not hasattr(estimator, "predict_proba"):
+        yield from estimator.predict(features)
+        return
+    classes = np.asarray(estimator.classes_).tolist()
+    for row in estimator.predict_proba(features):
+        yield dict(zip(classes, row.tolist(), strict=True))
+
+
+# ---- features --------------------------------------------------------------------------------------------------------
+
+
+def _features(
+    inputs: Mapping[str, Modality],
+    dataset: "Dataset",
+    rows: np.ndarray,
+    scored: "Dataset",
+    other_rows: np.ndarray,
+    notes: list[str],
+) -> tuple[Any, Any] | None:
+    """(features of the training rows, of the rows to score): every input's, side by side; None where none has any."""
+    own, other = [], []
+    for name, item in inputs.items():
+        transformer = item.hand_features()
+        if transformer is None:
+            notes.append(f"{name} has no hand features and takes no part in the classical baseline")
+            continue
+        store = dataset.fields[name]
+        there = store.present[rows]
+        if not there.any():
+            notes.append(f"{name} is missing in all rows the classical baseline saw and takes no part in it")
+            continue
+        transformer.fit([store[row] for row in rows[there].tolist()])
+        own.append(_of_rows(transformer, store, rows, columns=0))
+        other.append(_of_rows(transformer, scored.fields.get(name), other_rows, columns=own[-1].shape[1] - 1))
+    return (_side_by_side(own), _side_by_side(other)) if own and len(other_rows) else None
+
+
+def _of_rows(transformer: Any, store: "FieldStore | None", rows: np.ndarray, *, columns: int) -> Any:
+    """Features [rows, columns + 1]: zeros and a 1 in the last column where the value is missing. columns: how many
+    there are when no row has a value."""
+    from scipy import sparse
+
+    there = np.zeros(len(rows), dtype=bool) if store is None else store.present[rows]
+    parts = []
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = rows[start : start + CHUNK_ROWS][there[start : start + CHUNK_ROWS]]
+        if store is not None and len(part):
+            parts.append(transformer.transform([store[row] for row in part.tolist()]))
+    columns = parts[0].shape[1] if parts else columns
+    missing = (~there).astype(np.float64)[:, None]
+    if parts and sparse.issparse(parts[0]):
+        place = sparse.csr_matrix(
+            (np.ones(int(there.sum())), (np.flatnonzero(there), np.arange(there.sum()))),
+            shape=(len(rows), int(there.sum())),
+        )
+        return sparse.hstack([place @ sparse.vstack(parts), sparse.csr_matrix(missing)], format="csr")
+    table = np.zeros((len(rows), columns))
+    if parts:
+        table[there] = np.concatenate([np.asarray(part) for part in parts])
+    return np.concatenate([table, missing], axis=1)
+
+
+def _side_by_side(parts: Sequence[Any]) -> Any:
+    from scipy import sparse
+
+    if any(sparse.issparse(part) for part in parts):
+        return sparse.hstack([sparse.csr_matrix(part) for part in parts], format="csr")
+    return np.concatenate(parts, axis=1)
+
+
+def _sample(rows: np.ndarray, limit: int, seed: int, what: str) -> tuple[np.ndarray, list[str]]:
+    if len(rows) <= limit:
+        return rows, []
+    picked = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+    return picked, [f"{what} on {limit:,} of {len(rows):,} training rows, drawn at random"]
+
+
+__all__ = ["Baseline", "baselines"]

@@ -1,0 +1,427 @@
+"""What the report draws from a model's answers: who is taken for whom, whether confidence means what it says, where
+the errors lie, the worst of them raw, and what each layer already knows.
+
+Plain JSON values in and out of these functions, except the arrays of `Answered`. Not here: metrics with intervals
+(metrics.py), drawing (report/).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from endwise import metrics
+from endwise.data.dataset import Dataset
+from endwise.data.loader import Loader
+from endwise.metrics import Metric
+from endwise.modalities.base import Answer, Contract, Modality
+from endwise.model import Model
+from endwise.nn.interface import Tokens
+
+WORST = 20  # mistakes shown
+PREVIEW_BYTES = 3_000_000  # of all previews together: the page must stay small enough to mail
+PAIRS, CURVE_POINTS = 2_000, 200  # drawn
+BINS = 10  # of confidence
+MAX_CONFUSION = 200  # classes in a stored matrix
+PROBE_ROWS, PROBE_CLASSES = 1_000, 200
+PROBE_BATCH = 64
+ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the probes' ridge penalty, chosen on the training rows
+OTHER = "(other)"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One output on the rows that have a target: what is true, what was answered, and each term's (loss, weight)."""
+
+    item: Modality
+    contract: Contract
+    rows: np.ndarray
+    truths: list[Any]
+    answers: list[Answer]
+    losses: Mapping[str, np.ndarray]
+    weights: np.ndarray | None
+    clusters: list[int] | None
+
+    @cached_property
+    def metrics(self) -> Sequence[Metric]:
+        """The usual metrics of this output."""
+        return self.item.metrics(self.contract)
+
+    @cached_property
+    def values(self) -> list[Any]:
+        """The answers' values."""
+        return [answer.value for answer in self.answers]
+
+    @cached_property
+    def loss(self) -> np.ndarray:
+        """float64 [rows]: all terms together; not finite counts as the worst."""
+        total = (
+            np.sum([pairs[:, 0] for pairs in self.losses.values()], axis=0) if self.losses else np.zeros(len(self.rows))
+        )
+        return np.nan_to_num(total, nan=math.inf, posinf=math.inf)
+
+
+def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered]) -> dict[str, Any]:
+    """{output: {"directions", "mistakes", and what applies of "confusion", "confusions", "reliability", "roc", "pr",
+    "classes", "pairs", "coverage"}}."""
+    previews = _Previews(model, dataset)
+    out: dict[str, Any] = {}
+    for name, item in scored.items():
+        found: dict[str, Any] = {"directions": {metric.name: metric.direction for metric in item.metrics}}
+        if item.truths:
+            found |= _behaviour(item)
+            found["mistakes"] = mistakes(item, previews, dataset)
+        out[name] = found
+    return out
+
+
+def _behaviour(scored: Answered) -> dict[str, Any]:
+    first = scored.truths[0]
+    found: dict[str, Any] = {}
+    if (isinstance(first, list | tuple) and (not first or isinstance(first[0], str))) or isinstance(first, str | bool):
+        found["reliability"] = reliability(scored)
+    if isinstance(first, str | bool):
+        found |= confusion(scored)
+        found |= curves(scored)
+    elif isinstance(first, list | tuple) and any(truth and isinstance(truth[0], str) for truth in scored.truths):
+        found["classes"] = _tag_table(scored)
+    elif isinstance(first, int | float) or (
+        isinstance(first, list | tuple) and first and isinstance(first[0], int | float)
+    ):
+        found["pairs"] = pairs(scored)
+        found |= coverage(scored)
+    return {name: value for name, value in found.items() if value}
+
+
+# ---- classes ---------------------------------------------------------------------------------------------------------
+
+
+def confusion(scored: Answered) -> dict[str, Any]:
+    """{"confusion": {"names", "counts" [truth][answer]}, "confusions": the most frequent mix-ups, "classes": n,
+    precision, recall and f1 of each}; for free text only the mix-ups."""
+    truths, answers = (
+        [metrics.label(truth) for truth in scored.truths],
+        [metrics.label(value) for value in scored.values],
+    )
+    mixed = Counter(pair for pair in zip(truths, answers, strict=True) if pair[0] != pair[1])
+    found: dict[str, Any] = {
+        "confusions": [{"truth": truth, "answer": answer, "n": n} for (truth, answer), n in mixed.most_common(WORST)]
+    }
+    declared = [metrics.label(name) for name in getattr(scored.contract, "classes", ())]
+    closed = bool(declared) or isinstance(scored.truths[0], bool) or len(set(truths)) <= MAX_CONFUSION // 4
+    names = list(dict.fromkeys([*declared, *sorted(set(truths))]))
+    if not closed or len(names) > MAX_CONFUSION or len(names) > len(truths):
+        return found
+    if set(answers) - set(names):
+        names.append(OTHER)
+    place = {name: index for index, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    for truth, answer in zip(truths, answers, strict=True):
+        counts[place[truth], place.get(answer, len(names) - 1)] += 1
+    found["confusion"] = {"names": names, "counts": counts.tolist()}
+    hits, real, said = counts.diagonal(), counts.sum(1), counts.sum(0)
+    found["classes"] = [
+        _class_row(name, *numbers)
+        for name, *numbers in zip(names, hits.tolist(), real.tolist(), said.tolist(), strict=True)
+        if name != OTHER
+    ]
+    return found
+
+
+def _class_row(name: str, hits: int, real: int, said: int) -> dict[str, Any]:
+    return {
+        "class": name, "n": real,
+        "precision": hits / said if said else None,
+        "recall": hits / real if real else None,
+        "f1": 2 * hits / (real + said) if real + said else None,
+    }  # fmt: skip
+
+
+def _tag_table(scored: Answered) -> list[dict[str, Any]]:
+    truths, answers = [set(truth) for truth in scored.truths], [set(value) for value in scored.values]
+    real, said = (Counter(tag for tags in part for tag in tags) for part in (truths, answers))
+    hits = Counter(tag for truth, answer in zip(truths, answers, strict=True) for tag in truth & answer)
+    return [_class_row(tag, hits[tag], real[tag], said[tag]) for tag, _ in (real + said).most_common(MAX_CONFUSION)]
+
+
+def reliability(scored: Answered) -> list[dict[str, Any]]:
+    """How often answers of about one confidence are right: ten equal-width bins (Guo et al. 2017), empty ones left
+    out. Nothing where the answers have no confidence."""
+    sure = np.array([math.nan if answer.confidence is None else answer.confidence for answer in scored.answers])
+    right = np.array(
+        [truth == value for truth, value in zip(scored.truths, scored.values, strict=True)], dtype=np.float64
+    )
+    place = np.minimum((np.nan_to_num(sure, nan=-1.0) * BINS).astype(np.int64), BINS - 1)
+    return [
+        {"confidence": float(sure[inside].mean()), "accuracy": float(right[inside].mean()), "n": int(inside.sum())}
+        for index in range(BINS)
+        if (inside := (place == index) & ~np.isnan(sure)).any()
+    ]
+
+
+def curves(scored: Answered) -> dict[str, Any]:
+    """For two classes: {"roc": [[false positive rate, true positive rate]], "pr": [[recall, precision]], "positive"}."""
+    shares: list[Any] = [answer.detail.get("probabilities") for answer in scored.answers]
+    if not all(isinstance(item, Mapping) and len(item) == 2 for item in shares):
+        return {}
+    names = list(shares[0])
+    positive = "true" if set(names) == {"true", "false"} else names[-1]
+    yes = np.array([metrics.label(truth) == positive for truth in scored.truths])
+    if yes.all() or not yes.any():
+        return {}
+    score = np.array([item[positive] for item in shares])
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # one point for each different score
+    hits, alarms = np.cumsum(yes[order])[last], np.cumsum(~yes[order])[last]
+    roc = np.stack([np.append(0, alarms / (~yes).sum()), np.append(0, hits / yes.sum())], axis=1)
+    pr = np.stack([hits / yes.sum(), hits / (hits + alarms)], axis=1)
+    return {"roc": _thinned(roc), "pr": _thinned(pr), "positive": positive}
+
+
+def _thinned(points: np.ndarray) -> list[list[float]]:
+    picked = np.unique(np.linspace(0, len(points) - 1, min(len(points), CURVE_POINTS)).round().astype(np.int64))
+    return [[float(x), float(y)] for x, y in points[picked]]
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def pairs(scored: Answered) -> list[list[float]]:
+    """[truth, answer] of at most 2,000 numbers, drawn at random; a vector's numbers one after another."""
+    truths, values = (np.array(part, dtype=np.float64).ravel() for part in (scored.truths, scored.values))
+    picked = np.arange(len(truths))
+    if len(picked) > PAIRS:
+        picked = np.sort(np.random.default_rng(0).choice(picked, PAIRS, replace=False))
+    return [[float(truths[index]), float(values[index])] for index in picked]
+
+
+def coverage(scored: Answered) -> dict[str, Any]:
+    """Which share of the truths lies inside the answers' own intervals, where they have any."""
+    if not all("low" in answer.detail and "high" in answer.detail for answer in scored.answers):
+        return {}
+    low, high = (
+        np.array([answer.detail[side] for answer in scored.answers], dtype=np.float64) for side in ("low", "high")
+    )
+    truths = np.array(scored.truths, dtype=np.float64)
+    return {"coverage": {"share": float(((low <= truths) & (truths <= high)).mean()), "n": int(truths.size)}}
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
+class _Previews:
+    """Inputs as people see them, until the page would grow too large to mail."""
+
+    def __init__(self, model: Model, dataset: Dataset) -> None:
+        self.model, self.dataset, self.left = model, dataset, PREVIEW_BYTES
+        self.seen: dict[int, dict[str, dict[str, str]]] = {}
+
+    def of(self, row: int) -> dict[str, dict[str, str]]:
+        """{input: {'kind', 'data'}}."""
+        if row not in self.seen:
+            self.seen[row] = {name: self._one(name, item, row) for name, item in self.model.recipe.inputs.items()}
+        return self.seen[row]
+
+    def _one(self, name: str, item: Modality, row: int) -> dict[str, str]:
+        store = self.dataset.fields.get(name)
+        if store is None or not store.present[row]:
+            return {"kind": "text", "data": "(missing)"}
+        found = item.preview(store[row], self.model.contracts[name])
+        if len(found["data"]) > self.left:
+            return {"kind": "text", "data": "(not shown: the page would grow too large)"}
+        self.left -= len(found["data"])
+        return found
+
+
+def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[dict[str, Any]]:
+    """The 20 wrong answers with the largest loss: where the row is, what is true, what was answered, the raw inputs."""
+    wrong = [
+        index
+        for index in np.argsort(-scored.loss, kind="stable").tolist()
+        if scored.truths[index] != scored.values[index]
+    ]
+    return [
+        {
+            "row": int(scored.rows[index]),
+            "origin": dataset.origin(int(scored.rows[index])),
+            "truth": scored.truths[index],
+            "answer": scored.values[index],
+            "confidence": scored.answers[index].confidence,
+            "loss": float(scored.loss[index]),
+            "inputs": previews.of(int(scored.rows[index])),
+        }
+        for index in wrong[:WORST]
+    ]
+
+
+# ---- what each layer already knows -------------------------------------------------------------------------------------
+
+
+def probe(model: Model, dataset: Dataset, train_rows: np.ndarray, val_rows: np.ndarray) -> dict[str, Any]:
+    """A linear model on the pooled features of each layer, fitted on at most 1,000 training rows and scored on at most
+    1,000 validation rows (Alain & Bengio 2016): {output: [{"layer", "metric", "value", "low", "high", "n"}]}.
+
+    Ridge regression for numbers, ridge classification for classes; outputs of other kinds are left out.
+    """
+    rows = [_some(np.asarray(part, dtype=np.int64)) for part in (train_rows, val_rows)]
+    features = [_layers(model, dataset, part) for part in rows]
+    out: dict[str, Any] = {}
+    for name, item in model.recipe.outputs.items():
+        store, contract = dataset.fields[name], model.contracts[name]
+        there = [np.flatnonzero(store.present[part]) for part in rows]
+        truths = [
+            [item.truth(store[row], contract) for row in part[own].tolist()]
+            for part, own in zip(rows, there, strict=True)
+        ]
+        fitted = _probe_kind(*truths)
+        if fitted is None:
+            continue
+        metric = item.metrics(contract)[0]
+        out[name] = []
+        for layer in features[0]:
+            answers = fitted(features[0][layer][there[0]], truths[0], features[1][layer][there[1]])
+            estimate = metrics.estimate(metric, truths[1], answers)
+            out[name].append({"layer": layer, "metric": metric.name, **estimate.to_dict()})
+    return out
+
+
+Fitted = Callable[[np.ndarray, list[Any], np.ndarray], list[Answer]]
+
+
+def _probe_kind(train: list[Any], val: list[Any]) -> Fitted | None:
+    if len(train) < 2 or not val:
+        return None
+    if all(isinstance(truth, str | bool) for truth in train):
+        return _classify if 2 <= len(set(train)) <= PROBE_CLASSES else None
+    if all(isinstance(truth, int | float) for truth in train) or all(
+        isinstance(truth, list) and truth and isinstance(truth[0], float) for truth in train
+    ):
+        return _regress
+    return None
+
+
+def _classify(features: np.ndarray, truths: list[Any], others: np.ndarray) -> list[Answer]:
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    names = sorted(set(truths))
+    places = {name: index for index, name in enumerate(names)}
+    estimator = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=ALPHAS))
+    estimator.fit(features, [places[truth] for truth in truths])
+    scores = estimator.decision_function(others)
+    scores = np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+    shares = np.exp(scores - scores.max(1, keepdims=True))  # an order for ranking metrics, no calibrated probability
+    shares /= shares.sum(1, keepdims=True)
+    return [
+        Answer(
+            names[int(row.argmax())],
+            float(row.max()),
+            detail={
+                "probabilities": {metrics.label(name): float(share) for name, share in zip(names, row, strict=True)}
+            },
+        )
+        for row in shares
+    ]
+
+
+def _regress(features: np.ndarray, truths: list[Any], others: np.ndarray) -> list[Answer]:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    estimator = make_pipeline(StandardScaler(), RidgeCV(alphas=ALPHAS))
+    estimator.fit(features, np.array(truths, dtype=np.float64))
+    return [Answer(value) for value in np.asarray(estimator.predict(others)).tolist()]
+
+
+def _some(rows: np.ndarray) -> np.ndarray:
+    return (
+        rows if len(rows) <= PROBE_ROWS else np.sort(np.random.default_rng(0).choice(rows, PROBE_ROWS, replace=False))
+    )
+
+
+def _layers(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """{layer: float32 [rows, features]} in the order of the forward pass."""
+    loader = Loader(
+        dataset, model.recipe, model.contracts, rows, batch_size=PROBE_BATCH, seed=0, shuffle=False, order="length"
+    )
+    place = {int(row): index for index, row in enumerate(rows)}
+    parts: dict[str, np.ndarray] = {}
+    with _watched(model.network) as pooled:
+        for batch in loader.iterate(0, loader.batches_per_epoch):
+            pooled.clear()
+            model.predictions(batch)
+            where = np.array([place[int(row)] for row in batch.row_ids])
+            for layer, values in pooled.items():
+                parts.setdefault(layer, np.zeros((len(rows), values.shape[1]), dtype=np.float32))[where] = values
+    return parts
+
+
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[dict[str, np.ndarray]]:
+    """While inside, every forward pass leaves the pooled output of each layer in the given dictionary."""
+    pooled: dict[str, np.ndarray] = {}
+    handles = [part.register_forward_hook(_keeper(name, pooled)) for name, part in _repeated(network, "")]
+    try:
+        yield pooled
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keeper(name: str, pooled: dict[str, np.ndarray]) -> Callable[[nn.Module, Any, Any], None]:
+    def keep(_: nn.Module, given: Any, output: Any) -> None:
+        values = _pooled(given, output)
+        if values is not None and bool(torch.isfinite(values).all()):
+            pooled[name] = values.float().cpu().numpy()
+
+    return keep
+
+
+def _pooled(given: tuple[Any, ...], output: Any) -> Tensor | None:
+    """Mean over the real tokens, or over the picture; None for what is neither."""
+    if isinstance(output, Tokens):
+        return output.pooled()
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return None
+    if output.ndim == 4:
+        return output.mean((2, 3))
+    if output.ndim != 3:
+        return None
+    masks = [
+        item
+        for item in given
+        if isinstance(item, Tensor) and item.dtype == torch.bool and item.shape == output.shape[:2]
+    ]
+    if not masks:
+        return output.mean(1)
+    weight = masks[0][..., None].to(output.dtype)
+    return (output * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _repeated(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """The layers a network is stacked of, by readable names: our modules inside a list or a sequence, and whole
+    encoders; not what is inside them."""
+    for key, child in module.named_children():
+        if key == "heads" and not name:
+            continue
+        label = f"{name} {key}".strip() if key not in ("inputs", "encoder", "blocks", "layers", "network") else name
+        label = label.replace("field_", "")
+        stacked = isinstance(module, nn.ModuleList | nn.Sequential)
+        if stacked and not type(child).__module__.startswith("torch.nn"):
+            yield label, child
+            continue
+        yield from _repeated(child, label)
+        if key == "encoder":
+            yield f"{label} tokens", child
+
+
+__all__ = ["Answered", "confusion", "coverage", "curves", "mistakes", "output_details", "pairs", "probe", "reliability"]

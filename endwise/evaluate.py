@@ -1,0 +1,573 @@
+"""What a model is worth on given rows: every metric with its n and interval, beside two baselines, per group, and
+without each of its inputs; and what the report draws from the answers.
+
+Everything goes through `Model` and the loader, as prediction and training-time validation do. Not here: the metrics
+themselves (metrics.py), the baselines' fitting (baselines.py), drawing (report/), choosing a decision threshold on
+the rows that are scored (`calibrate` takes validation rows only).
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from endwise import metrics
+from endwise.baselines import baselines as fit_baselines
+from endwise.batch import Batch
+from endwise.data.dataset import Dataset, prepare
+from endwise.data.loader import Loader
+from endwise.data.split import content_keys, folds
+from endwise.data.table import Table, open_table
+from endwise.details import Answered, output_details, probe
+from endwise.errors import DataError, EndwiseError, require, unknown_name
+from endwise.files import plain
+from endwise.metrics import Estimate, Metric
+from endwise.modalities.base import Answer
+from endwise.model import Model
+from endwise.nn.interface import Head
+from endwise.recipe import Recipe
+from endwise.run import Run
+
+BATCH_ROWS = 64
+ABLATION_ROWS = 2_000  # each input left out is another pass over them
+CALIBRATION_ROWS = 5_000
+SMALL_GROUP = 5  # rows; the interval of a smaller group says little
+MANY_VALUES = 20  # a numeric column with more different ones is cut into quarters
+KFOLD_ROWS = 500  # below this one split says little: see `cross_validate`
+SPLITS = ("train", "val", "test")
+
+Metrics = Mapping[str, Estimate]  # by name
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Frozen result; `to_dict()` is the documented JSON and `details` what the report draws."""
+
+    outputs: Mapping[str, Metrics]
+    baselines: Mapping[str, Mapping[str, Metrics | None]]  # output -> 'trivial' | 'classical'
+    losses: Mapping[str, Estimate]  # 'output.term': the mean over the rows
+    by: Mapping[str, Any] | None
+    ablation: Sequence[Mapping[str, Any]] | None
+    notes: tuple[str, ...]
+    details: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"outputs": {output: {metric: {"value", "low", "high", "n"}}}, "baselines": {output: {"trivial": {...},
+        "classical": {...} or null}}, "losses", "notes"} and, where there are any, "by" and "ablation"."""
+        out: dict[str, Any] = {
+            "outputs": self.outputs, "baselines": self.baselines, "losses": self.losses, "notes": list(self.notes),
+        }  # fmt: skip
+        if self.by is not None:
+            out["by"] = self.by
+        if self.ablation is not None:
+            out["ablation"] = list(self.ablation)
+        found: dict[str, Any] = _json(out)
+        return found
+
+    def __str__(self) -> str:
+        lines = []
+        for output, values in self.outputs.items():
+            for name, estimate in values.items():
+                beside = [
+                    f"{kind} {found[name]}" for kind, found in self.baselines.get(output, {}).items()
+                    if found is not None and name in found
+                ]  # fmt: skip
+                lines.append(f"{output} {name}: {estimate}" + (f"   ({'; '.join(beside)})" if beside else ""))
+        return "\n".join([*lines, *self.notes])
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    rows: np.ndarray,
+    *,
+    by: str | None = None,
+    details: bool = True,
+    baselines: bool = True,
+    training: Dataset | None = None,
+) -> Evaluation:
+    """Score `rows` of `dataset`.
+
+    by: a column of the tables; every metric per group of it, and the gap between groups. details: also what the
+    report draws. baselines: fitted on the training rows of `training` (default: of `dataset`). With several inputs
+    the result says what each was worth. Rows without a target are left out of that output's metrics and counted.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    require(
+        len(rows) > 0,
+        field="rows",
+        got=0,
+        allowed="at least one row to score",
+        fix="choose a split that has rows",
+        error=DataError,
+    )
+    notes: list[str] = []
+    scored = _score(model, dataset, rows)
+    for name, item in scored.items():
+        if len(item.rows) < len(rows):
+            notes.append(
+                f"{name}: {len(rows) - len(item.rows)} of {len(rows)} rows have no {name} and are not in its metrics"
+            )
+    if dataset.group is not None:
+        notes.append("intervals are over whole groups (data.group), not over single rows")
+    outputs = {name: _estimates(item) for name, item in scored.items()}
+    beside, seconds = _beside(model, dataset, rows, scored, training or dataset, notes) if baselines else ({}, {})
+    found = {}
+    if details:
+        found = {"outputs": output_details(model, dataset, scored), "baseline_seconds": seconds}
+        if len(dataset.splits.train) and len(dataset.splits.val):
+            found["probe"] = probe(model, dataset, dataset.splits.train, dataset.splits.val)
+    return Evaluation(
+        outputs=outputs,
+        baselines=beside,
+        losses=_losses(scored, notes),
+        by=None if by is None else _by(model, dataset, scored, by, notes),
+        ablation=_ablation(model, dataset, rows, notes) if len(model.recipe.inputs) > 1 else None,
+        notes=tuple(notes),
+        details=plain(found),
+    )
+
+
+def evaluate_run(
+    run: "str | Path | Run", *, split: str = "test", data: Any = None, by: str | None = None, details: bool = False
+) -> Evaluation:
+    """Score a run's model on one of its splits, or on every row of another table (`data`)."""
+    opened = Run.open(run)
+    if split not in SPLITS:
+        raise unknown_name(field="split", got=split, names=SPLITS, error=DataError)
+    model, recipe = opened.model(), opened.recipe
+    notes = []
+    if data is None:
+        dataset = training = prepare(recipe)
+        rows = dataset.splits.side(split)
+        require(
+            len(rows) > 0,
+            field="split",
+            got=split,
+            allowed=f"a split with rows ({dataset.splits.how})",
+            fix="choose another, or give --data",
+            error=DataError,
+        )
+        if model.info.get("data_fingerprint") not in (None, dataset.fingerprint):
+            notes.append(
+                "the data has changed since this model was trained: its splits may not be those of the training"
+            )
+    else:
+        dataset = prepare(recipe, source=data)
+        rows = dataset.splits.test
+        try:
+            training = prepare(recipe)
+        except EndwiseError as gone:
+            training = dataset
+            notes.append(f"no baselines: the training data cannot be read any more ({gone})")
+    result = evaluate(
+        model, dataset, rows, by=by, details=details, baselines=len(training.splits.train) > 0, training=training
+    )
+    return dataclasses.replace(result, notes=(*notes, *result.notes))
+
+
+def calibrate(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, dict[str, float]]:
+    """Set the decision thresholds and temperatures of every head on validation rows (at most 5,000 of them, always
+    the same), and say what was set: {output: {name: value}}."""
+    wanted = {name: model.network.head(name) for name in model.network.output_names}
+    wanted = {name: head for name, head in wanted.items() if type(head).calibrate is not Head.calibrate}
+    if not wanted or not len(rows):
+        return {}
+    rows = _some(np.asarray(rows, dtype=np.int64), CALIBRATION_ROWS)
+    kept: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {name: [] for name in wanted}
+    for batch in _batches(model, dataset, rows):
+        predictions = model.predictions(batch)
+        for name in wanted:
+            there = torch.as_tensor(batch.present[name], device=model.device)
+            target = batch.targets[name].to(model.device)
+            part = {key: value[there] for key, value in predictions[name].items()}
+            kept[name].append((part, target.values[there], target.sizes[there]))
+    found = {}
+    for name, head in wanted.items():
+        parts = [part for part in kept[name] if len(part[1])]
+        if parts:
+            together = {key: _padded([part[0][key] for part in parts]) for key in parts[0][0]}
+            found[name] = head.calibrate(
+                together, _padded([part[1] for part in parts]), torch.cat([part[2] for part in parts])
+            )
+    return {name: values for name, values in found.items() if values}
+
+
+# ---- scoring ---------------------------------------------------------------------------------------------------------
+
+
+def _batches(model: Model, dataset: Dataset, rows: np.ndarray) -> Iterator[Batch]:
+    """Batches of rows of about one length, the longest first: what does not fit into memory shows at once."""
+    loader = Loader(
+        dataset, model.recipe, model.contracts, rows, batch_size=BATCH_ROWS, seed=0, shuffle=False, order="length"
+    )
+    return loader.iterate(0, loader.batches_per_epoch)
+
+
+def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answered]:
+    """Every output's answers, truths and losses on the rows that have a target, in the order of `rows`."""
+    place = {int(row): index for index, row in enumerate(rows)}
+    answers: dict[str, list[Answer | None]] = {name: [None] * len(rows) for name in model.recipe.outputs}
+    losses: dict[str, np.ndarray] = {}
+    for batch in _batches(model, dataset, rows):
+        where = np.array([place[int(row)] for row in batch.row_ids])
+        predictions = model.predictions(batch)
+        for name, given in model.written(model.decoded(predictions), len(batch)).items():
+            for index, one in zip(where.tolist(), given, strict=True):
+                answers[name][index] = one
+        for term, pairs in _row_losses(model, predictions, batch).items():
+            losses.setdefault(term, np.zeros((len(rows), 2)))[where] = pairs
+    out = {}
+    for name, item in model.recipe.outputs.items():
+        store = dataset.fields[name]
+        there = np.flatnonzero(store.present[rows])
+        own = rows[there]
+        out[name] = Answered(
+            item=item,
+            contract=model.contracts[name],
+            rows=own,
+            truths=[item.truth(store[row], model.contracts[name]) for row in own.tolist()],
+            answers=[answer for index in there.tolist() if (answer := answers[name][index]) is not None],
+            losses={
+                term.split(".", 1)[1]: pairs[there] for term, pairs in losses.items() if term.split(".", 1)[0] == name
+            },
+            weights=dataset.weight[own].astype(np.float64) if model.recipe.data.weight is not None else None,
+            clusters=_clusters(dataset, own),
+        )
+    return out
+
+
+def _row_losses(model: Model, predictions: Mapping[str, dict[str, Tensor]], batch: Batch) -> dict[str, np.ndarray]:
+    """{'output.term': float64 [batch, 2]}: the loss and the weight of each row."""
+    found = {}
+    with torch.inference_mode():
+        for name in model.network.output_names:
+            head, target = model.network.head(name), batch.targets[name].to(model.device)
+            weight = head.weight(target.values, target.sizes).double().cpu().numpy() * batch.weight
+            for term, loss in head.loss(predictions[name], target.values, target.sizes).items():
+                found[f"{name}.{term}"] = np.stack([loss.double().cpu().numpy(), weight], axis=1)
+    return found
+
+
+def _clusters(dataset: Dataset, rows: np.ndarray) -> list[int] | None:
+    """Which rows are no independent evidence; rows without a group are their own."""
+    if dataset.group is None:
+        return None
+    groups = dataset.group[rows]
+    return [int(group) for group in np.where(groups < 0, -1 - np.arange(len(rows)), groups)]
+
+
+def _estimates(scored: Answered, answers: Sequence[Answer] | None = None) -> dict[str, Estimate]:
+    return metrics.estimates(
+        scored.metrics, scored.truths, scored.answers if answers is None else answers,
+        weights=scored.weights, clusters=scored.clusters,
+    )  # fmt: skip
+
+
+def _mean_loss(sums: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+LOSS = metrics.summable("loss", "min", lambda pairs, _: np.asarray(pairs), _mean_loss)
+
+
+def _losses(scored: Mapping[str, Answered], notes: list[str]) -> dict[str, Estimate]:
+    found = {}
+    for output, item in scored.items():
+        for term, pairs in item.losses.items():
+            finite = np.isfinite(pairs[:, 0])
+            if not finite.all():
+                notes.append(
+                    f"{output}.{term}: {int((~finite).sum())} of {len(pairs)} rows have no finite loss and are not in its mean"
+                )
+            kept = np.stack([pairs[finite, 0] * pairs[finite, 1], pairs[finite, 1]], axis=1)
+            clusters = None if item.clusters is None else [item.clusters[row] for row in np.flatnonzero(finite)]
+            found[f"{output}.{term}"] = metrics.estimate(LOSS, list(kept), list(kept), clusters=clusters)
+    return found
+
+
+def _beside(
+    model: Model,
+    dataset: Dataset,
+    rows: np.ndarray,
+    scored: Mapping[str, Answered],
+    training: Dataset,
+    notes: list[str],
+) -> tuple[dict[str, dict[str, Metrics | None]], dict[str, float]]:
+    train = training.splits.train
+    if not len(train):
+        notes.append("no baselines: there are no training rows")
+        return {}, {}
+    made = fit_baselines(model.contracts, model.recipe, training, train, rows, score_on=dataset)
+    found: dict[str, dict[str, Metrics | None]] = {}
+    for name, item in scored.items():
+        there = np.flatnonzero(dataset.fields[name].present[rows]).tolist()
+        found[name] = {}
+        for kind, answers in (("trivial", made[name]["trivial"]), ("classical", made[name]["classical"])):
+            found[name][kind] = _estimates(item, [answers[row] for row in there]) if answers else None
+        notes += [f"{name}: {note}" for note in made[name]["notes"] if f"{name}: {note}" not in notes]
+    return found, {name: item["seconds"] for name, item in made.items()}
+
+
+# ---- groups ----------------------------------------------------------------------------------------------------------
+
+
+def _by(
+    model: Model, dataset: Dataset, scored: Mapping[str, Answered], column: str, notes: list[str]
+) -> dict[str, Any]:
+    """Every metric per group with n and interval, and for each metric the gap between the best and the worst group."""
+    del model
+    found: dict[str, Any] = {"column": column, "outputs": {}}
+    for name, item in scored.items():
+        groups = _grouped(dataset.cells(column, item.rows), column, notes)
+        sizes = {group: groups.count(group) for group in dict.fromkeys(groups)}
+        small = sorted(group for group, size in sizes.items() if size < SMALL_GROUP)
+        if small:
+            notes.append(
+                f"{name} by {column}: fewer than {SMALL_GROUP} rows in {', '.join(small[:10])}{' …' if len(small) > 10 else ''}; read these with care"
+            )
+        shared: dict[str, Any] = {"weights": item.weights, "clusters": item.clusters}
+        gaps = {
+            metric.name: metrics.gap(metric, item.truths, item.answers, groups, **shared) for metric in item.metrics
+        }
+        found["outputs"][name] = {
+            "groups": metrics.by_group(item.metrics, item.truths, item.answers, groups, **shared),
+            "gaps": {metric: gap for metric, gap in gaps.items() if gap is not None},
+        }
+    return found
+
+
+def _grouped(cells: Sequence[Any], column: str, notes: list[str]) -> list[str]:
+    """The group of each row: the cell as text, or a quarter of the rows where there are many different numbers."""
+    numbers = [_number(cell) for cell in cells if cell is not None]
+    if not numbers or any(math.isnan(number) for number in numbers) or len(set(numbers)) <= MANY_VALUES:
+        return ["(missing)" if cell is None else str(cell) for cell in cells]
+    edges = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1]).tolist()
+    names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
+    note = f"{column} has {len(set(numbers))} different numbers: cut into quarters"
+    if note not in notes:
+        notes.append(note)
+    return [
+        "(missing)" if cell is None else names[min(3, int(np.searchsorted(edges[1:-1], _number(cell), side="left")))]
+        for cell in cells
+    ]
+
+
+def _number(cell: Any) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+# ---- what each input is worth ----------------------------------------------------------------------------------------
+
+
+def _ablation(model: Model, dataset: Dataset, rows: np.ndarray, notes: list[str]) -> list[dict[str, Any]]:
+    """Each input left out in turn, on the same rows: what the first metric of every output loses, paired."""
+    some = _some(rows, ABLATION_ROWS)
+    if len(some) < len(rows):
+        notes.append(f"what each input is worth was measured on {len(some):,} of {len(rows):,} rows, drawn at random")
+    whole = _answers_without(model, dataset, some, None, masked=False)
+    found = []
+    for name in model.recipe.inputs:
+        masked = model.contracts[name].missing > 0
+        partial = _answers_without(model, dataset, some, name, masked=masked)
+        how = (
+            "masked, as missing values were in training"
+            if masked
+            else "replaced by other rows' values (none was missing in training)"
+        )
+        for output, item in model.recipe.outputs.items():
+            store = dataset.fields[output]
+            there = np.flatnonzero(store.present[some])
+            truths = [item.truth(store[row], model.contracts[output]) for row in some[there].tolist()]
+            full, without = ([given[output][index] for index in there.tolist()] for given in (whole, partial))
+            metric = item.metrics(model.contracts[output])[0]
+            found.append(_worth(metric, truths, full, without, _clusters(dataset, some[there]), name, how, output))
+    return found
+
+
+def _worth(
+    metric: Metric,
+    truths: Sequence[Any],
+    full: Sequence[Answer],
+    without: Sequence[Answer],
+    clusters: list[int] | None,
+    name: str,
+    how: str,
+    output: str,
+) -> dict[str, Any]:
+    better, worse = (full, without) if metric.direction == "max" else (without, full)
+    return {
+        "input": name, "left_out": how, "output": output, "metric": metric.name,
+        "with": metrics.estimate(metric, truths, full, clusters=clusters),
+        "without": metrics.estimate(metric, truths, without, clusters=clusters),
+        "worth": metrics.difference(metric, truths, better, worse, clusters=clusters),
+    }  # fmt: skip
+
+
+def _answers_without(
+    model: Model, dataset: Dataset, rows: np.ndarray, name: str | None, *, masked: bool
+) -> dict[str, list[Answer]]:
+    """Answers in the order of `rows`, one input left out: masked, or taken from another row."""
+    own = Loader(dataset, model.recipe, model.contracts, rows, batch_size=BATCH_ROWS, seed=0, shuffle=False)
+    other = own
+    if name is not None and not masked:
+        shift = np.random.default_rng(0).permutation(len(rows))
+        other = Loader(
+            dataset, model.recipe, model.contracts, rows[shift], batch_size=BATCH_ROWS, seed=0, shuffle=False
+        )
+    out: dict[str, list[Answer]] = {output: [] for output in model.recipe.outputs}
+    for step in range(own.batches_per_epoch):
+        batch = own.batch(step)
+        if name is not None and name in batch.inputs:
+            taken = batch if other is own else other.batch(step)
+            there = np.zeros(len(batch), dtype=bool) if masked else taken.present[name]
+            batch = dataclasses.replace(
+                batch, inputs={**batch.inputs, name: taken.inputs[name]}, present={**batch.present, name: there}
+            )
+        for output, given in model.answers(batch).items():
+            out[output].extend(given)
+    return out
+
+
+# ---- few rows --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Every row answered once, by a model that did not see it. outputs: over all rows; folds: each model's own."""
+
+    outputs: Mapping[str, Metrics]
+    baselines: Mapping[str, Mapping[str, Metrics | None]]
+    folds: Sequence[Mapping[str, Mapping[str, float]]]
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        found: dict[str, Any] = _json(
+            {"rows": self.rows, "outputs": self.outputs, "baselines": self.baselines, "folds": list(self.folds)}
+        )
+        return found
+
+
+def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -> CrossValidation:
+    """k-fold cross-validation, for tables where one split says little (under 500 rows).
+
+    fit: trains one fold's recipe, which is `recipe` named '<name>-fold-1' .. with a split column of its own. Rows
+    with the same `data.group` (or the same content) are held out together; validation rows come out of each fold's
+    training rows. The declared split, if any, is not used.
+    """
+    require(recipe.data.path is not None and recipe.data.time is None, field="data", got=recipe.data.time or recipe.data.train,
+            allowed="one table (data.path) that is not split by time", fix="cross-validation mixes all rows: give them as one table", error=DataError)  # fmt: skip
+    table = open_table(recipe.data.path)
+    group = recipe.data.group
+    keys = [str(cell) for cell in table.column(group)] if group is not None else content_keys([table])
+    pooled: dict[str, list[Answered]] = {name: [] for name in recipe.outputs}
+    beside: dict[str, dict[str, list[list[Answer] | None]]] = {
+        name: {"trivial": [], "classical": []} for name in recipe.outputs
+    }
+    single = []
+    for number, (_, held) in enumerate(folds(keys, k, recipe.train.seed), 1):
+        own = _fold(recipe, table, held, number)
+        model, dataset = fit(own), prepare(own)
+        scored = _score(model, dataset, dataset.splits.test)
+        made = fit_baselines(model.contracts, own, dataset, dataset.splits.train, dataset.splits.test)
+        single.append(
+            {
+                name: {metric.name: metrics.value(metric, item.truths, item.answers) for metric in item.metrics}
+                for name, item in scored.items()
+            }
+        )
+        for name, item in scored.items():
+            there = np.flatnonzero(dataset.fields[name].present[dataset.splits.test]).tolist()
+            pooled[name].append(item)
+            for kind, answers in (("trivial", made[name]["trivial"]), ("classical", made[name]["classical"])):
+                beside[name][kind].append([answers[row] for row in there] if answers else None)
+    outputs = {name: _pooled(parts, [item.answers for item in parts]) for name, parts in pooled.items()}
+    around = {
+        name: {kind: _pooled(pooled[name], given) for kind, given in kinds.items()} for name, kinds in beside.items()
+    }
+    assert all(found is not None for found in outputs.values())
+    return CrossValidation(
+        {name: found for name, found in outputs.items() if found is not None}, around, tuple(single), len(table)
+    )
+
+
+def _pooled(parts: Sequence[Answered], answers: Sequence[list[Answer] | None]) -> Metrics | None:
+    if any(given is None for given in answers):
+        return None
+    truths = [truth for part in parts for truth in part.truths]
+    together = [answer for given in answers if given is not None for answer in given]
+    clusters = None if parts[0].clusters is None else [cluster for part in parts for cluster in part.clusters or ()]
+    weights = (
+        None
+        if parts[0].weights is None
+        else np.concatenate([part.weights for part in parts if part.weights is not None])
+    )
+    return metrics.estimates(parts[-1].metrics, truths, together, weights=weights, clusters=clusters)
+
+
+def _fold(recipe: Recipe, table: Table, held: np.ndarray, number: int) -> Recipe:
+    """The recipe of one fold: the same table with a column that says which rows are held out."""
+    column = "endwise fold"
+    sides = ["train"] * len(table)
+    for row in held.tolist():
+        sides[row] = "test"
+    return recipe.replace(**{
+        "name": f"{recipe.name or 'run'}-fold-{number}", "data.path": _WithColumn(table, column, sides), "data.split": column,
+    })  # fmt: skip
+
+
+class _WithColumn(Table):
+    """A table and one more column."""
+
+    def __init__(self, table: Table, name: str, cells: list[Any]) -> None:
+        more = open_table({name: cells})._column(name)
+        super().__init__(
+            table.name, {**table._columns, name: more}, finder=table._finder, origins=table._origins, notes=table.notes
+        )
+
+
+# ---- small things ----------------------------------------------------------------------------------------------------
+
+
+def _some(rows: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` of them, always the same."""
+    return rows if len(rows) <= limit else np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
+
+
+def _padded(parts: Sequence[Tensor]) -> Tensor:
+    """Batches of different extents as one, padded with zeros; `sizes` and masks say what is real."""
+    largest = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
+    if all(list(part.shape[1:]) == largest for part in parts):
+        return torch.cat(list(parts))
+    whole = parts[0].new_zeros((sum(len(part) for part in parts), *largest))
+    start = 0
+    for part in parts:
+        whole[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
+        start += len(part)
+    return whole
+
+
+def _json(value: Any) -> Any:
+    """Estimates and gaps as their dictionaries, everywhere inside."""
+    if isinstance(value, Estimate | metrics.Gap):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(name): _json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    return plain(value)
+
+
+__all__ = ["CrossValidation", "Evaluation", "calibrate", "cross_validate", "evaluate", "evaluate_run"]
