@@ -325,7 +325,7 @@ class _Looker:
         low, middle, high = np.quantile(lengths, [0.25, 0.5, 0.75])
         reach = OUTLIER * (high - low)
         long = (lengths > high + reach) & (lengths > OUTLIER_RATIO * middle)
-        short = (lengths < low - reach) | (OUTLIER_RATIO * lengths < middle) & (lengths < low - (high - low))
+        short = (lengths < low - reach) & (OUTLIER_RATIO * lengths < middle)
         for odd, word in ((long, "long"), (short, "short")):
             if odd.any():
                 found = rows[odd][np.argsort(-np.abs(lengths[odd] - middle), kind="stable")]
@@ -348,14 +348,15 @@ class _Looker:
         train = (counted["train"] if len(self.rows["train"]) else counted["test"]) or Counter()
         if len(train) < 2:
             return
-        (most, largest), (least, smallest) = train.most_common()[0], train.most_common()[-1]
+        ranked = sorted(train.items(), key=lambda item: (-item[1], str(item[0])))
+        (most, largest), (least, smallest) = ranked[0], ranked[-1]
         if largest >= IMBALANCE * smallest:
             self._add(
                 "warning", "imbalance", name,
                 f"{most!r} has {largest} training rows, {least!r} has {smallest}",
                 "read macro_f1 and not accuracy alone; class weights are used where the output has them",
             )  # fmt: skip
-        if rare := [label for label, count in train.items() if count < FEW_ROWS]:
+        if rare := [label for label, count in ranked if count < FEW_ROWS]:
             named = ", ".join(map(repr, rare[:NAMED])) + (" ..." if len(rare) > NAMED else "")
             message = f"{len(rare)} classes have fewer than {FEW_ROWS} training rows: {named}"
             self._add("warning", "rare", name, message, "give more rows of them, or merge them")
