@@ -5,6 +5,8 @@ that `import endwise` costs nothing and a broken extra breaks only what needs it
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -65,13 +67,25 @@ _HOMES = {
     "EndwiseError": "endwise.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the table above is the one list
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'endwise' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+class _Package(ModuleType):
+    """`endwise.export` is the function, also once the file of that name has been imported: Python would then put the
+    module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:
