@@ -201,13 +201,13 @@ def _official(
         return None
     found: dict[str, list[int]] = {}
     for row, cell in enumerate(table.column(column)):
-        side = side_of(cell)
-        if side is None:
+        named = side_of(cell)
+        if named is None:
             raise refusal(
                 field=f"{table.origin(row)}, column {column!r}", got=cell, allowed="train, val (valid, validation, dev) or test",
                 fix="correct the cell, or rename the column if it is no split", error=DataError,
             )  # fmt: skip
-        found.setdefault(side, []).append(row)
+        found.setdefault(named, []).append(row)
     if "train" not in found:
         raise refusal(
             field=f"{table.name}, column {column!r}", got=sorted(found), allowed="at least some rows named train",

@@ -42,7 +42,7 @@ from endwise.data.columns import (
     ParquetFile,
     TextFileColumn,
 )
-from endwise.data.files import Finder, LocalPlace, Place, RemotePlace, ZipPlace, locate, read
+from endwise.data.files import Finder, LocalPlace, Place, ZipPlace, locate
 from endwise.data.split import SIDES, side_of
 from endwise.errors import DataError, need, refusal, require, unknown_name
 
@@ -712,4 +712,4 @@ def _feature_column(part: Any, name: str) -> Column:
     return MappedColumn(column, feature.names) if kind == "ClassLabel" else column
 
 
-__all__ = ["RemotePlace", "Table", "family", "is_table", "open_table", "read"]
+__all__ = ["Table", "family", "is_table", "open_table"]

@@ -1,0 +1,760 @@
+"""A first recipe for a folder or a table, with the reason for every line and what is left to ask.
+
+It looks at names, kinds of values and how often they repeat, on a sample of rows; it learns nothing and changes
+nothing. Guesses are written beside the field they decide, doubtful ones as questions. Not here: opening sources
+(`data/table.py`) and whether the rows are any good (`data/check.py`).
+"""
+
+import datetime as dt
+import io
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from endwise.data.files import locate
+from endwise.data.split import SIDES, side_of
+from endwise.data.table import Table, family, is_table, open_table
+from endwise.errors import DataError, refusal
+from endwise.recipe import NAME, Recipe
+
+SAMPLE_ROWS = 2_000
+WIDE_ROWS = 64  # of a column with files or lists in its cells
+FILE_ROWS = 8  # paths whose file is looked for
+MOST_CLASSES = 1_000
+FEW_NUMBERS = 20  # different whole numbers that may still be class numbers
+
+LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "categories", "y", "answer", "outcome", "output",
+               "intent", "sentiment", "emotion", "diagnosis", "species", "tags", "reply", "response", "ground_truth")  # fmt: skip
+SPEECH_NAMES = ("text", "transcript", "transcription", "sentence", "words", "utterance", "normalized_text")
+ACTION_NAMES = ("steering", "steering_angle", "throttle", "brake", "action", "actions")
+TEXT_NAMES = ("text", "sentence", "review", "comment", "message", "question", "title", "description", "body", "content",
+              "tweet", "document", "headline", "abstract", "summary", "caption", "history", "prompt", "query")  # fmt: skip
+GROUP_NAMES = ("speaker", "patient", "user", "subject", "client", "customer", "participant", "person", "author", "session",
+               "dialogue", "conversation", "animal", "household", "group", "site_visit", "track", "video")  # fmt: skip
+GROUP_KINDS = ("category", "number", "identifier", "text")
+WEIGHT_NAMES = ("sample_weight", "instance_weight", "row_weight", "weight", "weights")
+BODY_NAMES = ("height", "length", "age", "size", "bmi", "width", "price")  # beside them, a weight is in kilograms
+TIME_NAMES = ("time", "timestamp", "date", "datetime", "created_at", "recorded_at", "date_time", "event_time")
+ID_NAMES = (
+    "id",
+    "idx",
+    "index",
+    "uuid",
+    "guid",
+    "key",
+    "row",
+    "rowid",
+    "name",
+    "filename",
+    "file_name",
+    "number",
+    "no",
+)
+MEASURED_NAMES = ("width", "height", "seconds", "duration", "duration_s", "length", "sample_rate", "samplerate", "rate",
+                  "rate_hz", "size", "bytes", "channels", "num_samples", "num_frames", "frames", "fps")  # fmt: skip
+MISSING_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-", "--", "missing", "unknown", "."})
+DATE = re.compile(r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$")
+ODD_DATES = {
+    "%d.%m.%Y": re.compile(r"^\d{1,2}\.\d{1,2}\.\d{4}$"), "%Y/%m/%d": re.compile(r"^\d{4}/\d{1,2}/\d{1,2}$"),
+    "%m/%d/%Y": re.compile(r"^\d{1,2}/\d{1,2}/\d{4}$"), "%Y%m%d": re.compile(r"^(19|20)\d{2}(0[1-9]|1[0-2])([0-2]\d|3[01])$"),
+}  # fmt: skip
+YES_NO = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"})
+MAGIC = (
+    (b"\xff\xd8\xff", "image"), (b"\x89PNG", "image"), (b"GIF8", "image"), (b"II*\0", "image"), (b"MM\0*", "image"),
+    (b"BM", "image"), (b"fLaC", "audio"), (b"OggS", "audio"), (b"ID3", "audio"), (b"\xff\xfb", "audio"), (b"FORM", "audio"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A recipe, why it is as it is (one reason a field, and one for every column left out), and what to ask."""
+
+    recipe: Recipe
+    reasons: list[str]
+    questions: list[str]
+    beside: Mapping[str, str] = field(default_factory=dict)  # 'inputs.photo' -> the reason that stands beside it
+
+    def yaml(self, folder: str | Path | None = None) -> str:
+        """The recipe as YAML with the reasons as comments. folder: where it will be written; data paths are then
+        relative to it, else as they were given."""
+        tree = self.recipe.to_dict()
+        if folder is not None:
+            tree["data"] = {key: _relative(value, folder) if key in ("path", *SIDES) else value
+                            for key, value in tree["data"].items()}  # fmt: skip
+        lines = [f"# Please check: {question}" for question in self.questions]
+        for section, value in tree.items():
+            lines.extend(_written(section, value, 0, section, self.beside))
+        left = [reason for reason in self.reasons if reason not in self.beside.values()]
+        lines.extend(["", *(f"# {reason}" for reason in left)] if left else [])
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a sample of one column looks like."""
+
+    name: str
+    kind: str  # a modality's type, or 'identifier', 'constant', 'empty', 'series', 'unknown'
+    why: str
+    count: int = 0
+    distinct: int = 0
+    repeats: float = 0.0  # rows for each different value, over the whole column where that is held
+    settings: dict[str, Any] = field(default_factory=dict)
+    cells: list[Any] = field(default_factory=list)
+    doubt: str | None = None  # a question to ask when the column is used
+
+    @property
+    def plain(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
+
+    def called(self, names: Sequence[str]) -> bool:
+        return self.plain in names
+
+
+def propose(path: Any) -> Proposal:
+    """Propose a recipe for a folder, a table file, an address or a frame. DataError when nothing can be predicted."""
+    data, table, notes, questions = _source(path)
+    found = [_look(table, name) for name in table.columns]
+    plan = _Plan(data, found, table)
+    plan.reasons.extend(notes)
+    plan.questions.extend(questions)
+    plan.decide()
+    recipe = Recipe(version=1, data=plan.data, inputs=plan.inputs, outputs=plan.outputs)
+    return Proposal(recipe, plan.reasons, plan.questions, plan.beside)
+
+
+# ---- the source ------------------------------------------------------------------------------------------------------
+
+
+def _source(path: Any) -> tuple[dict[str, Any], Table, list[str], list[str]]:
+    """The recipe's data section, the table to look at (the training rows), what there is to say, and to ask."""
+    if not isinstance(path, str | os.PathLike):
+        table = open_table(path)
+        return {"path": path}, table, list(table.notes), []
+    text = os.fspath(path)
+    if not text.startswith("hf://"):
+        place, name = locate(text)
+        tables = [item for item in place.top() if is_table(item)] if name is None else []
+        if len(tables) > 1:
+            return _side_files(tables, place.address, place.spelled)
+        if name is not None and (sibling := _test_beside(place.top(), name)):
+            table = open_table(path)
+            ask = f"{sibling} lies beside {name}: write data: {{train: ..., test: ...}}, or propose for the folder, to use both"
+            return {"path": text}, table, [], [ask]
+    table = open_table(path)
+    return {"path": text}, table, list(table.notes), []
+
+
+def _side_files(
+    tables: list[str], where: str, spelled: Callable[[str], str]
+) -> tuple[dict[str, Any], Table, list[str], list[str]]:
+    """train, val and test files of one folder; of several for one side, the first with a plain name."""
+    sides: dict[str, str] = {}
+    for name in sorted(tables, key=lambda name: (len(name), name)):
+        side = side_of(re.split(r"[._\-]", name)[0])
+        if side is not None:
+            sides.setdefault(side, name)
+    if "train" not in sides:
+        raise refusal(
+            field="init", got=where, allowed=f"a folder with one table, or with train and test; this has {', '.join(tables[:5])}",
+            fix=f"name the table itself: endwise init {spelled(tables[0])}", error=DataError,
+        )  # fmt: skip
+    left = [name for name in tables if name not in sides.values()]
+    notes = [f"{name} is left out: another file is that side, or it is none." for name in left]
+    data = {side: spelled(sides[side]) for side in SIDES if side in sides}
+    return data, open_table(data["train"]), notes, []
+
+
+def _test_beside(tops: list[str], name: str) -> str | None:
+    if side_of(re.split(r"[._\-]", name)[0]) != "train":
+        return None
+    return next((item for item in tops if is_table(item) and side_of(re.split(r"[._\-]", item)[0]) == "test"), None)
+
+
+# ---- one column ------------------------------------------------------------------------------------------------------
+
+
+def _look(table: Table, name: str) -> _Found:
+    cells, repeats = _sample(table, name)
+    there = [cell for cell in cells if cell is not None]
+    if not there:
+        return _Found(name, "empty", "it has no value in the rows looked at")
+    first = there[0]
+    if isinstance(first, bytes | bytearray | memoryview) or (isinstance(first, Mapping) and "bytes" in first):
+        found = _binary(name, there)
+    elif isinstance(first, list | tuple) or hasattr(first, "ndim"):
+        found = _listed(name, there)
+    elif isinstance(first, bool):
+        found = _Found(name, "boolean", "its values are true and false")
+    elif isinstance(first, dt.date):
+        found = _Found(name, "date", "its values are dates")
+    elif isinstance(first, int | float):
+        found = _numeric(name, there)
+    elif isinstance(first, str):
+        found = _textual(table, name, there)
+    else:
+        found = _Found(name, "unknown", f"its values are of a kind no modality reads ({type(first).__name__})")
+    found.count, found.cells, found.repeats = len(there), cells, repeats
+    found.distinct = len({_key(cell) for cell in there})
+    if found.distinct == 1 and len(there) > 1 and found.kind not in ("image", "audio", "series", "unknown"):
+        found.kind, found.why = "constant", f"it has one and the same value ({_short(first)}) in every row looked at"
+    elif found.kind in ("category", "number", "text", "boolean") and _is_identifier(found, there, len(cells)):
+        found.kind, found.why = "identifier", "it names the row and says nothing about it"
+    return found
+
+
+def _sample(table: Table, name: str) -> tuple[list[Any], float]:
+    """Rows spread over the table (of columns with files or lists in the cells, the first ones); rows a value."""
+    first = next((cell for cell in table.stream(name) if cell is not None), None)
+    if isinstance(first, bytes | list | Mapping) or hasattr(first, "ndim"):
+        return [table.cell(name, row) for row in range(min(WIDE_ROWS, len(table)))], 1.0
+    cells = table.column(name)
+    if not isinstance(cells, list):
+        return list(cells[: min(WIDE_ROWS, len(cells))]), 1.0
+    step = max(1, len(cells) // SAMPLE_ROWS)
+    return cells[::step][:SAMPLE_ROWS], len(cells) / max(1, len(set(map(_key, cells))))
+
+
+def _binary(name: str, cells: list[Any]) -> _Found:
+    kinds = Counter(_magic(cell) for cell in cells)
+    kind = kinds.most_common(1)[0][0]
+    if kind is None:
+        return _Found(name, "unknown", "its bytes are no image and no recording that is known here")
+    found = _Found(name, kind, f"its cells hold the bytes of {'images' if kind == 'image' else 'recordings'}")
+    if kind == "audio":
+        found.settings = _rate([_bytes(cell) for cell in cells[:FILE_ROWS]])
+    return found
+
+
+def _bytes(cell: Any) -> bytes:
+    value = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    return bytes(value or b"")
+
+
+def _magic(cell: Any) -> str | None:
+    head = _bytes(cell)[:16]
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "image", b"WAVE": "audio"}.get(head[8:12])
+    if not head and isinstance(cell, Mapping) and isinstance(cell.get("path"), str):
+        return family(cell["path"])
+    return next((kind for start, kind in MAGIC if head.startswith(start)), None)
+
+
+def _listed(name: str, cells: list[Any]) -> _Found:
+    lists = [cell.tolist() if hasattr(cell, "tolist") else list(cell) for cell in cells]
+    items = [item for cell in lists for item in cell[:50]]
+    if items and all(isinstance(item, str) for item in items):
+        return _Found(name, "tags", "its cells are lists of words")
+    lengths = {len(cell) for cell in lists}
+    if items and all(isinstance(item, int | float) for item in items) and len(lengths) == 1:
+        return _Found(name, "number", f"its cells are lists of always {len(lists[0])} numbers")
+    return _Found(name, "series", "its cells are nested lists or lists of unequal length, which no modality reads yet")
+
+
+def _numeric(name: str, cells: list[Any]) -> _Found:
+    if set(cells) <= {0, 1} and len(set(cells)) == 2:
+        return _Found(name, "boolean", "its values are 0 and 1")
+    return _Found(name, "number", "its values are numbers")
+
+
+def _textual(table: Table, name: str, cells: list[str]) -> _Found:
+    if media := _paths(table, name, cells):
+        return media
+    values = [text for cell in cells if (text := cell.strip())]
+    lower = {text.lower() for text in values}
+    if found := _written_number(name, values):
+        return found
+    if any(len(lower) == 2 and lower == pair for pair in YES_NO):
+        return _Found(name, "boolean", f"its values are {' and '.join(sorted(lower, reverse=True))}")
+    if all(DATE.match(text) for text in values):
+        return _Found(name, "date", "its values are dates")
+    for spelling, pattern in ODD_DATES.items():
+        if all(pattern.match(text) for text in values):
+            doubt = f"are the dates of {name!r} written as {spelling}?"
+            return _Found(
+                name, "date", f"its values look like dates ({spelling})", settings={"format": spelling}, doubt=doubt
+            )
+    if found := _written_list(name, values):
+        return found
+    return _words(name, values)
+
+
+def _written_number(name: str, values: list[str]) -> _Found | None:
+    numbers = [text for text in values if _is_number(text)]
+    others = [text for text in values if not _is_number(text)]
+    if not numbers or len(others) > 0.2 * len(values):
+        return None
+    odd_date = ODD_DATES["%Y%m%d"]
+    if len(set(values)) > 1 and all(odd_date.match(text) for text in values):
+        return None
+    if others and not {text.lower() for text in others} <= MISSING_WORDS:
+        return None
+    found = _numeric(name, [float(text) for text in numbers])
+    if others:
+        found.doubt = f"{name!r} holds {others[0]!r} where other rows have numbers: leave those cells empty, else the rows count as broken"
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.lower().lstrip("+-") not in ("nan", "inf", "infinity") and "_" not in text
+
+
+def _written_list(name: str, values: list[str]) -> _Found | None:
+    """'red;green': few different words that return in many combinations."""
+    for mark in (";", "|", ","):
+        if sum(mark in text for text in values) < 0.2 * len(values):
+            continue
+        sets = [[item.strip() for item in text.split(mark)] for text in values]
+        items = {item for cell in sets for item in cell}
+        short = all(item and len(item.split()) <= 3 for item in items)
+        if short and len(items) <= max(3, 0.5 * len(values)) and len(items) < sum(map(len, sets)) / 2:
+            settings = {} if mark == "," else {"separator": mark}
+            return _Found(name, "tags", f"its cells are words joined by {mark!r}", settings=settings)
+    return None
+
+
+def _words(name: str, values: list[str]) -> _Found:
+    """Text or category: by how long the values are and how often they return."""
+    distinct = len(set(values))
+    returning = distinct <= max(2, 0.5 * len(values)) and distinct <= MOST_CLASSES
+    words = sum(len(text.split()) for text in values) / len(values)
+    letters = sum(map(len, values)) / len(values)
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if plain in TEXT_NAMES and (words >= 2 or not returning):
+        return _Found(name, "text", "its name and its values are those of text")
+    if returning and (words < 6 or distinct <= 0.05 * len(values)):
+        return _Found(name, "category", f"its {distinct} different values return in {len(values)} rows")
+    if words >= 2 or letters >= 30:
+        return _Found(name, "text", f"its values are text, {letters:.0f} characters on average")
+    return _Found(name, "category", f"its values are single words, {distinct} different ones in {len(values)} rows")
+
+
+def _paths(table: Table, name: str, cells: list[str]) -> _Found | None:
+    """A column of paths to images or recordings."""
+    kinds = Counter(family(cell) for cell in cells[:200] if len(cell) < 500 and "\n" not in cell)
+    kind, count = kinds.most_common(1)[0] if kinds else (None, 0)
+    ending = re.search(r"\.[A-Za-z]\w{1,4}(\.gz)?$", cells[0])
+    if kind is None and ending and all(table.has_file(cell) for cell in cells[:FILE_ROWS]):
+        return _Found(name, "unknown", f"it names files of a kind no modality reads yet ({ending[0]})")
+    if kind is None or count < 0.9 * min(200, len(cells)) or any(len(cell.split()) > 12 for cell in cells[:20]):
+        return None
+    there = [cell for cell in cells[:FILE_ROWS] if table.has_file(cell)]
+    if not there:
+        doubt = f"the files that {name!r} names ({cells[0]}) are not beside the data: where are they?"
+        return _Found(name, f"lost {kind}", f"it names {kind} files that are not there", doubt=doubt)
+    nouns = {"image": "images", "audio": "recordings", "text": "text files"}
+    found = _Found(name, kind, f"its cells are paths of {nouns[kind]}")
+    if kind == "audio":
+        found.settings = _rate([table.fetch(cell) for cell in there])
+    if kind == "text":
+        found.settings = {"source": "file"}
+    return found
+
+
+def _rate(recordings: list[bytes]) -> dict[str, Any]:
+    """The highest rate of some recordings, when it is one that speech and most sounds need no more than."""
+    import soundfile
+
+    rates = []
+    for recording in recordings:
+        try:
+            rates.append(int(soundfile.info(io.BytesIO(recording)).samplerate))
+        except (RuntimeError, OSError, ValueError):
+            continue
+    return {"rate_hz": max(rates)} if rates and 4_000 <= max(rates) < 16_000 else {}
+
+
+def _is_identifier(found: _Found, cells: list[Any], rows: int) -> bool:
+    """Every row another value: a name that says so, a plain count, or codes without a blank."""
+    if found.name.startswith("Unnamed: "):
+        return True
+    if found.called(TIME_NAMES):
+        return False
+    if len(cells) < 3 or found.distinct < 0.98 * rows:
+        return False
+    named = (
+        found.called(ID_NAMES)
+        or found.plain.endswith(("_id", "_uuid", "_key"))
+        or bool(re.search(r"[a-z]I[Dd]$", found.name))
+    )
+    if found.kind == "number":
+        numbers = [float(cell) for cell in cells if _is_number(str(cell))]
+        steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
+        counted = len(steps) == 1 and min(steps) >= 1 and min(steps).is_integer() and numbers[0] in (0.0, 1.0)
+        return (named and all(number.is_integer() for number in numbers)) or counted
+    texts = [str(cell) for cell in cells]
+    codes = all(re.fullmatch(r"[\w\-.:/]{1,64}", text) for text in texts) and any(
+        re.search(r"\d", text) for text in texts
+    )
+    return (named and found.kind != "boolean") or (found.kind == "category" and codes and len(cells) >= 10)
+
+
+def _key(cell: Any) -> Any:
+    return cell if isinstance(cell, str | int | float | bytes | dt.date) else repr(cell)[:2_000]
+
+
+def _short(cell: Any) -> str:
+    return repr(cell)[:40]
+
+
+# ---- all columns together --------------------------------------------------------------------------------------------
+
+
+class _Plan:
+    """Gives every column a part, one question after another; `decide` is the order of the questions."""
+
+    def __init__(self, data: dict[str, Any], found: list[_Found], table: Table) -> None:
+        self.data = data
+        self.table = table
+        self.found = found
+        self.open = {item.name: item for item in found}
+        self.inputs: dict[str, Any] = {}
+        self.outputs: dict[str, Any] = {}
+        self.reasons: list[str] = []
+        self.questions: list[str] = []
+        self.beside: dict[str, str] = {}
+        self.media = [item for item in found if item.kind in ("image", "audio")]
+
+    def decide(self) -> None:
+        """Which column is what."""
+        self._split()
+        self._useless()
+        self._files()
+        outputs = self._choose_outputs()
+        for item in outputs:
+            self.open.pop(item.name)
+        self._group()
+        self._weight()
+        self._time()
+        self._same_as(outputs)
+        self._measured()
+        self._inputs()
+        for item in outputs:
+            self._output(item)
+        if (
+            "train" not in self.data
+            and not {"split", "group", "time"} & set(self.data)
+            and "split" not in self.table.columns
+        ):
+            self._beside("data", f"no official split: 80/10/10 of {len(self.table)} rows, by content")
+
+    # -- parts that are neither input nor output
+
+    def _split(self) -> None:
+        for item in self.found:
+            cells = [cell for cell in item.cells if cell is not None]
+            named = item.called(("split", "subset", "set", "partition", "fold", "usage"))
+            if not (named and cells and all(side_of(cell) for cell in cells)):
+                continue
+            self.open.pop(item.name)
+            if "train" in self.data:
+                self._out(item.name, "the files are the split")
+            elif item.name == "split":
+                self._beside("data", "the column 'split' is the official split and is found by itself")
+            else:
+                self.data["split"] = item.name
+                self._beside(
+                    "data.split", f"{item.name!r} holds {', '.join(sorted(set(map(str, cells))))}: the official split"
+                )
+            return
+        if (odd := self.open.get("split")) is not None and "train" not in self.data:
+            self.open.pop("split")
+            told = ", ".join(sorted({str(cell) for cell in odd.cells})[:6])
+            self.questions.append(
+                f"the column 'split' holds {told}: only train, val and test are understood, so rename it or its values"
+            )
+
+    def _useless(self) -> None:
+        for item in list(self.open.values()):
+            if item.kind in ("empty", "identifier", "constant", "series", "unknown"):
+                if item.kind == "identifier" and self._is_group(item):
+                    continue
+                self.open.pop(item.name)
+                self._out(item.name, item.why)
+
+    def _files(self) -> None:
+        """A column of names of files that are not there is a name, unless it is all there is."""
+        if "text" in self.open and (file := self.open.get("file")) is not None and file.kind == "text":
+            self.open.pop("file")
+            self._out("file", "what is in the file is the column 'text'")
+            self.open["text"].why = "class folders of text files: it is what is inside each file"
+        lost = [item for item in self.open.values() if item.kind.startswith("lost ")]
+        for item in lost:
+            if self.media or len(self.open) < 3 or item.kind == "lost text":
+                self.open.pop(item.name)
+                self._out(item.name, item.why)
+            else:
+                item.kind = item.kind.removeprefix("lost ")
+                self.media.append(item)
+        masks = [item for item in self.media if re.search(r"(^|_)(mask|segmentation|seg|depth)s?(_|$)", item.plain)]
+        for item in masks:
+            if len(self.media) > 1:
+                self.open.pop(item.name, None)
+                self.media.remove(item)
+                self._out(item.name, "it holds pictures of where things are, which no output predicts yet")
+
+    def _group(self) -> None:
+        for item in list(self.open.values()):
+            if not self._is_group(item):
+                continue
+            self.open.pop(item.name)
+            if "split" in self.data or "train" in self.data or "split" in self.table.columns:
+                self._out(item.name, "it tells whose row it is, and the split is official")
+                self.questions.append(
+                    f"is each {item.name!r} on one side of the official split only? data: {{group: {item.name}}} checks it"
+                )
+            elif "group" in self.data:
+                self._out(item.name, f"it tells whose row it is, and the split already goes by {self.data['group']!r}")
+            else:
+                self.data["group"] = item.name
+                self._beside(
+                    "data.group", f"{item.distinct} different values return: nobody is in training and test at once"
+                )
+
+    def _is_group(self, item: _Found) -> bool:
+        stem = re.sub(r"_?(id|name|no|nr|number|code|key)$", "", item.plain)
+        named = stem in GROUP_NAMES or item.plain in GROUP_NAMES
+        return named and item.distinct >= 3 and item.repeats >= 1.25 and item.kind in GROUP_KINDS
+
+    def _weight(self) -> None:
+        body = any(item.called(BODY_NAMES) for item in self.found)
+        for item in list(self.open.values()):
+            if item.kind != "number" or not item.called(WEIGHT_NAMES) or (body and item.plain in ("weight", "weights")):
+                continue
+            if any(float(cell) < 0 for cell in item.cells if cell is not None and _is_number(str(cell))):
+                continue
+            self.open.pop(item.name)
+            self.data["weight"] = item.name
+            self._beside("data.weight", "its name is that of a weight of the row, and no value is below 0")
+            if item.plain in ("weight", "weights"):
+                self.questions.append(f"is {item.name!r} how much a row counts? If it was measured, make it an input")
+            return
+
+    def _time(self) -> None:
+        for item in list(self.open.values()):
+            moments = item.kind == "date" and "format" not in item.settings
+            counted = (item.kind == "number" and item.plain in ("timestamp", "unix_time", "event_time")) or (
+                item.kind == "number" and item.plain == "time" and _ascending(item.cells)
+            )
+            if not item.called((*TIME_NAMES, "unix_time")) or not (moments or counted):
+                continue
+            if {"split", "group"} & set(self.data) or "split" in self.table.columns or item.distinct < 3:
+                continue
+            self.open.pop(item.name)
+            self.data["time"] = item.name
+            reason = "rows have a time, so the newest are for testing: what comes is predicted from what was"
+            self._beside("data.time", reason)
+            self._out(item.name, "in test rows it lies beyond everything learnt from")
+            return
+
+    def _same_as(self, outputs: list[_Found]) -> None:
+        """Columns that are an output in other words would give the answer away."""
+        for item in list(self.open.values()):
+            if item.kind not in ("category", "number", "boolean", "text", "tags"):
+                continue
+            for target in outputs:
+                if _one_to_one(item, target):
+                    self.open.pop(item.name)
+                    self._out(item.name, f"it is {target.name!r} in other words and would give the answer away")
+                    break
+
+    def _measured(self) -> None:
+        if not self.media:
+            return
+        for item in list(self.open.values()):
+            if item.kind in ("number", "category") and item.called(MEASURED_NAMES):
+                self.open.pop(item.name)
+                self._out(item.name, "it describes the file, which is read itself")
+
+    # -- the answers
+
+    def _choose_outputs(self) -> list[_Found]:
+        legal = [item for item in self.open.values() if item.kind in ("category", "number", "boolean", "tags", "text")]
+        if not legal:
+            left = ", ".join(f"{item.name} ({item.kind.removeprefix('lost ')})" for item in self.found)
+            raise refusal(
+                field="init", got=self.table.name, allowed=f"a column that can be an answer; the columns are {left}",
+                fix="add a column with the answers: a label, a number, words", error=DataError,
+            )  # fmt: skip
+        kinds = {item.kind for item in self.media}
+        if "audio" in kinds and (spoken := self._first(legal, SPEECH_NAMES)):
+            spoken.kind, spoken.settings = "text", {}
+            spoken.why = "it is beside recordings and its name is that of what is said"
+            self._others_possible(legal, spoken)
+            return [spoken]
+        if "image" in kinds and (
+            actions := [item for item in legal if item.called(ACTION_NAMES) and item.kind in ("number", "boolean")]
+        ):
+            for item in actions:
+                item.kind, item.why = "number", "its name is that of an action, beside pictures"
+            return actions
+        if named := self._first(legal, LABEL_NAMES):
+            named.why = f"its name is that of an answer; {named.why}"
+            if named.plain == "y" and self._first(legal, ("x",)):
+                self.questions.append("is 'y' the answer, or a place beside 'x'?")
+            return [self._as_answer(named)]
+        ending = [item for item in legal if re.search(r"(^|_)(label|target|class|category|y)(_|$)|^is_", item.plain)]
+        if len(ending) == 1:
+            ending[0].why = f"its name is that of an answer; {ending[0].why}"
+            return [self._as_answer(ending[0])]
+        last = next(
+            (item for item in reversed(legal) if not self._is_group(item) and not item.called(MEASURED_NAMES)),
+            legal[-1],
+        )
+        if (
+            not self.media
+            and last.kind == "text"
+            and (fewer := [item for item in legal if item.kind in ("category", "boolean")])
+        ):
+            last = fewer[-1]  # text beside classes is what they are told from
+        last.why = f"no column is called label or target, so the last one that can be predicted; {last.why}"
+        self.questions.append(f"is {last.name!r} what is to be predicted? No column's name says so")
+        return [self._as_answer(last)]
+
+    def _first(self, items: list[_Found], names: Sequence[str]) -> _Found | None:
+        return next((item for name in names for item in items if item.plain == name), None)
+
+    def _others_possible(self, legal: list[_Found], chosen: _Found) -> None:
+        others = [
+            item.name for item in legal if item is not chosen and (item.called(LABEL_NAMES) or self._is_group(item))
+        ]
+        if others:
+            self.questions.append(
+                f"should {' or '.join(map(repr, others))} be predicted too? One more line under outputs does it"
+            )
+
+    def _as_answer(self, item: _Found) -> _Found:
+        """Class numbers are classes: few different whole numbers under a name that says so."""
+        if item.kind == "number" and not isinstance(item.cells[0], list):
+            numbers = [float(cell) for cell in item.cells if cell is not None and _is_number(str(cell))]
+            whole = all(number.is_integer() for number in numbers)
+            says = bool(re.search(r"(^|_)(label|labels|class|category|species|intent)(_|$)", item.plain))
+            most = FEW_NUMBERS if not says else MOST_CLASSES
+            if whole and item.distinct <= min(most, 0.2 * item.count if item.count > 30 else 0.5 * item.count):
+                item.kind = "category"
+                item.why += f"; {item.distinct} different whole numbers are taken for classes"
+                if not says:
+                    self.questions.append(
+                        f"are the numbers of {item.name!r} classes, or a quantity (then type: number)?"
+                    )
+        if item.kind == "boolean" and item.called(LABEL_NAMES):
+            item.kind = "category"
+        if item.kind == "date":
+            self.questions.append(f"{item.name!r} is a date, which can only be an input")
+        if item.kind == "text" and not self.media:
+            self.questions.append(
+                f"{item.name!r} is free text: it is spelt along the input (CTC), which suits speech and pictures of writing; "
+                "is it the right output?"
+            )
+        return item
+
+    # -- the fields
+
+    def _inputs(self) -> None:
+        for item in self.open.values():
+            if (
+                item.kind in ("category", "text")
+                and self.media
+                and item.distinct >= 0.98 * item.count
+                and item.kind == "category"
+            ):
+                self._out(item.name, "every row has another value, which says nothing about new rows")
+                continue
+            self._declare("inputs", item)
+        if not self.inputs:
+            raise refusal(
+                field="init", got=self.table.name, allowed=f"a table with something to predict from ({self._left()})",
+                fix="add the column that the answers come from", error=DataError,
+            )  # fmt: skip
+        if self.media and len(self.inputs) > len(self.media):
+            more = [name for name in self.inputs if name not in {_field_name(item.name) for item in self.media}]
+            self.questions.append(
+                f"will {', '.join(map(repr, more))} be known when the model is used? If not, remove it from inputs"
+            )
+
+    def _output(self, item: _Found) -> None:
+        self._declare("outputs", item)
+
+    def _declare(self, section: str, item: _Found) -> None:
+        kind = item.kind
+        media_file = item.name == "file" and kind in ("image", "audio")  # class folders: called what it is, not 'file'
+        name = kind if media_file else _field_name(item.name)
+        settings = {"type": kind, **({"column": item.name} if name != item.name else {}), **item.settings}
+        (self.inputs if section == "inputs" else self.outputs)[name] = settings
+        self._beside(f"{section}.{name}", item.why)
+        if item.doubt:
+            self.questions.append(item.doubt)
+
+    def _beside(self, where: str, reason: str) -> None:
+        self.beside[where] = f"{where}: {reason}"
+        self.reasons.append(self.beside[where])
+
+    def _left(self) -> str:
+        return "; ".join(reason for reason in self.reasons if reason.startswith("left out")) or "this has one column"
+
+    def _out(self, column: str, why: str) -> None:
+        self.reasons.append(f"left out: {column} ({why})")
+
+
+def _field_name(column: str) -> str:
+    if NAME.match(column):
+        return column
+    name = re.sub(r"[^A-Za-z0-9_\- ]+", "_", column).strip("_ ") or "field"
+    return name if NAME.match(name) else f"_{name}"
+
+
+def _one_to_one(one: _Found, other: _Found) -> bool:
+    """Whether each value of one always stands beside the same value of the other, both ways, in enough rows."""
+    pairs = [
+        (a, b)
+        for a, b in zip(map(_key, one.cells), map(_key, other.cells), strict=False)
+        if a is not None and b is not None
+    ]
+    left, right = {a for a, _ in pairs}, {b for _, b in pairs}
+    return len(set(pairs)) == len(left) == len(right) >= 2 and len(pairs) >= 3 * len(left)
+
+
+def _ascending(cells: list[Any]) -> bool:
+    numbers = [float(cell) for cell in cells if cell is not None and _is_number(str(cell))]
+    return len(numbers) > 2 and all(later >= earlier for earlier, later in itertools.pairwise(numbers))
+
+
+# ---- writing it down -------------------------------------------------------------------------------------------------
+
+
+def _written(key: str, value: Any, depth: int, path: str, beside: Mapping[str, str]) -> Iterator[str]:
+    """YAML lines, a field's settings on one line, with its reason as a comment."""
+    reason = beside.get(path)
+    comment = f"  # {reason.removeprefix(f'{path}: ')}" if reason else ""
+    indent = "  " * depth
+    if isinstance(value, Mapping) and depth == 0:
+        yield f"{indent}{_scalar(key)}:{comment}"
+        for name, item in value.items():
+            yield from _written(name, item, depth + 1, f"{path}.{name}", beside)
+    else:
+        yield f"{indent}{_scalar(key)}: {_scalar(value)}{comment}"
+
+
+def _scalar(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _relative(source: Any, folder: str | Path) -> Any:
+    if not isinstance(source, str) or "://" in source or Path(source).is_absolute():
+        return source
+    return Path(os.path.relpath(source, folder)).as_posix()
+
+
+__all__ = ["Proposal", "propose"]
