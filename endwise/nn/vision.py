@@ -45,7 +45,7 @@ def resize(
     """Every picture from its own size to height x width. What lies past its size does not matter."""
     rows = resize_weights(sizes[:, 0], x.shape[1], height)
     columns = resize_weights(sizes[:, 1], x.shape[2], width)
-    flat = torch.bmm(rows, x.flatten(2)).reshape(len(x), height, x.shape[2], x.shape[3])
+    flat = torch.bmm(rows, x.flatten(2)).reshape(x.shape[0], height, x.shape[2], x.shape[3])  # len() would fix it in an export
     return torch.einsum("bxw,bywc->byxc", columns, flat)
 
 

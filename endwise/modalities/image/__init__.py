@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from endwise.nn.interface import Encoder
     from endwise.nn.size import Size
 
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # never EPS and the like, which run programs
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # never EPS and the like, which run programs
 SPELLED_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF or PPM"
 MAX_PIXELS = 80_000_000  # a picture of more is a mistake or an attack: 240 MB when unpacked
 LARGEST_SIDE_PX = 224  # of auto: what an ImageNet network looks at (He et al. 2016)
@@ -119,19 +119,18 @@ class Image(Modality):
 
     def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
         """uint8 or uint16 [height, width, channels] with 1 channel (grey) or 3 (red, green, blue)."""
-        if _is_pil(raw):
-            pixels = _from_pil(raw, self._kept_area)
+        kept_area = (KEPT_TIMES * (self.side_px or LARGEST_SIDE_PX)) ** 2
+        if isinstance(raw, bytes | str):
+            pixels = decode(_file(raw, fetch), kept_area, grey=self.channels == "grey")
+        elif _is_pil(raw):
+            pixels = _from_pil(raw, kept_area)
         elif isinstance(raw, np.ndarray | list) or hasattr(raw, "__array_interface__"):
             pixels = _from_array(np.asarray(raw))
         else:
-            pixels = decode(_file(raw, fetch), self._kept_area, grey=self.channels == "grey")
+            pixels = decode(_file(raw, fetch), kept_area, grey=self.channels == "grey")
         if self.channels == "grey":
             pixels = _grey(pixels)
-        return np.ascontiguousarray(_reduced(pixels, self._kept_area))
-
-    @property
-    def _kept_area(self) -> int:
-        return (KEPT_TIMES * (self.side_px or LARGEST_SIDE_PX)) ** 2
+        return np.ascontiguousarray(_reduced(pixels, kept_area))
 
     # ---- the contract --------------------------------------------------------------------------------------------
 
@@ -285,21 +284,21 @@ def _fast_jpeg(data: bytes, kept_area: int, *, grey: bool) -> np.ndarray | None:
         import simplejpeg
     except ImportError:
         return None
-    if b"Exif\x00\x00" in data[:65_536]:
+    if data.find(b"Exif\x00\x00", 0, 65_536) >= 0:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "RGB", "Gray"):
             return None
         _check_size(width, height)
+        wanted = "GRAY" if grey or colours == "Gray" else "RGB"
         factor = _draft(width, height, kept_area)
-        found: np.ndarray = simplejpeg.decode_jpeg(
-            data,
-            "GRAY" if grey or colours == "Gray" else "RGB",
-            min_height=math.ceil(height / factor) if factor > 1 else 0,
-            min_width=math.ceil(width / factor) if factor > 1 else 0,
-            min_factor=1.0,
-        )
+        if factor == 1:
+            found: np.ndarray = simplejpeg.decode_jpeg(data, wanted)
+        else:
+            found = simplejpeg.decode_jpeg(
+                data, wanted, min_height=math.ceil(height / factor), min_width=math.ceil(width / factor)
+            )
         return found
     except ValueError as broken:
         raise BadValue(f"the picture is damaged: {broken}") from None
