@@ -61,6 +61,10 @@ def never() -> Iterator[Packed]:
     raise AssertionError("it was decoded again")
 
 
+def joined(packs: list[Packed]) -> bytes:
+    return b"".join(bytes(buffer) for pack in packs for buffer in pack.data)
+
+
 def shards(store: FieldStore) -> list[Path]:
     return sorted(store.folder.glob("*.arrow"))
 
@@ -142,9 +146,9 @@ def test_processes_give_the_same_as_one_thread(monkeypatch: pytest.MonkeyPatch) 
     values[1234], values[99] = b"bad", None
     packs = [list(read_column(Array(), [Cells(values, nothing)], workers=workers)) for workers in (1, 3)]
     for part in ("sizes", "shapes", "dtypes"):
-        joined = [[item for pack in run for item in getattr(pack, part)] for run in packs]
-        assert joined[0] == joined[1]
-    assert b"".join(pack.data for pack in packs[0]) == b"".join(pack.data for pack in packs[1])
+        alone, shared = ([item for pack in run for item in getattr(pack, part)] for run in packs)
+        assert alone == shared
+    assert joined(packs[0]) == joined(packs[1])
     assert b"".join(pack.sha for pack in packs[0]) == b"".join(pack.sha for pack in packs[1])
     assert multiprocessing.active_children() == []
 
@@ -154,8 +158,8 @@ def test_values_larger_than_the_first_ones_stay_in_bounds(monkeypatch: pytest.Mo
     values = [np.zeros(1, np.uint8)] * 40 + [np.full(600, row, np.uint8) for row in range(60)]
     packs = list(read_column(Array(), [Cells(values, nothing)], workers=3))
     assert sum(len(pack.sizes) for pack in packs) == 100
-    assert max(len(pack.data) for pack in packs) < 1700
-    assert b"".join(pack.data for pack in packs) == b"".join(value.tobytes() for value in values)
+    assert max(sum(pack.sizes) for pack in packs) < 1700
+    assert joined(packs) == b"".join(value.tobytes() for value in values)
 
 
 def test_a_decoder_that_chokes_is_a_named_row_and_a_machine_that_lacks_something_is_an_error(
@@ -223,7 +227,7 @@ def test_what_a_killed_process_left_is_removed() -> None:
         from endwise.data import store
         from endwise.data.read import Packed
         def decode():
-            yield Packed(b"", [0], [[]], [""], bytes(32), [])
+            yield Packed([], [0], [[]], [""], bytes(32), [])
             os.kill(os.getpid(), signal.SIGKILL)
         store.open_field("k" * 8, 2, decode, about="x")
     """
@@ -244,7 +248,7 @@ def test_two_processes_share_one_decoding() -> None:
             with pathlib.Path(sys.argv[1]).open("a") as log:
                 log.write("decoded\\n")
             time.sleep(0.5)
-            yield Packed(b"ab", [2], [[2]], ["|u1"], bytes(32), [])
+            yield Packed([b"ab"], [2], [[2]], ["|u1"], bytes(32), [])
         print(open_field("shared", 1, decode, about="x")[0].tolist())
     """
     log = cache_root().parent / "log"
@@ -272,7 +276,7 @@ def test_a_full_disk_is_an_error_in_the_users_words() -> None:
         from endwise.errors import SetupError
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         def decode():
-            yield Packed(bytes(100_000), [100_000], [[100_000]], ["|u1"], bytes(32), [])
+            yield Packed([bytes(100_000)], [100_000], [[100_000]], ["|u1"], bytes(32), [])
         try:
             open_field("large", 1, decode, about="x")
         except SetupError as wrong:
@@ -362,7 +366,7 @@ def test_memory_stays_bounded_while_more_is_written_and_read() -> None:
         before = resident()
         made = store.open_field("large", 600, rows, about="x")
         written = resident() - before
-        made = store.FieldStore(made.folder, store._valid_meta(made.folder, 600), None, resident_bytes=4 << 20)
+        made = store.FieldStore(made.folder, store._meta(made.folder, 600)[0], None, resident_bytes=4 << 20)
         most = 0.0
         for row in np.random.default_rng(0).permutation(600):
             assert int(made[row].max()) == row % 256

@@ -27,6 +27,7 @@ NOT_READING = {"column", "optional", "loss_weight"}  # fields of every declarati
 PLAIN = {str, int, float, bool, type(None)}
 CHUNK = 4096
 LONGEST_PATH = 4096
+SEEN = 10_000  # names of files remembered at once
 TORCH_SIDE = "network.py"  # beside a modality's main file: nothing in it reads
 
 
@@ -104,7 +105,7 @@ class _Files:
         self.base = base
         self._hash = hashlib.sha256()
         self._loose = self._found = False
-        self._archives: dict[str, str | None] = {}
+        self._seen: dict[str, str | None] = {}  # archives and class names come again and again
 
     def look_at(self, cells: Sequence[Any]) -> None:
         stamps = [self._stamp(path) for cell in cells if (path := _path(cell)) is not None]
@@ -123,12 +124,12 @@ class _Files:
         return self._hash.digest()
 
     def _stamp(self, path: str) -> str | None:
-        archive, inside, _ = path.partition("!")
-        if not inside:
-            return _stamp(self.base, path)
-        if archive not in self._archives:
-            self._archives[archive] = _stamp(self.base, archive)
-        return self._archives[archive]
+        name = path.partition("!")[0]  # of the inside of an archive, the archive
+        if name not in self._seen:
+            if len(self._seen) >= SEEN:
+                self._seen.clear()
+            self._seen[name] = _stamp(self.base, name)
+        return self._seen[name]
 
 
 def _path(cell: Any) -> str | None:

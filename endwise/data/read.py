@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PACK_BYTES = 8 << 20  # decoded bytes handed over at once
 CHUNK_BYTES = 2 << 20  # what one task of a worker should come to
 MAX_CHUNK = 1024
+SMALL_BYTES = 1024  # copying fewer costs less than keeping the array
 SAMPLE_ROWS = 32
 WORTH_PROCESSES_S = 2.0  # below this, starting processes costs more than it saves
 MAX_WORKERS = 16
@@ -39,9 +40,9 @@ NO_SHA = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Some decoded rows: their bytes joined, and for each row how many are its own and what they are."""
+    """Some decoded rows: their bytes one after another, and for each row how many are its own and what they are."""
 
-    data: bytes
+    data: list[Any]  # buffers of bytes, to be joined
     sizes: list[int]  # 0 for an absent row
     shapes: list[list[int]]
     dtypes: list[str]  # numpy's name; '' for an absent row
@@ -104,8 +105,7 @@ def read_one(modality: "Modality", cell: Any, fetch: "Fetch") -> np.ndarray | st
 
 def decode(modality: "Modality", cells: Sequence[Any], fetch: "Fetch") -> Packed:
     """Decode cells from the first on, until all are done or the pack is full (then it holds fewer rows than cells)."""
-    parts: list[bytes] = []
-    packed = Packed(b"", [], [], [], b"", [])
+    packed = Packed([], [], [], [], b"", [])
     sha: list[bytes] = []
     held = 0
     for index, cell in enumerate(cells):
@@ -118,16 +118,22 @@ def decode(modality: "Modality", cells: Sequence[Any], fetch: "Fetch") -> Packed
             continue
         if value.dtype.byteorder == ">":
             value = value.astype(value.dtype.newbyteorder("<"))
-        data, name, shape = value.tobytes(), value.dtype.str, list(value.shape)
-        digest = hashlib.sha256(f"{name}{shape}".encode())
-        digest.update(data)
-        parts.append(data)
-        sha.append(digest.digest())
-        _append(packed, len(data), shape, name)
-        held += len(data)
+        name, shape = value.dtype.str, list(value.shape)
+        data = value.tobytes() if value.nbytes < SMALL_BYTES else np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        packed.data.append(data)
+        sha.append(content_sha(name, shape, data))
+        _append(packed, value.nbytes, shape, name)
+        held += value.nbytes
         if held >= PACK_BYTES:
             break
-    return Packed(b"".join(parts), packed.sizes, packed.shapes, packed.dtypes, b"".join(sha), packed.bad)
+    return Packed(packed.data, packed.sizes, packed.shapes, packed.dtypes, b"".join(sha), packed.bad)
+
+
+def content_sha(dtype: str, shape: list[int], data: Any) -> bytes:
+    """sha256 of a decoded value: what it is, and its bytes."""
+    digest = hashlib.sha256(f"{dtype}{shape}".encode())
+    digest.update(data)
+    return digest.digest()
 
 
 def _append(packed: Packed, size: int, shape: list[int], name: str) -> None:
@@ -146,7 +152,7 @@ def _read_table(modality: "Modality", cells: Cells, workers: int) -> Iterator[Pa
     start = len(first.sizes)
     left = len(values) - start
     seconds = (time.perf_counter() - began) / start * left
-    chunk = int(min(MAX_CHUNK, max(1, CHUNK_BYTES // (1 + len(first.data) // start))))
+    chunk = int(min(MAX_CHUNK, max(1, CHUNK_BYTES // (1 + sum(first.sizes) // start))))
     if workers == 1 or left == 0:
         yield from _inline(modality, values, fetch, start, len(values))
     elif seconds > WORTH_PROCESSES_S and sys.platform == "linux" and _own_bytes(values[:SAMPLE_ROWS]):
@@ -260,7 +266,7 @@ def _send(pipe: "Connection[Any, Any]", packed: Packed) -> None:
     header = {name: getattr(packed, name) for name in ("sizes", "shapes", "dtypes", "bad")}
     pipe.send_bytes(json.dumps(header).encode())
     pipe.send_bytes(packed.sha)
-    pipe.send_bytes(packed.data)
+    pipe.send_bytes(b"".join(packed.data))
 
 
 def _received(pipe: "Connection[Any, Any]") -> Packed:
@@ -274,4 +280,4 @@ def _received(pipe: "Connection[Any, Any]") -> Packed:
         raise SetupError(
             "a process that reads the data ended without a word. Fix: is there enough memory? Fewer workers need less."
         ) from None
-    return Packed(data=data, sha=sha, bad=bad, **header)
+    return Packed(data=[data], sha=sha, bad=bad, **header)

@@ -2,15 +2,17 @@
 
 One folder per field, named by a key over everything that decides what is in it (`dataset.py` makes the key). In it:
 Arrow IPC shards (`data` large_binary, `shape`, `dtype`, `present`, `sha256` of the content) and `field.json`, written
-last. A folder appears under its name in one rename, so a half-written one is never read; a shard whose size or
-checksum is not what `field.json` says makes the whole field be decoded again. Processes share a store through file
-locks: one decodes, the others wait and reuse. Least recently used fields make room when the cap is passed.
+last. A folder appears under its name in one rename, so a half-written one is never read; a shard whose size is not
+what `field.json` says, or that was touched and whose contents have another sha256, makes the field be decoded again.
+Processes share a store through file locks: one decodes, the others wait and reuse. Least recently used fields make
+room when the cap is passed.
 
 Not here: how a raw value is decoded (`read.py`, the modalities), which rows are trained on (`dataset.py`).
 """
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -19,7 +21,6 @@ import os
 import shutil
 import sys
 import time
-import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from endwise.data.read import Packed
+from endwise.data.read import Packed, content_sha
 from endwise.errors import SetupError, refusal
 from endwise.files import sync_folder, write_json
 
@@ -81,7 +82,7 @@ class FieldStore:
         self._index(batches, [np.dtype(name) for name in meta["dtypes"]])
         if len(self.present) != meta["rows"]:
             raise ValueError("the shards do not hold the rows that field.json says")
-        self._resident_bytes = resident_bytes if self.nbytes > resident_bytes else sys.maxsize
+        self._resident_bytes, self._bounded = resident_bytes, self.nbytes > resident_bytes
         self._touched = 0
 
     def _index(self, batches: Sequence[Any], dtypes: list[np.dtype[Any]]) -> None:
@@ -97,38 +98,53 @@ class FieldStore:
             np.diff(np.frombuffer(batch.column("shape").buffers()[1], np.int32)[: batch.num_rows + 1])
             for batch in batches
         ]
-        ndims = _joined(ends, np.int32)
-        dims = _joined([batch.column("shape").flatten().to_numpy() for batch in batches], np.int64)
-        widest = int(ndims.max(initial=0))
-        self._dims = np.full((len(ndims), widest), -1, np.int64)
-        self._dims[np.arange(widest) < ndims[:, None]] = dims
-        self._ndims = ndims
-        used = np.unique(codes[self.present])
+        self._ndims = _joined(ends, np.int32)
+        dims = _joined([batch.column("shape").flatten().to_numpy() for batch in batches], np.int32)
+        widest = int(self._ndims.max(initial=0))
+        if (self._ndims == widest).all():
+            self._dims = dims.reshape(-1, widest) if widest else np.zeros((len(self._ndims), 0), np.int32)
+        else:
+            self._dims = np.full((len(self._ndims), widest), -1, np.int32)
+            self._dims[np.arange(widest) < self._ndims[:, None]] = dims
         self._dtypes, self._codes = dtypes, codes
-        self.dtype: np.dtype[Any] = (
-            np.result_type(*(dtypes[code] for code in used)) if len(used) else np.dtype(np.uint8)
-        )
-        self.ndim: int = int(ndims[self.present].max(initial=0))
-        shapes = np.unique(self._dims[self.present], axis=0) if len(used) else np.zeros((0, 0))
-        alike = len(used) == 1 and len(shapes) == 1
+        self._describe(self._dims[self.present], np.unique(codes[self.present]))
+
+    def _describe(self, dims: np.ndarray, used: np.ndarray) -> None:
+        """What all present values have in common. dims: the sizes of each, -1 beyond its axes."""
+        kinds = [self._dtypes[code] for code in used]
+        self.dtype: np.dtype[Any] = np.result_type(*kinds) if kinds else np.dtype(np.uint8)
+        self.ndim: int = int(self._ndims[self.present].max(initial=0))
+        self._one_dtype = kinds[0] if len(kinds) == 1 else None
+        self._one_axis = bool((self._ndims[self.present] == 1).all())
+        alike = self._one_dtype is not None and bool((dims == dims[0]).all())
         # the shape that every present value has, with one dtype; None when they differ
-        self.common_shape: tuple[int, ...] | None = tuple(int(n) for n in shapes[0] if n >= 0) if alike else None
-        self._one_dtype = dtypes[used[0]] if len(used) == 1 else None
+        self.common_shape: tuple[int, ...] | None = tuple(int(n) for n in dims[0] if n >= 0) if alike else None
+        self._whole: list[np.ndarray] | None = None  # each batch as one array [rows, *common_shape], where it is one
+        if self.common_shape is not None and self.present.all():
+            shape = self.common_shape
+            counts = np.diff([*self._starts, len(self.present)]).tolist()
+            self._whole = [
+                data.view(self.dtype).reshape(count, *shape) for data, count in zip(self._data, counts, strict=True)
+            ]
 
     def __len__(self) -> int:
         return len(self.present)
 
     def __getitem__(self, row: int) -> np.ndarray:
         """The decoded value of a row; KeyError where there is none (`present` says so)."""
-        if not self.present[row]:
-            raise KeyError(f"row {row} has no value")
         row = int(row)
-        begin, end = int(self._begin[row]), int(self._end[row])
-        self._touched += end - begin + FAULT_BYTES
-        if self._touched > self._resident_bytes:
-            self._give_back()
-        flat = self._data[bisect_right(self._starts, row) - 1][begin:end]
-        values = flat.view(self._one_dtype or self._dtypes[self._codes[row]])
+        batch = bisect_right(self._starts, row) - 1
+        if self._bounded:
+            self._count(row)
+        if self._whole is not None:
+            whole: np.ndarray = self._whole[batch][row - self._starts[batch], ...]
+            return whole
+        if not self.present.item(row):
+            raise KeyError(f"row {row} has no value")
+        flat = self._data[batch][self._begin.item(row) : self._end.item(row)]
+        values: np.ndarray = flat.view(self._one_dtype or self._dtypes[self._codes[row]])
+        if self.common_shape is None and self._one_axis:
+            return values
         value: np.ndarray = values.reshape(self.common_shape if self.common_shape is not None else self.shape(row))
         return value
 
@@ -149,8 +165,16 @@ class FieldStore:
         out = np.zeros(len(self), np.int64)
         if not self.present.any():
             return out
-        distinct, inverse = np.unique(self._dims[self.present], axis=0, return_inverse=True)
-        lengths = [modality.length(tuple(int(n) for n in shape if n >= 0)) for shape in distinct]
+        dims = self._dims[self.present]
+        if self.common_shape is not None:
+            out[self.present] = modality.length(self.common_shape)
+            return out
+        if dims.shape[1] == 1:
+            distinct, inverse = np.unique(dims[:, 0], return_inverse=True)
+            distinct = distinct[:, None]
+        else:
+            distinct, inverse = np.unique(dims, axis=0, return_inverse=True)
+        lengths = [modality.length(tuple(n for n in shape if n >= 0)) for shape in distinct.tolist()]
         out[self.present] = np.array(lengths, np.int64)[inverse.reshape(-1)]
         return out
 
@@ -159,14 +183,32 @@ class FieldStore:
         """uint8 [rows, 32]: sha256 of each decoded value, with its dtype and shape; zeros where there is none."""
         return _joined(self._sha, np.uint8).reshape(len(self), SHA_BYTES)
 
+    def is_intact(self) -> bool:
+        """Whether every value still has the sha256 it was written with, and those their fingerprint. Reads it all."""
+        for row in np.flatnonzero(self.present).tolist():
+            value = self[row]
+            data = value.reshape(-1).view(np.uint8)
+            if content_sha(value.dtype.str, list(value.shape), data) != bytes(self._sha_of(row)):
+                return False
+        absent = self.content[~self.present]
+        return not absent.any() and hashlib.sha256(self.content.tobytes()).hexdigest() == self.fingerprint
+
+    def _sha_of(self, row: int) -> np.ndarray:
+        batch = bisect_right(self._starts, row) - 1
+        begin = (row - self._starts[batch]) * SHA_BYTES
+        return self._sha[batch][begin : begin + SHA_BYTES]
+
     def close(self) -> None:
         """Let the cleaner remove the field again. Values already handed out stay valid."""
         if self._held is not None:
             self._held.release()
             self._held = None
 
-    def _give_back(self) -> None:
-        """Unmap the touched pages from this process; the kernel keeps them cached while there is room."""
+    def _count(self, row: int) -> None:
+        """Count what is touched; past the limit, unmap all of it from this process: the kernel keeps it cached."""
+        self._touched += self._end.item(row) - self._begin.item(row) + FAULT_BYTES
+        if self._touched <= self._resident_bytes:
+            return
         self._touched = 0
         if hasattr(mmap, "MADV_DONTNEED"):
             for mapped in self._maps:
@@ -186,7 +228,7 @@ def _batches(mapped: mmap.mmap) -> list[Any]:
 
 
 def _bytes_of(batch: Any) -> np.ndarray:
-    data = batch.column("data").buffers()[2]
+    data = batch.column("data").buffers()[2]  # exactly as long as its values: what pads it is outside
     return np.frombuffer(data, np.uint8) if data is not None and data.size else np.frombuffer(b"", np.uint8)
 
 
@@ -237,10 +279,13 @@ def _opened(root: Path, key: str, rows: int, still_good: Callable[[FieldStore], 
     if not (folder / META).is_file():
         return None
     held = _Lock(root / "locks" / f"{key}.use", shared=True)
-    meta = _valid_meta(folder, rows)
+    store = None
     try:
-        store = FieldStore(folder, meta, held) if meta is not None else None
-    except (ValueError, KeyError, OSError):  # pyarrow's ArrowInvalid is a ValueError: not a readable shard
+        meta, touched = _meta(folder, rows)
+        store = FieldStore(folder, meta, held)
+        if touched and not store.is_intact():
+            store = None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):  # pyarrow's ArrowInvalid is a ValueError
         store = None
     if store is None or not still_good(store):
         held.release()
@@ -249,33 +294,15 @@ def _opened(root: Path, key: str, rows: int, still_good: Callable[[FieldStore], 
     return store
 
 
-def _valid_meta(folder: Path, rows: int) -> dict[str, Any] | None:
-    """What field.json says, when every shard is what it says; None otherwise.
-
-    A shard untouched since it was written (size and time of change) is trusted; any other is read and summed.
-    """
-    try:
-        meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
-        if meta["version"] != STORE_VERSION or meta["rows"] != rows:
-            return None
-        for shard in meta["shards"]:
-            file = folder / shard["file"]
-            stat = file.stat()
-            if stat.st_size != shard["bytes"]:
-                return None
-            if stat.st_mtime_ns != shard["mtime_ns"] and _checksum(file) != shard["crc32"]:
-                return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return meta
-
-
-def _checksum(file: Path) -> int:
-    total = 0
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            total = zlib.crc32(block, total)
-    return total
+def _meta(folder: Path, rows: int) -> tuple[dict[str, Any], bool]:
+    """What field.json says, and whether a shard was touched since it was written; ValueError when it is another's."""
+    meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
+    stats = [(folder / shard["file"]).stat() for shard in meta["shards"]]
+    sizes = [stat.st_size for stat in stats]
+    if meta["version"] != STORE_VERSION or meta["rows"] != rows or sizes != [part["bytes"] for part in meta["shards"]]:
+        raise ValueError("not the field that was asked for, or cut short")
+    touched = any(stat.st_mtime_ns != part["mtime_ns"] for stat, part in zip(stats, meta["shards"], strict=True))
+    return meta, touched
 
 
 # ---- writing -----------------------------------------------------------------------------------------------------
@@ -303,8 +330,6 @@ class _Writer:
     """Writes packed rows as shards; holds at most one record batch."""
 
     def __init__(self, folder: Path, cap: float, about: str):
-        import hashlib
-
         self.folder, self.cap, self.about = folder, cap, about
         self.shards: list[dict[str, Any]] = []
         self.dtypes: list[str] = []
@@ -320,7 +345,7 @@ class _Writer:
         self.rows += len(packed.sizes)
         self._hash.update(packed.sha)
         self._pending.append(packed)
-        held = sum(len(part.data) for part in self._pending)
+        held = sum(sum(part.sizes) for part in self._pending)
         if held >= BATCH_BYTES or sum(len(part.sizes) for part in self._pending) >= BATCH_ROWS:
             self._flush()
 
@@ -365,7 +390,7 @@ class _Writer:
         sizes = np.array([size for part in parts for size in part.sizes], np.int64)
         offsets = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
-        data = b"".join(part.data for part in parts)
+        data = b"".join(buffer for part in parts for buffer in part.data)
         names = [name for part in parts for name in part.dtypes]
         for name in names:
             if name and name not in self.dtypes:
@@ -407,9 +432,7 @@ class _Writer:
         self._file.close()
         file = Path(self._file.name)
         stat = file.stat()
-        self.shards.append(
-            {"file": file.name, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "crc32": _checksum(file)}
-        )
+        self.shards.append({"file": file.name, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns})
         self.written += stat.st_size
         self._file = self._arrow = None
 
