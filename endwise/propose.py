@@ -32,6 +32,8 @@ FEW_NUMBERS = 20  # different whole numbers that may still be class numbers
 
 LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "categories", "y", "answer", "outcome", "output",
                "intent", "sentiment", "emotion", "diagnosis", "species", "tags", "reply", "response", "ground_truth")  # fmt: skip
+OUTCOME_NAMES = ("survived", "churn", "churned", "exited", "fraud", "default", "defaulted", "result", "quality", "rating",
+                 "stars", "score", "price", "income", "salary", "risk", "status", "sales")  # fmt: skip
 SPEECH_NAMES = ("text", "transcript", "transcription", "sentence", "words", "utterance", "normalized_text")
 ACTION_NAMES = ("steering", "steering_angle", "throttle", "brake", "action", "actions")
 TEXT_NAMES = ("text", "sentence", "review", "comment", "message", "question", "title", "description", "body", "content",
@@ -379,7 +381,7 @@ def _is_identifier(found: _Found, cells: list[Any], rows: int) -> bool:
     """Every row another value: a name that says so, a plain count, or codes without a blank."""
     if found.name.startswith("Unnamed: "):
         return True
-    if found.called(TIME_NAMES):
+    if found.called(TIME_NAMES) or found.called(LABEL_NAMES):
         return False
     if len(cells) < 3 or found.distinct < 0.98 * rows:
         return False
@@ -391,7 +393,7 @@ def _is_identifier(found: _Found, cells: list[Any], rows: int) -> bool:
     if found.kind == "number":
         numbers = [float(cell) for cell in cells if _is_number(str(cell))]
         steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
-        counted = len(steps) == 1 and min(steps) >= 1 and min(steps).is_integer() and numbers[0] in (0.0, 1.0)
+        counted = len(steps) == 1 and numbers[0] in (0.0, 1.0) and (steps == {1.0} or len(cells) >= SAMPLE_ROWS)
         return (named and all(number.is_integer() for number in numbers)) or counted
     texts = [str(cell) for cell in cells]
     codes = all(re.fullmatch(r"[\w\-.:/]{1,64}", text) for text in texts) and any(
@@ -608,6 +610,10 @@ class _Plan:
         if len(ending) == 1:
             ending[0].why = f"its name is that of an answer; {ending[0].why}"
             return [self._as_answer(ending[0])]
+        if (outcome := self._first(legal, OUTCOME_NAMES)) is not None:
+            outcome.why = f"its name is often that of an answer; {outcome.why}"
+            self.questions.append(f"is {outcome.name!r} what is to be predicted?")
+            return [self._as_answer(outcome)]
         last = next(
             (item for item in reversed(legal) if not self._is_group(item) and not item.called(MEASURED_NAMES)),
             legal[-1],

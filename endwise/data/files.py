@@ -165,7 +165,8 @@ class ZipPlace(Place):
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():  # a fork shares the file's position
                 try:
-                    archive = zipfile.ZipFile(self.outer.open(self.name))
+                    local = isinstance(self.outer, LocalPlace)  # by its path, so that it is closed with the archive
+                    archive = zipfile.ZipFile(self.outer.spelled(self.name) if local else self.outer.open(self.name))
                 except (zipfile.BadZipFile, NotImplementedError) as wrong:
                     raise BadValue(f"{self.name} is not a readable zip archive ({wrong})") from None
                 found = {posixpath.normpath(info.filename): info for info in archive.infolist() if not info.is_dir()}

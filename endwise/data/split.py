@@ -110,8 +110,8 @@ def split_rows(
 def assign(keys: Sequence[str], seed: int, shares: Mapping[str, float]) -> np.ndarray:
     """The side of each row, str [n]: the named ones get about their share of the distinct keys, 'train' the rest.
 
-    A key's side is decided by its own hash. Only where a named side would stay empty does the key that is nearest to
-    it move there, so that a handful of groups still gives every side one.
+    A key's side is decided by its own hash. Only where a side would stay empty does the side with most keys give it
+    one, so that a handful of groups still makes three sides.
     """
     places = {key: _unit(key, seed) for key in dict.fromkeys(keys)}
     order = sorted(places, key=lambda key: (places[key], key), reverse=True)
@@ -120,9 +120,9 @@ def assign(keys: Sequence[str], seed: int, shares: Mapping[str, float]) -> np.nd
     for side, share in shares.items():
         upper, edge = edge, edge - share
         side_by_key.update((key, side) for key in order if edge <= places[key] < upper)
-    for side in shares:
-        if side not in side_by_key.values() and (spare := _spare(order, side_by_key)) is not None:
-            side_by_key[spare] = side
+    for side in ("train", *shares):
+        if side not in side_by_key.values():
+            _give_one(side, order, side_by_key)
     return np.array([side_by_key[key] for key in keys], dtype="<U5")
 
 
@@ -173,9 +173,12 @@ def _unit(key: str, seed: int) -> float:
     return (int.from_bytes(raw, "big") >> 11) / 2**53
 
 
-def _spare(order: Sequence[str], side_by_key: Mapping[str, str]) -> str | None:
-    free = [key for key in order if side_by_key[key] == "train"]
-    return free[0] if len(free) > 1 else None
+def _give_one(side: str, order: Sequence[str], side_by_key: dict[str, str]) -> None:
+    counts = Counter(side_by_key.values())
+    donor = max(SIDES, key=lambda name: counts[name])
+    if counts[donor] > 1:
+        theirs = [key for key in order if side_by_key[key] == donor]  # by falling hash; train has the low ones
+        side_by_key[theirs[-1] if side == "train" else theirs[0]] = side
 
 
 # ---- official splits -------------------------------------------------------------------------------------------------

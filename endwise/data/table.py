@@ -18,6 +18,8 @@ import posixpath
 import re
 import tempfile
 import threading
+import zipfile
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -194,10 +196,22 @@ def _ending(name: str) -> tuple[str, str | None]:
     return (posixpath.splitext(stem)[1], last) if last in PACKED else (last, None)
 
 
-def _unpacked(place: Place, name: str) -> BinaryIO:
+@contextmanager
+def _unpacked(place: Place, name: str) -> Iterator[BinaryIO]:
+    """The file's bytes, unpacked as they are read; what breaks on the way is a DataError."""
     packed = _ending(name)[1]
-    file = place.open(name)
-    return cast(BinaryIO, PACKED[packed](file)) if packed else file
+    try:
+        with place.open(name) as file:
+            if packed is None:
+                yield file
+            else:
+                with PACKED[packed](file) as inner:
+                    yield inner
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as wrong:
+        reason = getattr(wrong, "strerror", None) or wrong
+        raise DataError(
+            f"{posixpath.basename(name)}: cannot be read to its end ({reason}). Fix: copy the file again."
+        ) from None
 
 
 def _finder(place: Place, name: str) -> Finder:
@@ -251,10 +265,6 @@ def _text_lines(file: BinaryIO, shown: str) -> Iterator[str]:
         raise DataError(
             f"{shown} line {number}: not UTF-8 text (byte 0x{wrong.object[wrong.start]:02x} at column {wrong.start + 1}). "
             "Fix: save the file as UTF-8; a spreadsheet offers 'CSV UTF-8'."
-        ) from None
-    except (OSError, EOFError, lzma.LZMAError) as wrong:
-        raise DataError(
-            f"{shown} after line {number}: cannot be read on ({wrong}). Fix: copy the file again."
         ) from None
 
 
@@ -379,7 +389,7 @@ def _open_json_lines(place: Place, name: str) -> Table:
         for number, raw in enumerate(file, start=1):
             skip = 3 if number == 1 and raw.startswith(b"\xef\xbb\xbf") else 0
             if raw[skip:].strip():
-                keys.update(dict.fromkeys(_json_object(raw[skip:], f"{shown} line {number}")))
+                keys.update(dict.fromkeys(_json_object(raw[skip:].rstrip(), f"{shown} line {number}")))
                 starts.append(at + skip)
                 stops.append(at + len(raw))
                 numbers.append(number)

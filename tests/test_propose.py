@@ -1,0 +1,333 @@
+"""A first recipe for what people have: the right columns, the right kinds, the reasons beside them."""
+
+import datetime as dt
+import io
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import soundfile
+import yaml
+from PIL import Image
+
+from endwise.errors import DataError
+from endwise.propose import propose
+from endwise.recipe import Recipe
+
+RANDOM = random.Random(7)
+WORDS = [
+    "the",
+    "a",
+    "card",
+    "my",
+    "payment",
+    "late",
+    "why",
+    "is",
+    "not",
+    "still",
+    "new",
+    "order",
+    "where",
+    "arrive",
+    "refund",
+    "wrong",
+    "please",
+    "help",
+    "money",
+    "bank",
+]
+
+
+def picture(value: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4, 3), value % 255, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def recording(rate: int = 8_000) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(80, np.float32), rate, format="WAV")
+    return file.getvalue()
+
+
+def sentence(row: int, least: int = 5) -> str:
+    return " ".join(RANDOM.choices(WORDS, k=least + row % 9)) + f" {row}"
+
+
+def put(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    lines = [
+        ",".join(rows[0]),
+        *(",".join(f'"{cell}"' if "," in str(cell) else str(cell) for cell in row.values()) for row in rows),
+    ]
+    return put(path, "\n".join(lines) + "\n")
+
+
+# ---- sample sets, small and as they come -----------------------------------------------------------------------------
+
+
+def photo_folders(at: Path) -> Path:
+    for row in range(12):
+        put(at / ("cat" if row % 2 else "dog") / f"{row}.png", picture(row))
+    return at
+
+
+def sound_folders_with_splits(at: Path) -> Path:
+    for row in range(12):
+        put(at / ("train" if row < 8 else "test") / ("up" if row % 2 else "down") / f"{row}.wav", recording(16_000))
+    return at
+
+
+def review_folders(at: Path) -> Path:
+    for row in range(12):
+        put(at / ("pos" if row % 2 else "neg") / f"{row}.txt", sentence(row))
+    return at
+
+
+def spoken_digits(at: Path) -> Path:
+    digits = ["zero", "one", "two"]
+    rows = [
+        {"audio": f"{row % 3}_{row}.wav", "split": "test" if row % 10 == 0 else "train", "digit": row % 3, "text": digits[row % 3],
+         "speaker": ["george", "lucas", "nicolas", "theo"][row % 4], "sample_rate": 8000, "seconds": round(0.3 + row % 7 / 10, 2)}
+        for row in range(60)
+    ]  # fmt: skip
+    csv(at / "manifest.csv", rows)
+    with zipfile.ZipFile(at / "recordings.zip", "w") as archive:
+        for row in rows:
+            archive.writestr(row["audio"], recording())
+    return at
+
+
+def intents(at: Path) -> Path:
+    for name, count in (("train", 90), ("test", 30)):
+        csv(at / f"{name}.csv", [{"text": sentence(row), "category": f"intent_{row % 9}"} for row in range(count)])
+    return at
+
+
+def houses(at: Path) -> Path:
+    rows = [
+        {"Id": row + 1, "area_m2": 40 + RANDOM.random() * 100, "rooms": 1 + row % 6, "city": ["Ulm", "Bonn", "Kiel"][row % 3],
+         "garden": ["yes", "no"][row % 2], "built": f"{1950 + row % 70}-05-01", "price": 100_000 + row * 917.5}
+        for row in range(80)
+    ]  # fmt: skip
+    return csv(at / "houses.csv", rows)
+
+
+def passengers(at: Path) -> Path:
+    rows = [
+        {"PassengerId": row + 1, "Survived": int(row % 5 > 2), "Pclass": 1 + row % 3, "Sex": ["male", "female"][row % 2],
+         "Age": "" if row % 9 == 0 else 20 + row % 50, "Fare": round(7.25 + row * 1.1, 2)}
+        for row in range(100)
+    ]  # fmt: skip
+    return csv(at / "titanic.csv", rows)
+
+
+def picture_bytes(at: Path) -> Path:
+    at.mkdir(exist_ok=True)
+    for side, count in (("train", 40), ("test", 20)):
+        made = pyarrow.table(
+            {"path": [f"{side}/{row}.png" for row in range(count)], "image": [picture(row) for row in range(count)],
+             "label": [["ship", "frog", "truck"][row % 3] for row in range(count)]}
+        )  # fmt: skip
+        pyarrow.parquet.write_table(made, at / f"{side}.parquet")
+    return at
+
+
+def driving(at: Path) -> Path:
+    rows = [
+        {"image": f"frame_{row}.png", "steering": round(RANDOM.uniform(-1, 1), 3), "throttle": round(RANDOM.random(), 2),
+         "speed": round(20 + RANDOM.random(), 3)}
+        for row in range(40)
+    ]  # fmt: skip
+    for row in rows:
+        put(at / "frames" / row["image"], picture(3))
+        row["image"] = f"frames/{row['image']}"
+    csv(at / "log.csv", rows)
+    return at
+
+
+def questions_about_pictures(at: Path) -> Path:
+    rows = [
+        {
+            "image": f"{row % 10}.png",
+            "question": f"is there a {WORDS[row % 7]} in it?",
+            "answer": ["yes", "no", "red"][row % 3],
+        }
+        for row in range(60)
+    ]
+    for row in range(10):
+        put(at / f"{row}.png", picture(row))
+    csv(at / "vqa.csv", rows)
+    return at
+
+
+def patients(at: Path) -> Path:
+    rows = [
+        {"patient_id": f"P{row % 15:03d}", "age": 30 + row % 15, "weight": 60 + row % 31, "bmi": 20 + row % 11 / 3, "smoker": ["true", "false"][row % 2],
+         "diagnosis": ["ill", "well", "unclear"][row * 5 % 3]}
+        for row in range(90)
+    ]  # fmt: skip
+    return csv(at / "patients.csv", rows)
+
+
+def sales(at: Path) -> Path:
+    start = dt.date(2023, 1, 1)
+    rows = [
+        {"date": start + dt.timedelta(days=row), "shop": f"shop {row % 4}", "sample_weight": 1 + row % 2, "temperature": round(RANDOM.uniform(-5, 30), 1),
+         "sold": round(RANDOM.uniform(10, 90), 2)}
+        for row in range(120)
+    ]  # fmt: skip
+    return csv(at / "sales.csv", rows)
+
+
+def tagged_articles(at: Path) -> Path:
+    topics = ["sport", "politics", "science", "music"]
+    lines = [
+        f'{{"title": "{sentence(row)}", "body": "{sentence(row, 20)}", "tags": ["{topics[row % 4]}", "{topics[row % 3]}"]}}'
+        for row in range(40)
+    ]
+    return put(at / "articles.jsonl", "\n".join(lines))
+
+
+SETS: list[tuple[Callable[[Path], Path], dict[str, str], dict[str, str], dict[str, str]]] = [
+    (photo_folders, {"image": "image"}, {"label": "category"}, {}),
+    (sound_folders_with_splits, {"audio": "audio"}, {"label": "category"}, {}),
+    (review_folders, {"text": "text"}, {"label": "category"}, {}),
+    (spoken_digits, {"audio": "audio"}, {"text": "text"}, {}),
+    (intents, {"text": "text"}, {"category": "category"}, {}),
+    (houses, {"area_m2": "number", "rooms": "number", "city": "category", "garden": "boolean", "built": "date"}, {"price": "number"}, {}),
+    (passengers, {"Pclass": "number", "Sex": "category", "Age": "number", "Fare": "number"}, {"Survived": "boolean"}, {}),
+    (picture_bytes, {"image": "image"}, {"label": "category"}, {}),
+    (driving, {"image": "image", "speed": "number"}, {"steering": "number", "throttle": "number"}, {}),
+    (questions_about_pictures, {"image": "image", "question": "text"}, {"answer": "category"}, {}),
+    (patients, {"age": "number", "weight": "number", "bmi": "number", "smoker": "boolean"}, {"diagnosis": "category"}, {"group": "patient_id"}),
+    (sales, {"shop": "category", "temperature": "number"}, {"sold": "number"}, {"time": "date", "weight": "sample_weight"}),
+    (tagged_articles, {"title": "text", "body": "text"}, {"tags": "tags"}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "inputs", "outputs", "data"), SETS, ids=[item[0].__name__ for item in SETS])
+def test_the_proposal_is_what_a_person_would_write(
+    tmp_path: Path, make: Callable[[Path], Path], inputs: dict[str, str], outputs: dict[str, str], data: dict[str, str]
+) -> None:
+    found = propose(make(tmp_path / "set"))
+    assert {name: item.type for name, item in found.recipe.inputs.items()} == inputs
+    assert {name: item.type for name, item in found.recipe.outputs.items()} == outputs
+    written = found.recipe.to_dict()["data"]
+    assert {name: cell for name, cell in written.items() if name not in ("path", "train", "val", "test")} == data
+
+
+@pytest.mark.parametrize("make", [item[0] for item in SETS], ids=[item[0].__name__ for item in SETS])
+def test_the_yaml_is_the_recipe_with_a_reason_beside_every_field(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    found = propose(make(tmp_path / "set"))
+    text = found.yaml()
+    assert Recipe(**yaml.safe_load(text)) == found.recipe
+    for name in [*found.recipe.inputs, *found.recipe.outputs]:
+        line = next(line for line in text.splitlines() if line.strip().startswith(f"{name}:"))
+        assert "  # " in line
+        assert any(f".{name}: " in reason for reason in found.reasons)
+
+
+# ---- single rules ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    found = propose(spoken_digits(tmp_path / "digits"))
+    told = "\n".join(found.reasons)
+    assert "left out: digit (it is 'text' in other words" in told
+    assert "left out: sample_rate (it has one and the same value" in told
+    assert "left out: seconds (it describes the file" in told
+    assert "left out: speaker" in told
+    assert any("'speaker'" in question for question in found.questions)
+    assert found.recipe.inputs["audio"].to_dict() == {"type": "audio", "rate_hz": 8000}
+    assert "left out: PassengerId (it names the row" in "\n".join(propose(passengers(tmp_path)).reasons)
+
+
+def test_paths_are_written_relative_to_where_the_recipe_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    houses(tmp_path / "data")
+    (tmp_path / "recipes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = propose("data/houses.csv")
+    assert yaml.safe_load(found.yaml())["data"]["path"] == "data/houses.csv"
+    (tmp_path / "recipes/houses.yaml").write_text(found.yaml("recipes"))
+    assert Path(Recipe.load("recipes/houses.yaml").data.path).is_file()
+
+
+def test_class_numbers_are_classes_and_quantities_are_not() -> None:
+    def output(**columns: Any) -> str:
+        return next(iter(propose(columns).recipe.outputs.values())).type
+
+    x = [RANDOM.random() for _ in range(200)]
+    assert output(x=x, label=[row % 2 for row in range(200)]) == "category"
+    assert output(x=x, label=[row % 7 for row in range(200)]) == "category"
+    assert output(x=x, target=[row * 3 for row in range(200)]) == "number"
+    assert output(x=x, y=[row / 7 for row in range(200)]) == "number"
+    assert output(x=x, is_fraud=[row % 2 == 0 for row in range(200)]) == "boolean"
+
+
+def test_words_among_numbers_are_asked_about() -> None:
+    found = propose({"age": ["31", "NA", *map(str, range(20, 60))], "y": [row / 3 for row in range(42)]})
+    assert found.recipe.inputs["age"].type == "number"
+    assert any("'age' holds 'NA'" in question for question in found.questions)
+
+
+def test_a_split_column_of_another_name_and_one_that_is_none() -> None:
+    x = [RANDOM.random() for _ in range(30)]
+    found = propose({"x": x, "subset": ["train"] * 20 + ["dev"] * 5 + ["test"] * 5, "y": x})
+    assert found.recipe.data.split == "subset"
+    odd = propose({"x": x, "split": ["prompt"] * 10 + ["train"] * 20, "y": x})
+    assert any("only train, val and test are understood" in question for question in odd.questions)
+
+
+def test_an_unclear_output_is_asked_about_and_still_proposed() -> None:
+    found = propose({"a": [RANDOM.random() for _ in range(30)], "b": [RANDOM.random() for _ in range(30)]})
+    assert list(found.recipe.outputs) == ["b"]
+    assert any("is 'b' what is to be predicted?" in question for question in found.questions)
+
+
+def test_names_that_are_no_field_names_keep_their_column() -> None:
+    found = propose({"Größe (cm)": [1.5, 2.5, 3.5], "2nd": [1.0, 2.5, 9.0], "label": [*"aba"]})
+    assert {item.column for item in found.recipe.inputs.values()} == {"Größe (cm)", "2nd"}
+
+
+def test_files_that_are_not_there_are_asked_about(tmp_path: Path) -> None:
+    rows = [{"photo": f"gone/{row}.jpg", "age": row % 7, "label": "ab"[row % 2]} for row in range(30)]
+    found = propose(csv(tmp_path / "a.csv", rows))
+    assert found.recipe.inputs["photo"].type == "image"
+    assert any("gone/0.jpg" in question for question in found.questions)
+
+
+def test_a_test_file_beside_is_mentioned(tmp_path: Path) -> None:
+    found = propose(intents(tmp_path) / "train.csv")
+    assert any("test.csv lies beside train.csv" in question for question in found.questions)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"id": list(range(1, 30))}, "a column that can be an answer"),
+        ({"series": [[[1.0], [2.0]]] * 30, "label": [*"abc" * 10]}, "left out: series .*no modality reads yet"),
+    ],
+)
+def test_nothing_to_predict_is_refused(source: Any, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        propose(source)
+
+
+def test_a_folder_of_unclear_tables_is_refused(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        put(tmp_path / name, "x\n1\n")
+    with pytest.raises(DataError, match=r"endwise init .*a.csv"):
+        propose(tmp_path)
