@@ -126,7 +126,7 @@ class Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(recipe.inputs, recipe.outputs, contracts, size)
-        return cls(recipe, contracts, network, size, {})
+        return cls(recipe, contracts, network.eval(), size, {})
 
     # ---- what it is -------------------------------------------------------------------------------------------
 
@@ -392,7 +392,8 @@ class Model:
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Validation runs in the middle of training: dropout and augmentation rest for its time."""
+        """Validation runs in the middle of training: dropout and augmentation rest for its time (the one use that is
+        not for several threads)."""
         if not self.network.training:
             yield
             return
@@ -574,7 +575,7 @@ def _recipe(description: Mapping[str, Any], modalities: Sequence[type[Modality]]
     for section in ("inputs", "outputs"):
         for name, item in values.get(section, {}).items() if isinstance(values.get(section), dict) else ():
             kind = item.get("type") if isinstance(item, dict) else item
-            if kind not in given and kind not in TABLE:
+            if not isinstance(kind, str) or (kind not in given and kind not in TABLE):
                 raise unknown_name(
                     field=f"{section}.{name}.type", got=str(kind), names=[*TABLE, *given], error=ModelError
                 )

@@ -293,6 +293,10 @@ class Recipe(Part):
         """A copy with dotted fields changed: `recipe.replace(**{"train.seed": 1, "data.max_bad": "5%"})`."""
         values: dict[str, Any] = self.to_dict()
         values["data"] = {name: getattr(self.data, name) for name in values["data"]}
+        for section in ("inputs", "outputs"):  # the class itself: a name would not find one from outside the package
+            values[section] = {
+                name: {**item.to_dict(), "type": type(item)} for name, item in getattr(self, section).items()
+            }
         for path, value in settings.items():
             _set(values, path.split("."), value, path)
         return type(self)(**values)
