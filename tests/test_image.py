@@ -224,6 +224,7 @@ def test_much_larger_pictures_are_reduced_as_they_are_read() -> None:
         again = np.einsum("yh,hwc,xw->yxc", small[0], found / (257 if found.dtype == np.uint16 else 1), small[1])
         assert np.abs(again - expected)[1:-1, 1:-1].max() < 4
     assert read(saved(large, "JPEG"), side_px=64).size <= 3 * 128 * 128
+    assert read(np.zeros((5, 30_000), np.uint8)).shape == (5, 776, 1)
 
 
 def test_both_jpeg_decoders_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

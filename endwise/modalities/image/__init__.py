@@ -73,6 +73,7 @@ class Image(Modality):
     roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE})
     contract_class = ImageContract
     axes: ClassVar[int] = 2
+    read_fields: ClassVar[tuple[str, ...]] = ("side_px", "channels")
 
     side_px: int | None = input_field(
         None, "side of a square with the area the network sees, in the pictures' own aspect ratio; null: from the data"
@@ -432,12 +433,15 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
 
 
 def _reduced(pixels: np.ndarray, kept_area: int) -> np.ndarray:
-    """No more than `kept_area` pixels, by an antialiased resize."""
+    """No more than `kept_area` pixels, by an antialiased resize. Beyond 3 : 1 the longer side alone may be shortened,
+    as the canvas will do it."""
     height, width, channels = pixels.shape
-    if height * width <= kept_area:
+    scale = min(1.0, math.sqrt(kept_area / (height * width)))
+    # no canvas is longer than this: a batch with a very long picture and a very tall one stays affordable
+    longest = math.ceil(math.sqrt(kept_area * WIDEST))
+    size = (min(max(1, int(height * scale)), longest), min(max(1, int(width * scale)), longest))
+    if size == (height, width):
         return pixels
-    scale = math.sqrt(kept_area / (height * width))
-    size = (max(1, int(height * scale)), max(1, int(width * scale)))
     if pixels.dtype == np.uint8:
         from PIL import Image as Pillow
 
