@@ -290,7 +290,8 @@ def _same_recipe(there: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+    if isinstance(old, Mapping) or isinstance(new, Mapping):
+        old, new = (item if isinstance(item, Mapping) else {} for item in (old, new))
         for name in [*old, *(name for name in new if name not in old)]:
             yield from _differences(old.get(name), new.get(name), f"{where}.{name}" if where else str(name))
     elif old != new:
