@@ -65,6 +65,7 @@ class Audio(Modality):
     roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE})
     contract_class = AudioContract
     axes: ClassVar[int] = 1
+    read_fields: ClassVar[tuple[str, ...]] = ("rate_hz", "channel", "max_seconds")
 
     rate_hz: int = input_field(16_000, "samples a second the network hears; other rates are resampled to it")
     channel: Literal["mix", "left", "right"] = input_field(

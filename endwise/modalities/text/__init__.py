@@ -113,6 +113,7 @@ class Text(Modality):
     type: ClassVar[str] = "text"
     contract_class = TextContract
     axes: ClassVar[int] = 1
+    read_fields: ClassVar[tuple[str, ...]] = ("source", "max_chars")
 
     source: Literal["inline", "file"] = shared_field(
         "inline", "inline: the cell is the text; file: it names a text file"
