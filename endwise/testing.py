@@ -46,6 +46,7 @@ HEART_STEPS, HEART_SHARE, HEART_RATE = 400, 0.3, 3e-3  # the loss must fall belo
 ALONE_TOLERANCE = 1e-4
 FIELD = "value"  # the name of the field under test; its partner is named for its role
 PARTNER = "partner"
+WAYS = {INPUT_ROLE: "in", OUTPUT_ROLE: "out"}
 
 
 class ContractBroken(AssertionError):
@@ -104,7 +105,7 @@ class Case:
         self.declaration, self.examples, self.role = declaration, tuple(examples), role
         self.partner, values = partner or default_partner(role)
         self.partner_examples = tuple(itertools.islice(itertools.cycle(values), len(examples)))
-        self.label = label or f"{declaration.type} {'in' if role == INPUT_ROLE else 'out'}"
+        self.label = label or f"{declaration.type} {WAYS[role]}"
 
     @property
     def is_input(self) -> bool:
@@ -671,9 +672,8 @@ def cases() -> list[Case]:
     for name, examples in SCALARS.items():
         scalar = modality_class(name)()
         found += [Case(scalar, examples, role) for role in roles if role in scalar.roles]
-    number = modality_class("number")()
-    found.append(Case(number, VECTORS, INPUT_ROLE, label="number[3] in"))
-    found.append(Case(number, VECTORS, OUTPUT_ROLE, label="number[3] out"))
+        if name == "number":
+            found += [Case(scalar, VECTORS, role, label=f"number[3] {WAYS[role]}") for role in roles]
     return found
 
 
@@ -756,7 +756,9 @@ INTRO = """# What works
 
 <!-- written by `python -m endwise.testing --capabilities`: do not edit; a test fails when this page is stale -->
 
-Every cell stands for executed tests (`endwise/testing.py`, the contract suite); a cell whose tests do not pass is empty.
+Every ✓ stands for executed tests that passed: the contract suite in `endwise/testing.py`, which runs on your own modality as
+well (`check_modality`). A cell without a passing test is empty; an input gives no answers. `exports` is tested once for each
+row here, and for every pair of an input and an output in the long run (`make test-slow`).
 
 """
 

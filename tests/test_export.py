@@ -264,20 +264,25 @@ def test_files_of_the_examples_become_golden_files(tmp_path: Path) -> None:
     assert differences([case.model().predict({"value": str(file)}).to_dict()], [json.loads(done.stdout)]) == []
 
 
-def test_an_earlier_bundle_is_replaced_and_nothing_else(model: Model, exported: ExportResult, tmp_path: Path) -> None:
+def test_an_earlier_bundle_is_replaced_and_nothing_else(exported: ExportResult, tmp_path: Path) -> None:
     import shutil
 
+    model, rows = (
+        small_model({"weight": {"type": "number", "optional": True}}, {"price": "number"}),
+        [{"weight": 1}] * 5,
+    )
     place = tmp_path / "bundle"
     shutil.copytree(exported.folder, place)
     (place / "left over").write_text("x")
-    export(model, place, examples=ROWS)
+    export(model, place, examples=rows)
+    assert Bundle.load(place).predict(2).keys() == {"price"}
     assert not (place / "left over").exists()
     assert [item.name for item in tmp_path.iterdir()] == ["bundle"]
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter.txt").write_text("years of work")
     with pytest.raises(ExportError, match="a new or empty folder"):
-        export(model, other, examples=ROWS)
+        export(model, other, examples=rows)
     assert (other / "chapter.txt").read_text() == "years of work"
 
 

@@ -105,9 +105,11 @@ def test_it_trains_is_reloaded_and_exported(table: Path, tmp_path: Path) -> None
     again = ew.Model.load(tmp_path / "run", modalities=[Dna])
     assert [prediction.to_dict() for prediction in again.predict(ROWS)] == expected
 
-    from endwise.export import export
+    from endwise.export import export_run
 
-    result = export(again, tmp_path / "bundle", examples=ROWS)
+    result = export_run(ew.Run.open(tmp_path / "run", modalities=[Dna]))  # the gate takes its own held-out rows
+    assert result.folder == tmp_path / "run" / "export"
+    assert result.rows > 5
     bundle = ew.Bundle.load(result.folder, modalities=[Dna])
     assert differences(expected, bundle.predict(ROWS)) == []
 
