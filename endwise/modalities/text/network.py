@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from endwise import losses
 from endwise.modalities.text import BLANK, TextContract
 from endwise.modalities.text.tokenizer import CASES
-from endwise.nn.blocks import Transformer
+from endwise.nn.blocks import Attention, Transformer
 from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.size import Size
 
@@ -53,8 +53,9 @@ class TextEncoder(Encoder):
         self.stem = Runs(size.width) if contract.units == "bytes" else None
         self.dropout = nn.Dropout(VECTOR_DROPOUT)
         self.context = Transformer(size, causal=False, rotary=True)
-        for block in self.context.blocks:  # dropped attention weights forgo the fused kernel: four times slower on CPUs
-            block.attention.dropout = 0.0
+        for part in self.context.modules():
+            if isinstance(part, Attention):
+                part.dropout = 0.0  # dropped weights forgo the fused kernel: long texts take four times as long on CPUs
 
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """A token for every `stride` units."""
