@@ -18,6 +18,7 @@ import yaml
 from endwise.errors import EndwiseError, RecipeError, require
 
 EPILOG = "Exit codes: 0 done, 2 recipe, 3 data, 4 setup, 5 model, 6 training, 7 export, 130 Ctrl-C, 143 SIGTERM, 1 a bug of ours."
+MAX_BAD_SHOWN = 20  # broken rows listed for people
 PLAIN_EVERY_S = 10.0  # without a terminal, a line of progress at most this often
 
 app = typer.Typer(
@@ -34,7 +35,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML or JSON recipe, or its folder.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run folder or its model/ folder.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field: --set train.steps=100. Repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field: --set train.steps=100. Repeatable."),
 ]
 
 
@@ -54,7 +56,9 @@ def _options(
 @app.command()
 def init(
     source: Annotated[str, typer.Argument(metavar="FOLDER_OR_TABLE", help="The data: a table, or a folder of files.")],
-    out: Annotated[str | None, typer.Option(help="Where to write the recipe; default: recipe.yaml here. '-' prints it.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Where to write the recipe; default: recipe.yaml here. '-' prints it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Propose a recipe for a folder or a table, and say why."""
@@ -63,12 +67,23 @@ def init(
     proposal = propose(source)
     target = Path(out or "recipe.yaml")
     if as_json:
-        _print_json({"recipe": proposal.recipe.to_dict(), "reasons": list(proposal.reasons), "questions": list(proposal.questions)})
+        _print_json(
+            {
+                "recipe": proposal.recipe.to_dict(),
+                "reasons": list(proposal.reasons),
+                "questions": list(proposal.questions),
+            }
+        )
         if out is None:
             return
     if out != "-":
-        require(not target.exists(), field="--out", got=str(target), allowed="a file that does not exist yet",
-                fix="give another --out, or '-' to print the recipe")
+        require(
+            not target.exists(),
+            field="--out",
+            got=str(target),
+            allowed="a file that does not exist yet",
+            fix="give another --out, or '-' to print the recipe",
+        )
         target.write_text(proposal.yaml(), encoding="utf-8")
     if as_json:
         return
@@ -88,9 +103,9 @@ def check(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False
     if as_json:
         _print_json(report.to_dict())
     else:
-        typer.echo(str(report))
-    if not report.ok:
-        raise typer.Exit(3)
+        _print_check(report)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 @app.command()
@@ -100,7 +115,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="The seed of weights, order, augmentation and dropout.")] = None,
     budget: Annotated[str | None, typer.Option(help="A time limit such as 90s, 5m or 1h, evaluation included.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, the parameters and the time; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, the parameters and the time; train nothing.")
+    ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -136,7 +153,9 @@ def evaluate(
     run: RunPath,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     data: Annotated[str | None, typer.Option(help="Score another table instead of a split.")] = None,
-    by: Annotated[str | None, typer.Option(help="Also every metric per group of this column, and the gap between groups.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Also every metric per group of this column, and the gap between groups.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model: every metric with its n and interval, beside a trivial and a classical baseline."""
@@ -152,15 +171,24 @@ def evaluate(
 @app.command()
 def predict(
     run: RunPath,
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...", help="Raw files, tables or folders.")] = None,
-    pairs: Annotated[list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="One row, input by input.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="INPUT...", help="Raw files, tables or folders.")
+    ] = None,
+    pairs: Annotated[
+        list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="One row, input by input.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Raw values in, final answers out: one line a row, in the order given."""
     from endwise.run import Run
 
-    require(bool(inputs) != bool(pairs), field="INPUT", got=inputs or pairs, allowed="files or tables, or --input pairs",
-            fix="give at least one INPUT, or --input name=value for each input")
+    require(
+        bool(inputs) != bool(pairs),
+        field="INPUT",
+        got=inputs or pairs,
+        allowed="files or tables, or --input pairs",
+        fix="give at least one INPUT, or --input name=value for each input",
+    )
     model = Run.open(run).model()
     failed = 0
     if pairs:
@@ -223,17 +251,30 @@ def schema(
 
 @app.command()
 def clean(
-    everything: Annotated[bool, typer.Option("--all", help="Remove every prepared field; it is decoded again when needed.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove every prepared field that is not in use.")] = False,
+    unused_days: Annotated[float | None, typer.Option(help="Remove what was not used for so many days.", min=0)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the prepared store holds; --all empties it."""
-    from endwise.data.store import clean as run_clean
+    """What the prepared store holds; --all or --unused-days removes it (it is decoded again when needed)."""
+    from endwise.data import store
 
-    result = run_clean(everything=everything)
+    if everything or unused_days is not None:
+        removed = store.clean(unused_days=unused_days)
+        if as_json:
+            _print_json(removed.to_dict())
+        else:
+            typer.echo(
+                f"removed {removed.removed} fields, {_size(removed.freed_bytes)}; {removed.in_use} in use were left"
+            )
+        return
+    used = store.usage()
     if as_json:
-        _print_json(result.to_dict())
-    else:
-        typer.echo(str(result))
+        _print_json(used.to_dict())
+        return
+    for entry in used.entries:
+        days = (time.time() - entry.last_used) / 86_400
+        typer.echo(f"{_size(entry.bytes):>10}  {entry.rows:>9,} rows  {days:5.1f} days ago  {entry.about}")
+    typer.echo(f"{_size(used.bytes):>10}  of {_size(used.cap_bytes)} in {used.root}")
 
 
 @app.command()
@@ -273,7 +314,9 @@ def main() -> None:
     except Exception as bug:
         if debug:
             raise
-        _complain(f"a bug of ours: {type(bug).__name__}: {bug}. Fix: run it again with --debug and report what it prints.")
+        _complain(
+            f"a bug of ours: {type(bug).__name__}: {bug}. Fix: run it again with --debug and report what it prints."
+        )
         sys.exit(1)
 
 
@@ -316,6 +359,27 @@ def _dry_run(declared: Any, as_json: bool) -> None:
     typer.echo(f"time        about {_duration(plan.seconds)} ({plan.step_s * 1000:.0f} ms a step)")
 
 
+def _print_check(report: Any) -> None:
+    splits = ", ".join(f"{count:,} {name}" for name, count in report.splits.items())
+    typer.echo(f"{report.rows:,} rows of {', '.join(report.source)}: {splits} ({report.split_how})")
+    for name, item in report.fields.items():
+        lacking = "".join(
+            f", {count} {what}" for what, count in (("missing", item.missing), ("broken", item.broken)) if count
+        )
+        typer.echo(f"  {item.role:<7} {name}: {item.type}, {item.summary}{lacking}")
+    for row in report.bad[:MAX_BAD_SHOWN]:
+        typer.echo(f"  {row.origin}, {row.field}: {row.reason}")
+    if len(report.bad) > MAX_BAD_SHOWN:
+        typer.echo(f"  … and {len(report.bad) - MAX_BAD_SHOWN} more; --json lists them all")
+    for finding in report.findings:
+        typer.echo(str(finding))
+    typer.echo("ok: training will accept this data" if report.ok else "refused: training will not accept this data")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def _print_scores(metrics: Mapping[str, Any]) -> None:
     """A table: each metric of each output beside its baselines."""
     for output, values in metrics.get("outputs", {}).items():
@@ -339,7 +403,8 @@ def _spelled(estimate: Mapping[str, Any]) -> str:
     value, low, high = (estimate[key] for key in ("value", "low", "high"))
     if value is None:
         return "not defined on these rows"
-    return f"{value:.4g} [{low:.4g}, {high:.4g}] n={estimate['n']}"
+    interval = "" if low is None else f" [{low:.4g}, {high:.4g}]"
+    return f"{value:.4g}{interval} n={estimate['n']}"
 
 
 @contextlib.contextmanager
@@ -398,7 +463,9 @@ class _Shown:
         elif kind == "eval":
             self.goal = "" if event["goal"] is None else f"  val {event['goal']:.4g}"
             scores = "  ".join(
-                f"{output}.{name} {value:.4g}" for output, values in event["val"].items() for name, value in values.items()
+                f"{output}.{name} {value:.4g}"
+                for output, values in event["val"].items()
+                for name, value in values.items()
                 if value is not None
             )
             return f"step {event['step']}: {scores}"
@@ -414,7 +481,11 @@ def _duration(seconds: float) -> str:
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
-    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds < 3600 else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return (
+        f"{seconds // 60} min {seconds % 60:02d} s"
+        if seconds < 3600
+        else f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    )
 
 
 def _print_json(value: Any, *, line: bool = False) -> None:

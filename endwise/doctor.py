@@ -33,7 +33,12 @@ class Diagnosis:
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"machine": self.machine, "packages": self.packages, "extras": self.extras, "problems": list(self.problems)}
+        return {
+            "machine": self.machine,
+            "packages": self.packages,
+            "extras": self.extras,
+            "problems": list(self.problems),
+        }
 
     def __str__(self) -> str:
         lines = [f"{name:<12} {value}" for name, value in self.machine.items()]
@@ -41,9 +46,15 @@ class Diagnosis:
         lines += [f"{name:<16} {version or 'MISSING'}" for name, version in self.packages.items()]
         lines.append("")
         for name, extra in self.extras.items():
-            state = "installed" if not extra["missing"] else f"pip install 'endwise[{name}]' adds {', '.join(extra['missing'])}"
+            state = (
+                "installed"
+                if not extra["missing"]
+                else f"pip install 'endwise[{name}]' adds {', '.join(extra['missing'])}"
+            )
             lines.append(f"{name:<12} {extra['purpose']}: {state}")
-        lines += ["", *(f"problem: {problem}" for problem in self.problems)] if self.problems else ["", "no problem found"]
+        lines += (
+            ["", *(f"problem: {problem}" for problem in self.problems)] if self.problems else ["", "no problem found"]
+        )
         return "\n".join(lines)
 
 
@@ -56,9 +67,13 @@ def examine() -> Diagnosis:
         for name, items in extras.items()
     }
     machine = _machine()
-    problems = [f"{name} is not installed: pip install endwise" for name, version in packages.items() if version is None]
+    problems = [
+        f"{name} is not installed: pip install endwise" for name, version in packages.items() if version is None
+    ]
     if importlib.util.find_spec("torchvision") is not None and machine["accelerator"] == "none":
-        problems.append("torchvision is installed; a build for another torch breaks packages that probe for it (endwise needs none)")
+        problems.append(
+            "torchvision is installed; a build for another torch breaks packages that probe for it (endwise needs none)"
+        )
     if machine["free disk"].startswith(("0.", "1.")):
         problems.append(f"only {machine['free disk']} of disk is free where the prepared store lives")
     return Diagnosis(machine, packages, found, tuple(problems))
@@ -89,7 +104,7 @@ def _version(name: str) -> str | None:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from endwise.data.store import location
+    from endwise.data.store import cache_root
     from endwise.plan import has_fast_bf16
 
     if torch.cuda.is_available():
@@ -98,7 +113,7 @@ def _machine() -> dict[str, Any]:
         accelerator = "Apple MPS"
     else:
         accelerator = "none"
-    store = location()
+    store = cache_root()
     existing = next(path for path in [store, *store.parents] if path.exists())
     return {
         "endwise": endwise.__version__,

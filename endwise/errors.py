@@ -91,7 +91,9 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def unknown_name(*, field: str, got: str, names: Iterable[str], error: type[EndwiseError] = RecipeError) -> EndwiseError:
+def unknown_name(
+    *, field: str, got: str, names: Iterable[str], error: type[EndwiseError] = RecipeError
+) -> EndwiseError:
     """A name that is not in a closed list, with the nearest valid one."""
     known = sorted(names)
     meant = nearest(got, known)

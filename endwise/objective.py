@@ -13,6 +13,7 @@ from endwise.batch import Batch
 from endwise.modalities.base import Modality
 from endwise.network import Network, Predictions
 
+SMALLEST_SCALE = 1e-6
 LOG_VARIANCE_LIMIT = 3.0  # a term that is learnt by heart would otherwise drive its log-variance to minus infinity
 
 
@@ -23,25 +24,20 @@ class Objective(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, outputs: Mapping[str, Modality], terms: list[str], weighting: str) -> None:
+    def __init__(self, outputs: Mapping[str, Modality], first: Mapping[str, float], weighting: str) -> None:
+        """first: each named term's value before any step, which is its scale."""
         super().__init__()
-        self.terms, self.weighting = terms, weighting
-        self.fixed = {term: float(outputs[term.split(".")[0]].loss_weight) for term in terms}
-        self.log_variance = nn.Parameter(torch.zeros(len(terms)), requires_grad=weighting == "uncertainty")
-        self.register_buffer("scale", torch.zeros(len(terms)))
+        self.terms, self.weighting = list(first), weighting
+        self.fixed = {term: float(outputs[term.rpartition(".")[0]].loss_weight) for term in first}
+        self.log_variance = nn.Parameter(torch.zeros(len(first)), requires_grad=weighting == "uncertainty")
+        self.register_buffer("scale", torch.tensor([max(abs(value), SMALLEST_SCALE) for value in first.values()]))
 
     def weights(self) -> dict[str, Tensor]:
         """The factor of each term now."""
         if self.weighting == "fixed":
             return {term: self.log_variance.new_tensor(self.fixed[term]) for term in self.terms}
         limited = self.log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
-        scale = torch.where(self.scale > 0, self.scale, 1.0)
-        return {term: self.fixed[term] * torch.exp(-limited[i]) / scale[i] for i, term in enumerate(self.terms)}
-
-    def note_first(self, values: Mapping[str, Tensor]) -> None:
-        """Remember each term's first value (uncertainty weighting); later calls change nothing."""
-        if self.weighting == "uncertainty" and not bool((self.scale > 0).any()):
-            self.scale.copy_(torch.stack([values[term].detach().float().clamp(min=1e-6) for term in self.terms]))
+        return {term: self.fixed[term] * torch.exp(-limited[i]) / self.scale[i] for i, term in enumerate(self.terms)}
 
     def forward(self, values: Mapping[str, Tensor], share: float = 1.0) -> Tensor:
         """The scalar. `share`: this micro-batch's share of the effective batch, for the part that is no mean of rows."""

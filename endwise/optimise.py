@@ -62,8 +62,15 @@ class Optimiser:
     """AdamW (Loshchilov & Hutter 2019), fused, with a group for each encoder's own rate, no decay on vectors and
     scalars, and the objective's log-variances apart."""
 
-    def __init__(self, network: Network, objective: Objective, *, learning_rate: float | None, weight_decay: float,
-                 default_rate: float = 1e-3) -> None:
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        *,
+        learning_rate: float | None,
+        weight_decay: float,
+        default_rate: float = 1e-3,
+    ) -> None:
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         own: dict[int, tuple[float, float]] = {}
         for part in network.modules():
@@ -79,10 +86,13 @@ class Optimiser:
                 rate = learning_rate
             groups.setdefault((rate, decay if weight.ndim > 1 else 0.0), []).append(weight)
         listed: list[dict[str, Any]] = [
-            {"params": weights, "peak": rate, "lr": rate, "weight_decay": decay} for (rate, decay), weights in groups.items()
+            {"params": weights, "peak": rate, "lr": rate, "weight_decay": decay}
+            for (rate, decay), weights in groups.items()
         ]
         if objective.log_variance.requires_grad:
-            listed.append({"params": [objective.log_variance], "peak": OBJECTIVE_RATE, "lr": OBJECTIVE_RATE, "weight_decay": 0.0})
+            listed.append(
+                {"params": [objective.log_variance], "peak": OBJECTIVE_RATE, "lr": OBJECTIVE_RATE, "weight_decay": 0.0}
+            )
         self.adamw = torch.optim.AdamW(listed, betas=BETAS, fused=True)
         self.weights = [weight for group in listed for weight in group["params"]]
 
@@ -130,7 +140,6 @@ def step(
             tokens = network.tokens(part.inputs, part.present)
             predictions = network.answer(tokens)
         values = term_values(network, predictions, part, totals)
-        objective.note_first(values)
         if term_norms and start == 0:
             norms = _norms_at_tokens(values, tokens.values)
         objective(values, share=len(part) / len(batch)).backward()
@@ -163,6 +172,16 @@ def _norms_at_tokens(values: Mapping[str, Tensor], tokens: Tensor) -> dict[str, 
         (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True)
         out[name] = gradient.float().norm()
     return out
+
+
+def out_of_memory(failed: BaseException) -> bool:
+    """Whether an exception is this machine's or an accelerator's way to say that memory is gone."""
+    text = str(failed).lower()
+    return (
+        isinstance(failed, MemoryError | torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
 
 
 class Average:

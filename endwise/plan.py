@@ -19,7 +19,7 @@ from endwise.batch import Batch
 from endwise.errors import ModelError, TrainingError, require
 from endwise.network import Network
 from endwise.objective import Objective
-from endwise.optimise import Optimiser, autocast, step
+from endwise.optimise import NotFinite, Optimiser, autocast, out_of_memory, step
 from endwise.recipe import Goal, Recipe
 
 PEAK_RATE = 1e-3  # AdamW with warm-up on the small transformers of the dial
@@ -97,8 +97,13 @@ def resolve_goal(recipe: Recipe, contracts: Mapping[str, Any]) -> Goal:
     if recipe.goal.metric not in metrics:
         raise unknown_name(field="goal.metric", got=recipe.goal.metric, names=metrics)
     right = metrics[recipe.goal.metric].direction
-    require(recipe.goal.direction == right, field="goal.direction", got=recipe.goal.direction, allowed=repr(right),
-            fix=f"{recipe.goal.metric} is better when {'small' if right == 'min' else 'large'}")
+    require(
+        recipe.goal.direction == right,
+        field="goal.direction",
+        got=recipe.goal.direction,
+        allowed=repr(right),
+        fix=f"{recipe.goal.metric} is better when {'small' if right == 'min' else 'large'}",
+    )
     return recipe.goal
 
 
@@ -114,8 +119,10 @@ def auto_device(wanted: str) -> str:
     try:
         torch.zeros(1, device=wanted)
     except (RuntimeError, AssertionError, ValueError) as missing:
-        raise TrainingError(f"train.device = {wanted!r} is not allowed: expected a device of this machine "
-                            f"({str(missing).splitlines()[0]}). Fix: write device: auto.") from None
+        raise TrainingError(
+            f"train.device = {wanted!r} is not allowed: expected a device of this machine "
+            f"({str(missing).splitlines()[0]}). Fix: write device: auto."
+        ) from None
     return wanted
 
 
@@ -133,7 +140,8 @@ def resolve(
     """Measure, then decide. `first`: a few batches as the loader gives them; `budget_s`: what is left of the budget."""
     train = recipe.train
     device = auto_device(train.device)
-    precision, step_s = _precision_and_speed(recipe, network, objective, first, device)
+    trial = _chosen(recipe, network, objective, first, device)
+    step_s = trial.step_s
     per_epoch = math.ceil(rows["train"] / batch_size)
     eval_s = step_s / 3 * math.ceil(rows["val"] / batch_size) + 0.1
     goal = resolve_goal(recipe, contracts)
@@ -151,9 +159,9 @@ def resolve(
     return Plan(
         device=device,
         threads=torch.get_num_threads(),
-        precision=precision,
+        precision=trial.precision,
         batch_size=batch_size,
-        micro_batch=min(train.micro_batch or batch_size, batch_size),
+        micro_batch=trial.micro_batch if trial.micro_batch < len(first[0]) else batch_size,
         steps_per_epoch=per_epoch,
         steps=steps,
         learning_rate=None if train.learning_rate == "auto" else train.learning_rate,
@@ -186,16 +194,22 @@ def _steps_in(budget_s: float, step_s: float, eval_s: float, per_epoch: int) -> 
     return max(1, int(max(every_epoch, capped)))
 
 
-def _precision_and_speed(
-    recipe: Recipe, network: Network, objective: Objective, first: Sequence[Batch], device: str
-) -> tuple[str, float]:
+@dataclass(frozen=True)
+class _Trial:
+    precision: str
+    step_s: float
+    micro_batch: int
+
+
+def _chosen(recipe: Recipe, network: Network, objective: Objective, first: Sequence[Batch], device: str) -> _Trial:
+    """The faster precision, its seconds a step, and the largest micro-batch that fits."""
     wanted = [recipe.train.precision] if recipe.train.precision != "auto" else ["bf16", "fp32"]
     if wanted == ["bf16", "fp32"] and not has_fast_bf16(device):
         wanted = ["fp32"]
-    measured = {precision: _seconds_a_step(recipe, network, objective, first, device, precision) for precision in wanted}
-    if len(measured) == 2 and measured["fp32"] < MIN_GAIN * measured["bf16"]:
-        return "fp32", measured["fp32"]
-    return wanted[0], measured[wanted[0]]
+    trials = [_tried(recipe, network, objective, first, device, precision) for precision in wanted]
+    if len(trials) == 2 and trials[1].step_s < MIN_GAIN * trials[0].step_s:
+        return trials[1]
+    return trials[0]
 
 
 def has_fast_bf16(device: str) -> bool:
@@ -209,19 +223,38 @@ def has_fast_bf16(device: str) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _seconds_a_step(
+def _tried(
     recipe: Recipe, network: Network, objective: Objective, first: Sequence[Batch], device: str, precision: str
-) -> float:
+) -> _Trial:
+    """A few steps on a copy. One that is not finite takes as long as one that is: training will name it."""
     trial, trial_objective = copy.deepcopy(network).to(device), copy.deepcopy(objective).to(device)
     trial.train()
     optimiser = Optimiser(trial, trial_objective, learning_rate=1e-6, weight_decay=0.0)
-    micro = recipe.train.micro_batch or len(first[0])
-    times = []
-    for index, batch in enumerate([first[0], *first]):
+    micro = min(recipe.train.micro_batch or len(first[0]), len(first[0]))
+    times: list[float] = []
+    waiting = [first[0], *first]  # the first one warms up
+    while waiting:
+        batch = waiting[0].to(device)
         began = time.perf_counter()
-        step(trial, trial_objective, optimiser, batch.to(device), rate=0.0, micro_batch=micro, precision=autocast(device, precision))
+        try:
+            step(
+                trial,
+                trial_objective,
+                optimiser,
+                batch,
+                rate=0.0,
+                micro_batch=micro,
+                precision=autocast(device, precision),
+            )
+        except NotFinite:
+            pass
+        except (MemoryError, RuntimeError) as failed:
+            if not out_of_memory(failed) or micro == 1:
+                raise
+            micro = max(1, micro // 2)
+            continue
         if device.startswith("cuda"):
             torch.cuda.synchronize()
-        if index > 0:
-            times.append(time.perf_counter() - began)
-    return sum(times) / len(times)
+        times.append(time.perf_counter() - began)
+        waiting.pop(0)
+    return _Trial(precision, sum(times[1:]) / len(times[1:]), micro)

@@ -6,7 +6,6 @@ augmentation from (seed, step). So a resumed run repeats the killed one bit for 
 """
 
 import dataclasses
-import json
 import math
 import signal
 import time
@@ -21,16 +20,15 @@ import torch
 from torch import nn
 
 from endwise import checkpoint
-from endwise.baselines import baselines
 from endwise.batch import Batch
 from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
-from endwise.errors import DataError, EndwiseError, ModelError, TrainingError, require
+from endwise.errors import EndwiseError, TrainingError
 from endwise.evaluate import calibrate, evaluate
 from endwise.model import Model
-from endwise.objective import Objective
-from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, schedule, step
+from endwise.objective import Objective, denominators, term_values
+from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, out_of_memory, schedule, step
 from endwise.plan import PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal
 from endwise.recipe import Recipe
 from endwise.run import Run
@@ -143,7 +141,7 @@ def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, 
     contracts = fit_contracts(recipe, dataset)
     model = Model.build(recipe, contracts, seed=recipe.train.seed)
     loader = training_loader(recipe, dataset, model)
-    objective = Objective(recipe.outputs, _term_names(model, loader), recipe.objective.weighting)
+    objective = Objective(recipe.outputs, _first_terms(model, loader), recipe.objective.weighting)
     plan = _resolved(recipe, dataset, model, loader, objective, time.monotonic() - began)
     return plan, _data_facts(recipe, dataset, contracts)
 
@@ -158,23 +156,32 @@ def training_loader(recipe: Recipe, dataset: Dataset, model: Model) -> Loader:
 class _Trainer:
     """One training: its loader, objective, optimiser, average and counters. `train()` loops, `finish()` evaluates."""
 
-    def __init__(self, run: Run, recipe: Recipe, dataset: Dataset, model: Model, signals: _Signals, say: Progress,
-                 began: float) -> None:
+    def __init__(
+        self, run: Run, recipe: Recipe, dataset: Dataset, model: Model, signals: _Signals, say: Progress, began: float
+    ) -> None:
         self.run, self.recipe, self.dataset, self.model = run, recipe, dataset, model
         self.signals, self.say, self.began = signals, say, began
         self.loader = training_loader(recipe, dataset, model)
-        self.objective = Objective(recipe.outputs, _term_names(model, self.loader), recipe.objective.weighting)
+        self.objective = Objective(recipe.outputs, _first_terms(model, self.loader), recipe.objective.weighting)
         saved, notes = checkpoint.latest(run.checkpoints)
         for note in notes:
             say({"event": "note", "message": note})
-        self.plan = Plan.from_dict(run.read("plan.json")) if run.has("plan.json") else _resolved(
-            recipe, dataset, model, self.loader, self.objective, time.monotonic() - began)
+        self.plan = (
+            Plan.from_dict(run.read("plan.json"))
+            if run.has("plan.json")
+            else _resolved(recipe, dataset, model, self.loader, self.objective, time.monotonic() - began)
+        )
         torch.set_num_threads(self.plan.threads)
         self.device = self.plan.device
         model.network.to(self.device)
         self.objective.to(self.device)
-        self.optimiser = Optimiser(model.network, self.objective, learning_rate=self.plan.learning_rate,
-                                   weight_decay=self.plan.weight_decay, default_rate=PEAK_RATE)
+        self.optimiser = Optimiser(
+            model.network,
+            self.objective,
+            learning_rate=self.plan.learning_rate,
+            weight_decay=self.plan.weight_decay,
+            default_rate=PEAK_RATE,
+        )
         self.average = Average(model.network, self.plan.ema_decay if recipe.train.ema else 0.0)
         self.at = _Progressed(micro_batch=self.plan.micro_batch)
         self.batches: Iterator[Batch] = iter(())
@@ -219,7 +226,13 @@ class _Trainer:
             if self.at.step % self.plan.eval_every == 0 or self.finished:
                 self._evaluate()
                 if self.plan.patience is not None and self.at.stale >= self.plan.patience:
-                    self.say({"event": "note", "step": self.at.step, "message": f"no progress in {self.at.stale} evaluations: stopped early"})
+                    self.say(
+                        {
+                            "event": "note",
+                            "step": self.at.step,
+                            "message": f"no progress in {self.at.stale} evaluations: stopped early",
+                        }
+                    )
                     break
             self._keep_to_budget()
             if time.monotonic() - self.saved_at > CHECKPOINT_EVERY_S:
@@ -231,14 +244,17 @@ class _Trainer:
         while True:
             try:
                 return step(
-                    self.model.network, self.objective, self.optimiser, batch,
+                    self.model.network,
+                    self.objective,
+                    self.optimiser,
+                    batch,
                     rate=self.at.rate * schedule(self.at.step, steps=self.plan.steps, warmup=self.plan.warmup_steps),
                     micro_batch=self.at.micro_batch,
                     precision=autocast(self.device, self.plan.precision),
                     term_norms=self.at.step % NORMS_EVERY == 0 and len(self.model.network.input_names) >= 1,
                 )
             except (MemoryError, RuntimeError) as failed:
-                if not _out_of_memory(failed):
+                if not out_of_memory(failed):
                     raise
                 if self.at.micro_batch == 1:
                     raise TrainingError(
@@ -246,8 +262,14 @@ class _Trainer:
                         "Fix: a smaller train.size, smaller inputs, or a machine with more memory."
                     ) from failed
                 self.at.micro_batch = max(1, self.at.micro_batch // 2)
-                self.say({"event": "oom", "step": self.at.step, "micro_batch": self.at.micro_batch,
-                          "message": f"out of memory: micro-batch halved to {self.at.micro_batch}, effective batch unchanged"})
+                self.say(
+                    {
+                        "event": "oom",
+                        "step": self.at.step,
+                        "micro_batch": self.at.micro_batch,
+                        "message": f"out of memory: micro-batch halved to {self.at.micro_batch}, effective batch unchanged",
+                    }
+                )
                 self.optimiser.adamw.zero_grad(set_to_none=True)
                 if self.device.startswith("cuda"):
                     torch.cuda.empty_cache()
@@ -255,7 +277,12 @@ class _Trainer:
 
     def _roll_back(self, wrong: NotFinite, batch: Batch) -> None:
         """Back to the last checkpoint with half the learning rate; the third time in vain, stop and say where."""
-        at, rollbacks, rate, failed = self.at.step, self.at.rollbacks + 1, self.at.rate * ROLLBACK_RATE, batch.row_ids.tolist()
+        at, rollbacks, rate, failed = (
+            self.at.step,
+            self.at.rollbacks + 1,
+            self.at.rate * ROLLBACK_RATE,
+            batch.row_ids.tolist(),
+        )
         if rollbacks > MAX_ROLLBACKS:
             layer = _first_bad_layer(self.model.network, batch)
             rows = ", ".join(self.dataset.origin(row) for row in failed[:5])
@@ -266,11 +293,20 @@ class _Trainer:
             )
         saved, _ = checkpoint.latest(self.run.checkpoints)
         if saved is None:
-            raise TrainingError(f"training diverged at step {at} and no checkpoint is whole. Fix: train again into another --out.")
+            raise TrainingError(
+                f"training diverged at step {at} and no checkpoint is whole. Fix: train again into another --out."
+            )
         self._restore(saved)
         self.at.rollbacks, self.at.rate = rollbacks, rate
-        self.say({"event": "rollback", "step": at, "to_step": self.at.step, "rate": rate,
-                  "message": f"{wrong.what} was not finite at step {at}: back to step {self.at.step} with the learning rate x {rate:g}"})
+        self.say(
+            {
+                "event": "rollback",
+                "step": at,
+                "to_step": self.at.step,
+                "rate": rate,
+                "message": f"{wrong.what} was not finite at step {at}: back to step {self.at.step} with the learning rate x {rate:g}",
+            }
+        )
         self.batches = self.loader.iterate(self.at.step, self.plan.steps)
 
     def _evaluate(self) -> None:
@@ -302,12 +338,22 @@ class _Trainer:
         usable = budget * (1 - FINAL_SHARE) - _evaluation_s(self.plan) - elapsed
         projected = (plan.steps - self.at.step) * per_step
         fixed = self.recipe.train.steps is not None or self.recipe.train.epochs is not None
-        if projected > usable + BUDGET_TOLERANCE * budget or (not fixed and projected < usable - BUDGET_TOLERANCE * budget):
+        if projected > usable + BUDGET_TOLERANCE * budget or (
+            not fixed and projected < usable - BUDGET_TOLERANCE * budget
+        ):
             steps = self.at.step + max(1, int(usable / per_step))
-            self.plan = dataclasses.replace(plan.with_steps(steps), ema_decay=plan.ema_decay, warmup_steps=plan.warmup_steps)
+            self.plan = dataclasses.replace(
+                plan.with_steps(steps), ema_decay=plan.ema_decay, warmup_steps=plan.warmup_steps
+            )
             self.run.write("plan.json", self.plan.to_dict())
-            self.say({"event": "replan", "step": self.at.step, "steps": steps,
-                      "message": f"the clock disagrees with the plan: {steps} steps instead of {plan.steps} fit the budget"})
+            self.say(
+                {
+                    "event": "replan",
+                    "step": self.at.step,
+                    "steps": steps,
+                    "message": f"the clock disagrees with the plan: {steps} steps instead of {plan.steps} fit the budget",
+                }
+            )
             self.batches = self.loader.iterate(self.at.step, steps)
 
     # ---- the end ------------------------------------------------------------------------------------------------
@@ -318,8 +364,12 @@ class _Trainer:
         model.network.load_state_dict(self.at.best or self.average.tensors)
         model.network.eval()
         calibrated = calibrate(model, dataset, dataset.splits.val) if len(dataset.splits.val) else {}
-        model.info["trained"] = {"steps": self.at.step, "best_step": self.at.goal_step or self.at.step,
-                                 "seconds": round(self.at.spent_s, 1), "calibrated": calibrated}
+        model.info["trained"] = {
+            "steps": self.at.step,
+            "best_step": self.at.goal_step or self.at.step,
+            "seconds": round(self.at.spent_s, 1),
+            "calibrated": calibrated,
+        }
         model.save(self.run.model_folder)
         split = "test" if len(dataset.splits.test) else "val"
         rows = getattr(dataset.splits, split)
@@ -361,7 +411,9 @@ class _Trainer:
         self.optimiser.adamw.state.clear()
         self.optimiser.load(saved.tensors.get("optimiser", {}))
         self.average.tensors = {name: value.to(self.device) for name, value in saved.tensors["average"].items()}
-        self.at = _Progressed(**saved.facts, best={name: value.to(self.device) for name, value in saved.tensors.get("best", {}).items()})
+        self.at = _Progressed(
+            **saved.facts, best={name: value.to(self.device) for name, value in saved.tensors.get("best", {}).items()}
+        )
 
     # ---- small things -------------------------------------------------------------------------------------------
 
@@ -369,13 +421,26 @@ class _Trainer:
         return max(0.0, time.monotonic() - self.began - self.at.spent_s)
 
     def _log(self, result: StepResult, rows: int, read_s: float, compute_s: float) -> None:
-        terms: dict[str, Any] = {name: {"value": value, "weight": result.weights[name]} for name, value in result.terms.items()}
+        terms: dict[str, Any] = {
+            name: {"value": value, "weight": result.weights[name]} for name, value in result.terms.items()
+        }
         for name, norm in (result.term_norms or {}).items():
             terms[name]["grad_norm"] = norm
-        self.say({"event": "step", "step": self.at.step, "steps": self.plan.steps, "time_s": round(self.at.spent_s, 4),
-                  "loss": result.loss, "grad_norm": result.grad_norm,
-                  "lr": max(group["lr"] for group in self.optimiser.adamw.param_groups), "terms": terms,
-                  "samples_per_s": rows / max(1e-9, read_s + compute_s), "read_s": read_s, "compute_s": compute_s})
+        self.say(
+            {
+                "event": "step",
+                "step": self.at.step,
+                "steps": self.plan.steps,
+                "time_s": round(self.at.spent_s, 4),
+                "loss": result.loss,
+                "grad_norm": result.grad_norm,
+                "lr": max(group["lr"] for group in self.optimiser.adamw.param_groups),
+                "terms": terms,
+                "samples_per_s": rows / max(1e-9, read_s + compute_s),
+                "read_s": read_s,
+                "compute_s": compute_s,
+            }
+        )
 
 
 class _Validation:
@@ -384,7 +449,9 @@ class _Validation:
     def __init__(self, model: Model, dataset: Dataset, recipe: Recipe, plan: Plan) -> None:
         self.model, self.recipe = model, recipe
         rows = dataset.splits.val
-        self.loader = Loader(dataset, recipe, model.contracts, rows, batch_size=max(plan.batch_size, 64), seed=0, shuffle=False)
+        self.loader = Loader(
+            dataset, recipe, model.contracts, rows, batch_size=max(plan.batch_size, 64), seed=0, shuffle=False
+        )
         self.goal = plan.goal
         self.sign = 1 if plan.goal["direction"] == "max" else -1
         self.truths: dict[str, list[Any]] = {}
@@ -417,7 +484,10 @@ def _resolved(
     """The plan; under a budget, what has been used and the evaluation of the test rows come out of it."""
     budget, splits = recipe.train.budget, dataset.splits
     plan = resolve(
-        recipe, network=model.network, objective=objective, contracts=model.contracts,
+        recipe,
+        network=model.network,
+        objective=objective,
+        contracts=model.contracts,
         first=[loader.batch(index) for index in range(min(CALIBRATION_BATCHES, loader.batches_per_epoch))],
         rows={"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
         batch_size=loader.batch_size,
@@ -432,17 +502,13 @@ def _evaluation_s(plan: Plan) -> float:
     return 2 * plan.eval_s / max(1, plan.rows["val"]) * (plan.rows["test"] or plan.rows["val"])
 
 
-def _term_names(model: Model, loader: Loader) -> list[str]:
-    """The named terms of every head, from one batch."""
-    batch, network = loader.batch(0).to("cpu"), model.network
+def _first_terms(model: Model, loader: Loader) -> dict[str, float]:
+    """Every head's named terms and their values on the first batch, before any step."""
+    batch, network = loader.batch(0).to(model.device), model.network
     network.eval()
     with torch.no_grad():
-        predictions = network(batch.inputs, batch.present)
-        return [
-            f"{name}.{term}"
-            for name in network.output_names
-            for term in network.head(name).loss(predictions[name], batch.targets[name].values, batch.targets[name].sizes)
-        ]
+        values = term_values(network, network(batch.inputs, batch.present), batch, denominators(network, batch))
+    return {name: float(value) for name, value in values.items()}
 
 
 def mixed_seed(seed: int, step: int) -> int:
@@ -450,11 +516,6 @@ def mixed_seed(seed: int, step: int) -> int:
     value = (seed * MIX + (step + 1) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     value ^= value >> 31
     return value & (2**63 - 1)
-
-
-def _out_of_memory(failed: BaseException) -> bool:
-    text = str(failed).lower()
-    return isinstance(failed, MemoryError | torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _first_bad_layer(network: nn.Module, batch: Batch) -> str:
@@ -501,9 +562,15 @@ def _data_facts(recipe: Recipe, dataset: Dataset, contracts: Mapping[str, Any]) 
         "fingerprint": dataset.fingerprint,
         "rows": {name: len(getattr(dataset.splits, name)) for name in ("train", "val", "test")},
         "split": dataset.splits.how,
-        "fields": {name: {"role": "input" if name in recipe.inputs else "output", "type": item.type,
-                          "summary": item.summary(contracts[name]), "missing": contracts[name].missing}
-                   for name, item in fields.items()},
+        "fields": {
+            name: {
+                "role": "input" if name in recipe.inputs else "output",
+                "type": item.type,
+                "summary": item.summary(contracts[name]),
+                "missing": contracts[name].missing,
+            }
+            for name, item in fields.items()
+        },
         "bad": [dataclasses.asdict(row) for row in dataset.bad[:100]],
         "bad_count": len(dataset.bad),
         "notes": list(dataset.notes),
@@ -519,7 +586,12 @@ def _info(recipe: Recipe, dataset: Dataset, contracts: Mapping[str, Any]) -> dic
         "goal": resolve_goal(recipe, contracts).model_dump(),
         "data_fingerprint": dataset.fingerprint,
         "seed": recipe.train.seed,
-        "versions": {"endwise": endwise.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {
+            "endwise": endwise.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
     }
 
 

@@ -166,7 +166,7 @@ def test_details_are_what_the_report_draws(scored: Any) -> None:
 def test_the_probe_says_what_each_layer_knows(scored: Any) -> None:
     model, _, result = scored
     layers = [item["layer"] for item in result.details["probe"]["kind"]]
-    assert layers == ["x tokens", "note tokens", *(f"trunk {index}" for index in range(model.size.depth))]
+    assert layers == ["x tokens", "note tokens", *(f"trunk {number}" for number in range(1, model.size.depth + 1))]
     values = {item["layer"]: item["value"] for item in result.details["probe"]["kind"]}
     assert values["x tokens"] > values["note tokens"]
     assert not model.network._forward_hooks

@@ -1,0 +1,72 @@
+"""Writes docs/recipe.md from the schema: `python docs/generate.py` (a test fails when the committed page is stale)."""
+
+from pathlib import Path
+
+from endwise.modalities import TABLE, modality_class
+from endwise.recipe import json_schema
+
+PAGE = Path(__file__).parent / "recipe.md"
+INTRO = """# The recipe, field by field
+
+<!-- written by docs/generate.py from the schema: change the docstrings and field descriptions in the code -->
+
+A recipe says what goes in, what comes out, and how to train. YAML, JSON and Python are the same tree; `endwise schema`
+prints its JSON Schema, so that an editor completes it. Unknown fields are refused with the nearest valid name.
+
+```yaml
+version: 1
+data: {path: calls.csv, split: split, group: call_id, max_bad: 1%}   # short: data: calls.csv
+inputs:  {recording: {type: audio, rate_hz: 8000}}                   # short: recording: audio
+outputs: {words: {type: text, decoder: ctc}, mood: {type: category}}
+goal: {output: words, metric: wer, direction: min}                   # default: the first output's usual metric
+train: {size: small, budget: 5m, seed: 0}
+```
+"""
+
+
+def page() -> str:
+    schema = json_schema()["properties"]
+    parts = [INTRO]
+    for section in ("data", "goal", "objective", "trunk", "train"):
+        found = schema[section]
+        found = next((item for item in found.get("anyOf", []) if item.get("type") == "object"), found)
+        parts.append(f"## {section}\n\n{found.get('description', '')}\n\n{_table(found['properties'])}")
+    parts.append("## inputs and outputs\n\nA name and a type. The column is the name unless `column` says otherwise.\n")
+    for name in TABLE:
+        cls = modality_class(name)
+        roles = " or ".join(sorted(cls.roles))
+        rows = {
+            field: {"default": _default(item), "type": _written(item.type), "description": _help(item)}
+            for field, item in cls.__dataclass_fields__.items()
+        }
+        doc = " ".join((cls.__doc__ or "").split())
+        parts.append(f"### {name}\n\n{doc}\n\nAs an {roles}.\n\n{_table(rows)}")
+    return "\n".join(parts)
+
+
+def _table(fields: dict) -> str:
+    lines = ["| field | default | what it means |", "|---|---|---|"]
+    for name, spec in fields.items():
+        default = spec.get("default", "required")
+        text = "null" if default is None else str(default)
+        lines.append(f"| `{name}` | {text} | {' '.join(str(spec.get('description', '')).split())} |".replace("||", "\\|\\|"))
+    return "\n".join(lines) + "\n"
+
+
+def _default(item: object) -> object:
+    return item.default  # type: ignore[attr-defined]
+
+
+def _written(hint: object) -> str:
+    return hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))
+
+
+def _help(item: object) -> str:
+    metadata = item.metadata  # type: ignore[attr-defined]
+    role = metadata.get("role")
+    return metadata.get("help", "") + (f" ({role} only)" if role else "")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"written to {PAGE}")

@@ -1,0 +1,295 @@
+"""Training: what a person relies on when the machine, the data or the clock misbehave.
+
+Small tables train in a second; every process that is killed here is a real one.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+import endwise as ew
+from endwise.errors import ModelError, RecipeError, TrainingError
+from endwise.modalities.number import Number
+from endwise.nn.interface import Encoder, Tokens
+from endwise.train import Stopped, mixed_seed
+
+TINY = {"size": "tiny", "batch_size": 16, "precision": "fp32"}
+
+
+def table(path: Path, rows: int = 160, seed: int = 0) -> Path:
+    """Two numbers, a class they decide, and a number they decide."""
+    chosen = random.Random(seed)
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["a", "b", "side", "total"])
+        for _ in range(rows):
+            a, b = chosen.gauss(0, 1), chosen.gauss(0, 2)
+            out.writerow([a, b, "left" if a + b < 0 else "right", a + b])
+    return path
+
+
+def recipe(path: Path, **train: object) -> ew.Recipe:
+    return ew.Recipe(
+        name="sides",
+        data=str(path),
+        inputs={"a": "number", "b": "number"},
+        outputs={"side": "category", "total": "number"},
+        train={**TINY, "steps": 60, **train},
+    )
+
+
+def weights(run: Path) -> str:
+    return hashlib.sha256((run / "model" / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def events(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_one_network_learns_both_answers(tmp_path):
+    model = ew.fit(recipe(table(tmp_path / "t.csv", 400), steps=300), out=tmp_path / "run")
+    assert model.predict({"a": 1.5, "b": 3.0})["side"] == "right"
+    assert model.predict({"a": -1.5, "b": -3.0})["side"] == "left"
+    assert model.predict({"a": 1.5, "b": 3.0})["total"] == pytest.approx(4.5, abs=1.0)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    accuracy = metrics["outputs"]["side"]["accuracy"]
+    assert accuracy["value"] > 0.85
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert accuracy["value"] > metrics["baselines"]["side"]["trivial"]["accuracy"]["value"]
+    for name in ("recipe.yaml", "plan.json", "log.jsonl", "model/model.json", "model/weights.safetensors"):
+        assert (tmp_path / "run" / name).exists()
+
+
+def test_the_log_names_every_term_with_its_weight_and_gradient(tmp_path):
+    ew.fit(recipe(table(tmp_path / "t.csv")), out=tmp_path / "run")
+    steps = [event for event in events(tmp_path / "run") if event["event"] == "step"]
+    assert [step["step"] for step in steps] == list(range(1, 61))
+    assert len(steps[0]["terms"]) == 2
+    for term in steps[0]["terms"].values():
+        assert set(term) == {"value", "weight", "grad_norm"}
+    assert "grad_norm" not in next(iter(steps[1]["terms"].values()))
+
+
+def test_the_same_recipe_twice_gives_the_same_bytes(tmp_path):
+    data = table(tmp_path / "t.csv")
+    for name in ("one", "two"):
+        ew.fit(recipe(data), out=tmp_path / name)
+    assert weights(tmp_path / "one") == weights(tmp_path / "two")
+    ew.fit(recipe(data, seed=1), out=tmp_path / "three")
+    assert weights(tmp_path / "one") != weights(tmp_path / "three")
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+def test_micro_batches_add_up_to_the_batch(tmp_path, weighting):
+    """Same rows, same loss at every step; only rounding differs (no dropout, so that nothing is drawn)."""
+    data = table(tmp_path / "t.csv")
+    losses = []
+    for micro in (16, 5):
+        made = recipe(data, steps=12, micro_batch=micro).replace(
+            **{"trunk.dropout": 0.0, "objective.weighting": weighting}
+        )
+        ew.fit(made, out=tmp_path / f"micro{micro}")
+        losses.append([event["loss"] for event in events(tmp_path / f"micro{micro}") if event["event"] == "step"])
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3, abs=1e-4)
+
+
+# ---- killed, stopped, resumed ------------------------------------------------------------------------------------
+
+CHILD = """
+import sys
+import endwise as ew
+import endwise.train as train
+train.CHECKPOINT_EVERY_S = 0.0  # a checkpoint after every step: kills often fall into a save
+import torch; torch.set_num_threads(1)
+model = ew.fit(ew.Recipe.load(sys.argv[1]), out=sys.argv[2], resume="--resume" in sys.argv)
+"""
+
+
+def child(recipe_file: Path, run: Path, *options: str) -> subprocess.Popen:
+    with run.with_suffix(".told").open("w") as told:
+        return subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(recipe_file), str(run), *options], stdout=told, stderr=told
+        )
+
+
+def told(run: Path) -> str:
+    return run.with_suffix(".told").read_text()
+
+
+def write_recipe(tmp_path: Path, **train: object) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe(table(tmp_path / "t.csv"), **train).to_yaml())
+    return file
+
+
+def steps_done(run: Path) -> int:
+    found = sorted((run / "checkpoints").glob("step-????????")) if (run / "checkpoints").exists() else []
+    return int(found[-1].name[5:]) if found else -1
+
+
+def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while steps_done(run) < step and process.poll() is None:
+        assert time.monotonic() < deadline, "the training does not get on"
+        time.sleep(0.005)
+
+
+def test_a_training_killed_at_any_moment_resumes_bit_for_bit(tmp_path):
+    """SIGKILL three times, at moments that fall into steps and into saves; the weights equal an uninterrupted run's."""
+    file = write_recipe(tmp_path, steps=60)
+    whole = child(file, tmp_path / "whole")
+    assert whole.wait(timeout=180) == 0, told(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    for at in (3, 17, 41):
+        process = child(file, killed, *(["--resume"] if killed.exists() else []))
+        wait_for_step(process, killed, at)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
+    last = child(file, killed, "--resume")
+    assert last.wait(timeout=180) == 0, told(killed)
+    assert weights(killed) == weights(tmp_path / "whole")
+    assert (killed / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_leaves_a_usable_run_and_says_how_to_go_on(tmp_path, sent):
+    file = write_recipe(tmp_path, steps=5000)
+    process = child(file, tmp_path / "run")
+    wait_for_step(process, tmp_path / "run", 5)
+    process.send_signal(sent)
+    assert process.wait(timeout=60) not in (0, None)
+    assert f"--out {tmp_path / 'run'} --resume" in told(tmp_path / "run")
+    assert ew.Run.open(tmp_path / "run").model().predict({"a": 1.0, "b": 1.0})["side"] in ("left", "right")
+    assert any(event["event"] == "interrupted" for event in events(tmp_path / "run"))
+
+
+def test_an_existing_run_is_refused_and_a_changed_recipe_is_not_resumed(tmp_path):
+    data = table(tmp_path / "t.csv")
+    ew.fit(recipe(data, steps=5), out=tmp_path / "run")
+    with pytest.raises((RecipeError, ModelError), match="--resume"):
+        ew.fit(recipe(data, steps=5), out=tmp_path / "run")
+    with pytest.raises((RecipeError, ModelError), match=r"train\.seed"):
+        ew.fit(recipe(data, steps=5, seed=9), out=tmp_path / "run", resume=True)
+    before = weights(tmp_path / "run")
+    ew.fit(recipe(data, steps=5), out=tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run") == before
+
+
+# ---- when things go wrong ------------------------------------------------------------------------------------------
+
+
+class _Trap(Encoder):
+    """A number's encoder that misbehaves on purpose: NaN at one step, or out of memory above a batch size."""
+
+    def __init__(self, inner: Encoder, mode: str) -> None:
+        super().__init__()
+        self.inner, self.mode, self.calls = inner, mode, 0
+
+    def forward(self, values: torch.Tensor, sizes: torch.Tensor) -> Tokens:
+        tokens: Tokens = self.inner(values, sizes)
+        if not self.training:
+            return tokens
+        self.calls += 1
+        if len(values) > 4 and (self.mode == "memory" or (self.mode == "memory later" and self.calls > 8)):
+            raise torch.OutOfMemoryError("CUDA out of memory: a test of ours")
+        if self.mode == "always" or (self.mode == "once" and self.calls == 30):
+            return tokens.with_values(tokens.values * torch.nan)
+        return tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trapped(Number):
+    """A number whose encoder misbehaves."""
+
+    type: ClassVar[str] = "trapped"
+    mode: str = "once"
+
+    def encoder(self, contract, size):
+        return _Trap(super().encoder(contract, size), self.mode)
+
+
+def trapped(tmp_path: Path, mode: str) -> ew.Recipe:
+    return ew.Recipe(
+        name="trapped",
+        data=str(table(tmp_path / "t.csv")),
+        inputs={"a": Trapped(mode=mode), "b": "number"},
+        outputs={"side": "category"},
+        train={**TINY, "steps": 40, "micro_batch": 16},
+    )
+
+
+def test_a_step_that_is_not_finite_is_rolled_back_and_named(tmp_path):
+    model = ew.fit(trapped(tmp_path, "once"), out=tmp_path / "run")
+    back = [event for event in events(tmp_path / "run") if event["event"] == "rollback"]
+    assert len(back) == 1
+    assert "not finite" in back[0]["message"]
+    assert back[0]["rate"] == 0.5
+    assert all(bool(torch.isfinite(weight).all()) for weight in model.network.parameters())
+
+
+def test_a_training_that_keeps_diverging_stops_and_says_where(tmp_path):
+    with pytest.raises(TrainingError, match=r"(?s)not finite after 3 rollbacks; first bad layer: .*t\.csv line"):
+        ew.fit(trapped(tmp_path, "always"), out=tmp_path / "run")
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(tmp_path):
+    """Found out before step 0 where possible, and in the middle of a training where not."""
+    ew.fit(trapped(tmp_path, "memory").replace(**{"train.steps": 6}), out=tmp_path / "at-once")
+    plan = json.loads((tmp_path / "at-once" / "plan.json").read_text())
+    assert (plan["micro_batch"], plan["batch_size"]) == (4, 16)
+    ew.fit(trapped(tmp_path, "memory later").replace(**{"train.steps": 12}), out=tmp_path / "later")
+    halved = [event["micro_batch"] for event in events(tmp_path / "later") if event["event"] == "oom"]
+    assert halved == [8, 4]
+
+
+def test_a_budget_is_kept_and_leaves_an_evaluated_model(tmp_path):
+    """Not a race: the plan is made from the budget and the measured step, and a model is evaluated at the end."""
+    declared = recipe(table(tmp_path / "t.csv"), steps=None, budget="8s")
+    ew.fit(declared, out=tmp_path / "run")
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["budget_s"] == 8
+    assert plan["steps"] * plan["step_s"] <= 8
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_bf16_and_uncertainty_weighting_train_too(tmp_path):
+    declared = recipe(table(tmp_path / "t.csv"), precision="bf16").replace(**{"objective.weighting": "uncertainty"})
+    ew.fit(declared, out=tmp_path / "run")
+    steps = [event for event in events(tmp_path / "run") if event["event"] == "step"]
+    moved = {name: steps[-1]["terms"][name]["weight"] / steps[0]["terms"][name]["weight"] for name in steps[0]["terms"]}
+    assert any(abs(ratio - 1) > 0.01 for ratio in moved.values())
+
+
+def test_missing_labels_and_inputs_are_masked(tmp_path):
+    path = table(tmp_path / "t.csv", 120)
+    lines = path.read_text().splitlines()
+    for index in range(1, 40):
+        a, b, side, total = lines[index].split(",")
+        lines[index] = ",".join([a if index % 3 else "", b, side if index % 2 else "", total])
+    path.write_text("\n".join(lines) + "\n")
+    model = ew.fit(recipe(path), out=tmp_path / "run")
+    assert model.predict({"b": 5.0})["side"] in ("left", "right")  # 'a' was missing in training, so it may be here
+
+
+def test_seeds_of_neighbouring_steps_have_nothing_in_common():
+    seeds = np.array([mixed_seed(seed, step) for seed in range(8) for step in range(500)])
+    assert len(np.unique(seeds)) == len(seeds)
+    assert len(np.unique(seeds % 256)) == 256
+
+
+def test_a_stop_is_an_error_with_its_exit_code():
+    assert Stopped("x", 143).exit_code == 143
+    assert os.name == "posix"
