@@ -23,6 +23,7 @@ from endwise.data.loader import Loader
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
 from endwise.model import Model
+from endwise.network import Network
 from endwise.nn.interface import Tokens
 
 WORST = 20  # mistakes shown
@@ -366,10 +367,10 @@ def _layers(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, np.nd
 
 
 @contextmanager
-def _watched(network: nn.Module) -> Iterator[dict[str, np.ndarray]]:
+def _watched(network: Network) -> Iterator[dict[str, np.ndarray]]:
     """While inside, every forward pass leaves the pooled output of each layer in the given dictionary."""
     pooled: dict[str, np.ndarray] = {}
-    handles = [part.register_forward_hook(_keeper(name, pooled)) for name, part in _repeated(network, "")]
+    handles = [part.register_forward_hook(_keeper(name, pooled)) for name, part in _stacked(network)]
     try:
         yield pooled
     finally:
@@ -407,21 +408,23 @@ def _pooled(given: tuple[Any, ...], output: Any) -> Tensor | None:
     return (output * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def _repeated(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """The layers a network is stacked of, by readable names: our modules inside a list or a sequence, and whole
-    encoders; not what is inside them."""
-    for key, child in module.named_children():
-        if key == "heads" and not name:
-            continue
-        label = f"{name} {key}".strip() if key not in ("inputs", "encoder", "blocks", "layers", "network") else name
-        label = label.replace("field_", "")
-        stacked = isinstance(module, nn.ModuleList | nn.Sequential)
-        if stacked and not type(child).__module__.startswith("torch.nn"):
-            yield label, child
-            continue
-        yield from _repeated(child, label)
-        if key == "encoder":
-            yield f"{label} tokens", child
+def _stacked(network: Network) -> Iterator[tuple[str, nn.Module]]:
+    """The layers a network is stacked of, in the order of the forward pass, named by their input or 'trunk'."""
+    for name, part in zip(network.input_names, network.inputs.values(), strict=True):
+        encoder = part.get_submodule("encoder")
+        yield from ((f"{name} {number}", layer) for number, layer in enumerate(_repeated(encoder), 1))
+        yield f"{name} tokens", encoder
+    if network.trunk is not None:
+        yield from ((f"trunk {number}", layer) for number, layer in enumerate(_repeated(network.trunk), 1))
+
+
+def _repeated(module: nn.Module) -> Iterator[nn.Module]:
+    """Our own modules inside a list or a sequence, and not what is inside them."""
+    for child in module.children():
+        if isinstance(module, nn.ModuleList | nn.Sequential) and not type(child).__module__.startswith("torch.nn"):
+            yield child
+        else:
+            yield from _repeated(child)
 
 
 __all__ = ["Answered", "confusion", "coverage", "curves", "mistakes", "output_details", "pairs", "probe", "reliability"]

@@ -41,6 +41,8 @@ CALIBRATION_ROWS = 5_000
 SMALL_GROUP = 5  # rows; the interval of a smaller group says little
 MANY_VALUES = 20  # a numeric column with more different ones is cut into quarters
 KFOLD_ROWS = 500  # below this one split says little: see `cross_validate`
+RESAMPLED_CELLS = 4_000_000  # rows x resamples of an interval: many rows need fewer resamples for the same ends ...
+FEWEST_RESAMPLES = 400  # ... but at least so many
 SPLITS = ("train", "val", "test")
 
 Metrics = Mapping[str, Estimate]  # by name
@@ -265,9 +267,10 @@ def _clusters(dataset: Dataset, rows: np.ndarray) -> list[int] | None:
 
 
 def _estimates(scored: Answered, answers: Sequence[Answer] | None = None) -> dict[str, Estimate]:
+    resamples = max(FEWEST_RESAMPLES, min(metrics.RESAMPLES, RESAMPLED_CELLS // max(1, len(scored.truths))))
     return metrics.estimates(
         scored.metrics, scored.truths, scored.answers if answers is None else answers,
-        weights=scored.weights, clusters=scored.clusters,
+        weights=scored.weights, clusters=scored.clusters, resamples=resamples,
     )  # fmt: skip
 
 
