@@ -87,8 +87,11 @@ class Prediction:
         """For JSON: {output: {"value":, "confidence":, ...}}."""
         return {name: answer.to_dict() for name, answer in self.answers.items()}
 
+    def __str__(self) -> str:
+        return ", ".join(_spoken(name, answer) for name, answer in self.answers.items())
+
     def __repr__(self) -> str:
-        return f"Prediction({', '.join(_spoken(name, answer) for name, answer in self.answers.items())})"
+        return f"Prediction({self})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +250,7 @@ class Model:
             field="INPUT",
             got=files[0],
             allowed="a table with the columns " + ", ".join(names),
-            fix=f"or give one row as {' '.join(f'--input {name}=...' for name in names)}",
+            fix=f"or give one row as {' '.join(f'--input {name}=VALUE' for name in names)}",
             error=DataError,
         )
         source = _Source(len(files), lambda row: {names[0]: files[row]}, files.__getitem__, file_fetcher("."))
@@ -817,7 +820,7 @@ def _is_folder(text: str) -> bool:
 
 
 def _spoken(name: str, answer: Answer) -> str:
-    value = repr(answer.value)
+    value = f"{answer.value:.6g}" if isinstance(answer.value, float) else repr(answer.value)
     value = value if len(value) <= 80 else value[:79] + "…"
     unit = f" {answer.unit}" if answer.unit else ""
     sure = f" ({answer.confidence:.0%})" if answer.confidence is not None else ""
