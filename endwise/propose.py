@@ -393,8 +393,9 @@ def _is_identifier(found: _Found, cells: list[Any], rows: int) -> bool:
     if found.kind == "number":
         numbers = [float(cell) for cell in cells if _is_number(str(cell))]
         steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
+        whole = all(number.is_integer() for number in numbers)
         counted = len(steps) == 1 and numbers[0] in (0.0, 1.0) and (steps == {1.0} or len(cells) >= SAMPLE_ROWS)
-        return (named and all(number.is_integer() for number in numbers)) or counted
+        return whole and (named or counted)
     texts = [str(cell) for cell in cells]
     codes = all(re.fullmatch(r"[\w\-.:/]{1,64}", text) for text in texts) and any(
         re.search(r"\d", text) for text in texts
