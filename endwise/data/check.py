@@ -180,8 +180,12 @@ class _Looker:
     # ---- whole rows ----------------------------------------------------------------------------------------------
 
     def _broken(self) -> None:
-        for item in self.data.bad:
-            self._add("warning", "broken", item.field, f"{item.origin}: {item.reason}", "mend or remove it", [item.row])
+        for name in dict.fromkeys(item.field for item in self.data.bad):
+            found = [item for item in self.data.bad if item.field == name]
+            first = "; ".join(f"{item.origin}: {item.reason}" for item in found[:NAMED])
+            more = f"; ... all in `bad` ({len(found)})" if len(found) > NAMED else ""
+            message = f"{len(found)} of {len(self.data)} values cannot be read: {first}{more}"
+            self._add("warning", "broken", name, message, "mend or remove them", [item.row for item in found])
         rows, allowed = len({item.row for item in self.data.bad}), self.recipe.data.max_bad
         if rows > allowed * len(self.data):
             self._add(
