@@ -36,7 +36,7 @@ class Ragged:
             return cls(np.stack(rows), sizes)
         values = np.zeros((len(rows), *largest, *rows[0].shape[axes:]), dtype=rows[0].dtype)
         for index, row in enumerate(rows):
-            real = (index, *(slice(size) for size in row.shape[:axes]))
+            real: tuple[slice | int, ...] = (index, *(slice(size) for size in row.shape[:axes]))
             values[real] = row
         return cls(values, sizes)
 

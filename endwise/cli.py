@@ -452,7 +452,7 @@ class _Shown:
         """Note an event; a message worth a line of its own, or None."""
         kind = event["event"]
         if kind == "prepare":
-            self.stage = f"reading {event['what']} {event['done']}/{event['total']}"
+            self.stage = f"{event['what']} {event['done']}/{event['total']}"
         elif kind == "step":
             self.loss = event["loss"] if self.loss is None else 0.95 * self.loss + 0.05 * event["loss"]
             left = event["time_s"] / event["step"] * (event["steps"] - event["step"])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from endwise import metrics
+from endwise.baselines import Baseline
 from endwise.baselines import baselines as fit_baselines
 from endwise.batch import Batch
 from endwise.data.dataset import Dataset, prepare
@@ -92,13 +93,14 @@ def evaluate(
     *,
     by: str | None = None,
     details: bool = True,
-    baselines: bool = True,
+    baselines: bool | Mapping[str, Baseline] = True,
     training: Dataset | None = None,
 ) -> Evaluation:
     """Score `rows` of `dataset`.
 
     by: a column of the tables; every metric per group of it, and the gap between groups. details: also what the
-    report draws. baselines: fitted on the training rows of `training` (default: of `dataset`). With several inputs
+    report draws. baselines: fitted on the training rows of `training` (default: of `dataset`), or given: what
+    `baselines.baselines` made for the same rows. With several inputs
     the result says what each was worth. Rows without a target are left out of that output's metrics and counted.
     """
     rows = np.asarray(rows, dtype=np.int64)
@@ -120,7 +122,14 @@ def evaluate(
     if dataset.group is not None:
         notes.append("intervals are over whole groups (data.group), not over single rows")
     outputs = {name: _estimates(item) for name, item in scored.items()}
-    beside, seconds = _beside(model, dataset, rows, scored, training or dataset, notes) if baselines else ({}, {})
+    beside: dict[str, dict[str, Metrics | None]] = {}
+    seconds: dict[str, float] = {}
+    if baselines:
+        made = (
+            baselines if isinstance(baselines, Mapping) else _fitted(model, dataset, rows, training or dataset, notes)
+        )
+        beside, seconds = _beside(dataset, rows, scored, made, notes)
+
     found = {}
     if details:
         found = {"outputs": output_details(model, dataset, scored), "baseline_seconds": seconds}
@@ -297,21 +306,25 @@ def _losses(scored: Mapping[str, Answered], notes: list[str]) -> dict[str, Estim
     return found
 
 
-def _beside(
-    model: Model,
-    dataset: Dataset,
-    rows: np.ndarray,
-    scored: Mapping[str, Answered],
-    training: Dataset,
-    notes: list[str],
-) -> tuple[dict[str, dict[str, Metrics | None]], dict[str, float]]:
+def _fitted(
+    model: Model, dataset: Dataset, rows: np.ndarray, training: Dataset, notes: list[str]
+) -> Mapping[str, Baseline]:
     train = training.splits.train
     if not len(train):
         notes.append("no baselines: there are no training rows")
-        return {}, {}
-    made = fit_baselines(model.contracts, model.recipe, training, train, rows, score_on=dataset)
+        return {}
+    return fit_baselines(model.contracts, model.recipe, training, train, rows, score_on=dataset)
+
+
+def _beside(
+    dataset: Dataset,
+    rows: np.ndarray,
+    scored: Mapping[str, Answered],
+    made: Mapping[str, Baseline],
+    notes: list[str],
+) -> tuple[dict[str, dict[str, Metrics | None]], dict[str, float]]:
     found: dict[str, dict[str, Metrics | None]] = {}
-    for name, item in scored.items():
+    for name, item in scored.items() if made else ():
         there = np.flatnonzero(dataset.fields[name].present[rows]).tolist()
         found[name] = {}
         for kind, answers in (("trivial", made[name]["trivial"]), ("classical", made[name]["classical"])):

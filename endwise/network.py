@@ -79,7 +79,7 @@ class Network(nn.Module):
 
     def decode(self, predictions: Predictions) -> Predictions:
         """Predictions as final answers in tensors: {output: {name: tensor}}."""
-        return {name: self.heads[_key(name)].decode(predictions[name]) for name in self.output_names}
+        return {name: self.head(name).decode(predictions[name]) for name in self.output_names}
 
     def head(self, output: str) -> Head:
         """The head of one output."""

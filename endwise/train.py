@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from endwise import checkpoint
+from endwise.baselines import Baseline, baselines
 from endwise.batch import Batch
 from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
@@ -40,7 +41,7 @@ MAX_ROLLBACKS = 3
 ROLLBACK_RATE = 0.5  # the learning rate after a rollback, as a share of the one before
 BUDGET_TOLERANCE = 0.05
 REPLAN_CHECKS = 20  # times a run under a budget compares its plan with the clock
-FINAL_SHARE = 0.03  # of a budget kept for calibration and the report, beside the measured time of the evaluation
+FINAL_SHARE = 0.06  # of a budget kept for calibration and the report, beside the measured time of the evaluation
 MIX = 0x9E3779B97F4A7C15  # Weyl constant: seeds of neighbouring steps share no bits pattern
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -119,14 +120,14 @@ def fit(
     run = Run.create(recipe, out=out, resume=resume)
     with run.locked(), _Signals() as signals:
         say = _speaker(run, progress)
-        dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, what, done, total))
+        dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
         signals.check()
         contracts = fit_contracts(recipe, dataset)
         run.write("data.json", _data_facts(recipe, dataset, contracts))
         model = Model.build(recipe, contracts, seed=recipe.train.seed)
         model.run = run
         model.info.update(_info(recipe, dataset, contracts))
-        trainer = _Trainer(run, recipe, dataset, model, signals, say, began)
+        trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began)
         if not trainer.finished:
             trainer.train()
         trainer.finish()
@@ -137,7 +138,7 @@ def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, 
     """What `fit` would do, without doing it: the plan (with the measured time of a step) and the facts of the data.
     Reads the data into the store and trains nothing."""
     began = time.monotonic()
-    dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, what, done, total))
+    dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
     contracts = fit_contracts(recipe, dataset)
     model = Model.build(recipe, contracts, seed=recipe.train.seed)
     loader = training_loader(recipe, dataset, model)
@@ -157,11 +158,22 @@ class _Trainer:
     """One training: its loader, objective, optimiser, average and counters. `train()` loops, `finish()` evaluates."""
 
     def __init__(
-        self, run: Run, recipe: Recipe, dataset: Dataset, model: Model, signals: _Signals, say: Progress, began: float
+        self,
+        run: Run,
+        recipe: Recipe,
+        dataset: Dataset,
+        model: Model,
+        signals: _Signals,
+        say: Progress,
+        progress: Progress | None,
+        began: float,
     ) -> None:
         self.run, self.recipe, self.dataset, self.model = run, recipe, dataset, model
         self.signals, self.say, self.began = signals, say, began
         self.loader = training_loader(recipe, dataset, model)
+        self.scored = "test" if len(dataset.splits.test) else "val"
+        # before the plan: what it costs comes out of a budget, and what is to be beaten is known early
+        self.baselines = _baselines(recipe, dataset, model, dataset.splits.side(self.scored), progress)
         self.objective = Objective(recipe.outputs, _first_terms(model, self.loader), recipe.objective.weighting)
         saved, notes = checkpoint.latest(run.checkpoints)
         for note in notes:
@@ -371,13 +383,12 @@ class _Trainer:
             "calibrated": calibrated,
         }
         model.save(self.run.model_folder)
-        split = "test" if len(dataset.splits.test) else "val"
-        rows = getattr(dataset.splits, split)
+        rows = dataset.splits.side(self.scored)
         if len(rows):
-            result = evaluate(model, dataset, rows)
-            self.run.write("metrics.json", {"split": split, **result.to_dict()})
+            result = evaluate(model, dataset, rows, baselines=self.baselines)
+            self.run.write("metrics.json", {"split": self.scored, **result.to_dict()})
             self.run.write("details.json", result.details)
-        self.say({"event": "done", "step": self.at.step, "time_s": time.monotonic() - self.began, "split": split})
+        self.say({"event": "done", "step": self.at.step, "time_s": time.monotonic() - self.began, "split": self.scored})
 
     def _stop(self) -> None:
         """Asked to stop: checkpoint, a usable model, and how to go on."""
@@ -476,6 +487,16 @@ class _Validation:
                 value = float(metric.combine(rows, np.ones(len(given)))) if given else math.nan
                 values[name][metric.name] = value if math.isfinite(value) else None
         return {"val": values, "goal": values[self.goal["output"]][self.goal["metric"]]}
+
+
+def _baselines(
+    recipe: Recipe, dataset: Dataset, model: Model, rows: np.ndarray, progress: Progress | None
+) -> Mapping[str, Baseline]:
+    """The trivial and classical answers that the network is held against."""
+    if not len(rows):
+        return {}
+    _tell(progress, "fitting the baselines", 0, 1)
+    return baselines(model.contracts, recipe, dataset, dataset.splits.train, rows)
 
 
 def _resolved(

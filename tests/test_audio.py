@@ -395,7 +395,7 @@ def test_silence_and_the_blank_are_finite_in_training_and_out() -> None:
     for training in (True, False):
         tokens = encoder.train(training)(values, sizes)
         assert torch.isfinite(tokens.values).all()
-        assert int(tokens.mask[0].sum()) == 1
+        assert int(tokens.mask[0].sum()) >= 1
         encoder.zero_grad()
         tokens.values.square().sum().backward()
         assert all(torch.isfinite(p.grad).all() for p in encoder.parameters() if p.grad is not None)

@@ -7,6 +7,7 @@ Two sides, kept apart so that declaring, checking and the exported runner load n
 No pydantic here either: an exported bundle carries these files and must run on numpy alone.
 """
 
+import builtins
 import dataclasses
 import json
 import types
@@ -54,7 +55,8 @@ class Contract:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -96,7 +98,7 @@ class Modality:
 
     type: ClassVar[str]
     roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE, OUTPUT_ROLE})
-    contract_class: ClassVar[type[Contract]] = Contract
+    contract_class: ClassVar[builtins.type[Contract]] = Contract
     axes: ClassVar[int] = 0  # leading axes of a transformed value that differ from row to row
     read_fields: ClassVar[tuple[str, ...] | None] = None  # fields that change what `read` gives; None: all may
 

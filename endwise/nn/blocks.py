@@ -19,7 +19,12 @@ class Attention(nn.Module):
         self.outward = nn.Linear(width, width, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"], *, causal: bool = False, rotary: bool = False
+        self,
+        x: Float[Tensor, "batch token width"],
+        mask: Bool[Tensor, "batch token"],
+        *,
+        causal: bool = False,
+        rotary: bool = False,
     ) -> Float[Tensor, "batch token width"]:
         query, key, value = rearrange(self.inward(x), "b t (three h d) -> three b h t d", three=3, h=self.heads)
         if rotary:
@@ -28,7 +33,9 @@ class Attention(nn.Module):
         if causal:
             count = x.shape[1]
             allowed = allowed & torch.ones(count, count, dtype=torch.bool, device=x.device).tril()
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0
+        )
         out: Tensor = self.outward(rearrange(mixed, "b h t d -> b t (h d)"))
         return out
 
@@ -61,7 +68,9 @@ class Transformer(nn.Module):
         self.norm = nn.RMSNorm(size.width)
         self.causal, self.rotary = causal, rotary
 
-    def forward(self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"]) -> Float[Tensor, "batch token width"]:
+    def forward(
+        self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch token width"]:
         for block in self.blocks:
             x = block(x, mask, causal=self.causal, rotary=self.rotary)
         out: Tensor = self.norm(x)

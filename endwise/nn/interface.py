@@ -43,9 +43,7 @@ class Encoder(nn.Module):
     peak_rate: float | None = None
     weight_decay: float | None = None
 
-    def forward(
-        self, values: Tensor, sizes: Int[Tensor, "batch axes"]
-    ) -> Tokens:
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """values [batch, *largest] as the store gave them (uint8 pixels, int16 or float samples, token ids ...)."""
         raise NotImplementedError
 

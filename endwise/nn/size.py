@@ -23,8 +23,15 @@ class Size:
     dropout: float
 
     @classmethod
-    def of(cls, name: str, *, width: int | None = None, depth: int | None = None, heads: int | None = None,
-           dropout: float | None = None) -> "Size":
+    def of(
+        cls,
+        name: str,
+        *,
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        dropout: float | None = None,
+    ) -> "Size":
         """width = 64 * 2^(dial-1); depth = dial + 1; heads = width / 32; dropout 0.1. Given values win."""
         dial = DIALS[name]
         width = width or WIDTHS[dial]

@@ -163,26 +163,23 @@ class Subsample(nn.Module):
     def __init__(self, mels: int, stride: int, width: int) -> None:
         super().__init__()
         assert stride in (1, 2, 4)
-        channels = max(16, width // 4)
+        fine, coarse = max(8, width // 8), max(16, width // 4)
         self.steps = (min(stride, 2), max(stride // 2, 1))
-        self.first = nn.Conv2d(1, channels, 3, stride=(self.steps[0], 2), padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, stride=(self.steps[1], 2), padding=1)
-        self.project = nn.Linear(channels * (-(-mels // 4)), width)
+        self.first = nn.Conv2d(1, fine, 3, stride=(self.steps[0], 2), padding=1)
+        self.second = nn.Conv2d(fine, coarse, 3, stride=(self.steps[1], 2), padding=1)
+        self.project = nn.Linear(coarse * (-(-mels // 4)), width)
 
     def forward(
         self, frames: Float[Tensor, "batch frame mel"], lengths: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch token width"], Bool[Tensor, "batch token"]]:
         """frames: zero past each row's `lengths`."""
-        x = frames[:, None]
-        mask = real(lengths, x.shape[2])
-        for layer, step in ((self.first, self.steps[0]), (self.second, self.steps[1])):
-            x = F.silu(layer(x))
-            lengths = (lengths - 1) // step + 1
-            mask = real(lengths, x.shape[2])
-            x = x * mask[:, None, :, None].to(
-                x.dtype
-            )  # a convolution's bias would leak from the padding into real frames
-        return self.project(x.transpose(1, 2).flatten(2)), mask
+        x = F.silu(self.first(frames[:, None]))
+        lengths = (lengths - 1) // self.steps[0] + 1
+        # the first convolution's bias would leak from the padding into real frames
+        x = x * real(lengths, x.shape[2])[:, None, :, None].to(x.dtype)
+        x = F.silu(self.second(x))
+        lengths = (lengths - 1) // self.steps[1] + 1
+        return self.project(x.transpose(1, 2).flatten(2)), real(lengths, x.shape[2])
 
 
 class Norm(nn.RMSNorm):

@@ -22,6 +22,8 @@ SPREAD = 0.01  # of a unit's first vector: one that training seldom sees must no
 FEW_UNITS, MANY_UNITS = 1e6, 1e8  # training units between which dropping units fades out
 DROP_FEW, DROP_MANY = 0.5, 0.1
 CHARS_A_UNIT = 4.5  # of English bpe
+FIRST_GATE = 0.0
+GAIN = 10.0
 VECTOR_DROPOUT = 0.3  # of single numbers of a token's vector
 LONGEST_TOKENS = 1_024  # beyond it, attention over every unit of a small network is not worth its time
 
@@ -53,6 +55,7 @@ class TextEncoder(Encoder):
         self.stem = Runs(size.width) if contract.units == "bytes" else None
         self.dropout = nn.Dropout(VECTOR_DROPOUT)
         self.context = Transformer(size, causal=False, rotary=True)
+        self.gate = nn.Parameter(torch.full((size.width,), FIRST_GATE))
         for part in self.context.modules():
             if isinstance(part, Attention):
                 part.dropout = 0.0  # dropped weights forgo the fused kernel: long texts take four times as long on CPUs
@@ -62,7 +65,7 @@ class TextEncoder(Encoder):
         mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
         bag, mask = merged(self.bag(values, mask), mask, self.stride)
         bag = self.dropout(bag)
-        mixed = self.context(bag, mask) + bag
+        mixed = self.gate.to(bag.dtype) * self.context(bag, mask) + bag
         return Tokens(torch.where(mask[..., None], mixed, 0.0), mask)
 
     def bag(self, values: Int[Tensor, "batch unit"], mask: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch unit w"]:
@@ -70,6 +73,7 @@ class TextEncoder(Encoder):
         rest = values // self.vocabulary
         vectors = self._dropped(self.unit(values % self.vocabulary) + self.case(rest % CASES))
         vectors = vectors + self._dropped(self.phrase(rest // CASES))
+        vectors = GAIN * vectors
         return vectors if self.stem is None else self.stem(vectors, mask)
 
     def _dropped(self, vectors: Float[Tensor, "batch unit w"]) -> Float[Tensor, "batch unit w"]:
