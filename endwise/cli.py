@@ -84,10 +84,10 @@ def init(
             allowed="a file that does not exist yet",
             fix="give another --out, or '-' to print the recipe",
         )
-        target.write_text(proposal.yaml(), encoding="utf-8")
+        target.write_text(proposal.yaml(target.parent), encoding="utf-8")
     if as_json:
         return
-    typer.echo(proposal.yaml())
+    typer.echo(proposal.yaml(target.parent))
     for question in proposal.questions:
         _note(f"please check: {question}")
     if out != "-":
