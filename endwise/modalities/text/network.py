@@ -4,6 +4,7 @@ Here: the encoder of text inputs and the CTC head of text outputs. Not here: cut
 putting letters together (`Text.write`), what the loss is (endwise/losses.py).
 """
 
+import dataclasses
 import math
 
 import torch
@@ -22,8 +23,7 @@ SPREAD = 0.01  # of a unit's first vector: one that training seldom sees must no
 FEW_UNITS, MANY_UNITS = 1e6, 1e8  # training units between which dropping units fades out
 DROP_FEW, DROP_MANY = 0.5, 0.1
 CHARS_A_UNIT = 4.5  # of English bpe
-FIRST_GATE = 0.0
-GAIN = 10.0
+GAIN = 10.0  # of the vectors: they begin small, and reach the scale of other tokens while the rate is still warm
 VECTOR_DROPOUT = 0.3  # of single numbers of a token's vector
 LONGEST_TOKENS = 1_024  # beyond it, attention over every unit of a small network is not worth its time
 
@@ -36,9 +36,14 @@ class TextEncoder(Encoder):
 
     The bag: a unit's vector, its case's, and its phrase's; the mean over tokens is then a linear model of words and
     word pairs, which is what small text data can support. The context: a small transformer over the same vectors with
-    rotary positions. In training, units and phrases are dropped by themselves at random (word dropout; Iyyer et al.
+    rotary positions, behind a gate that starts at zero (as in ReZero; Bachlechner et al. 2020): without it the context
+    drowns the bag (banking77: 88.7 % instead of 91.3 % of validation rows). In training, units and phrases are dropped by themselves at random (word dropout; Iyyer et al.
     2015, "Deep Unordered Composition Rivals Syntactic Methods"), see `drop_of`.
+
+    The context has half the dial's blocks. Bytes mean nothing by themselves: there all blocks, and the gate is open.
     """
+
+    peak_rate = 2e-3
 
     def __init__(self, contract: TextContract, size: Size) -> None:
         super().__init__()
@@ -54,8 +59,9 @@ class TextEncoder(Encoder):
         # single bytes mean nothing: two convolutions make them runs of nine before anything is added up
         self.stem = Runs(size.width) if contract.units == "bytes" else None
         self.dropout = nn.Dropout(VECTOR_DROPOUT)
-        self.context = Transformer(size, causal=False, rotary=True)
-        self.gate = nn.Parameter(torch.full((size.width,), FIRST_GATE))
+        depth = size.depth if self.stem is not None else min(size.depth, max(1, size.depth // 2))
+        self.context = Transformer(dataclasses.replace(size, depth=depth), causal=False, rotary=True)
+        self.gate = nn.Parameter(torch.full((size.width,), 0.0 if self.stem is None else 1.0))
         for part in self.context.modules():
             if isinstance(part, Attention):
                 part.dropout = 0.0  # dropped weights forgo the fused kernel: long texts take four times as long on CPUs
