@@ -74,7 +74,6 @@ class Image(Modality):
     contract_class = ImageContract
     axes: ClassVar[int] = 2
     read_fields: ClassVar[tuple[str, ...]] = ("side_px", "channels")
-    read_fields: ClassVar[tuple[str, ...]] = ("side_px", "channels")
 
     side_px: int | None = input_field(
         None, "side of a square with the area the network sees, in the pictures' own aspect ratio; null: from the data"
