@@ -49,7 +49,9 @@ def _table(fields: dict) -> str:
     for name, spec in fields.items():
         default = spec.get("default", "required")
         text = "null" if default is None else str(default)
-        lines.append(f"| `{name}` | {text} | {' '.join(str(spec.get('description', '')).split())} |".replace("||", "\\|\\|"))
+        lines.append(
+            f"| `{name}` | {text} | {' '.join(str(spec.get('description', '')).split())} |".replace("||", "\\|\\|")
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -200,7 +200,7 @@ def predict(
             failed += 1
             _print_json({"error": str(result)}, line=True) if as_json else _complain(str(result))
         elif as_json:
-            _print_json(result.to_dict(), line=True)
+            _print_json({"outputs": result.to_dict()}, line=True)
         else:
             typer.echo(str(result))
     if failed:

@@ -193,17 +193,32 @@ class Average:
     def __init__(self, network: Network, decay: float) -> None:
         self.decay = decay
         self.tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self._paired: tuple[object, object, list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]] | None = None
 
     @torch.no_grad()
     def update(self, network: Network, step: int) -> None:
-        """Move a little towards the network's state after `step`."""
+        """Move a little towards the network's state after `step`. The network stays on its device between updates."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        current = network.state_dict()
-        floating = [name for name, value in self.tensors.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.tensors[name] for name in floating], [current[name] for name in floating], share)
-        for name, value in self.tensors.items():
-            if not value.is_floating_point():
-                value.copy_(current[name])
+        own, current, others = self._pairs(network)
+        torch._foreach_lerp_(own, current, share)
+        for value, now in others:
+            value.copy_(now)
+
+    def _pairs(self, network: Network) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Averages beside the network's own tensors, the floating ones and the others. Kept: walking through all
+        modules in every step costs more than the arithmetic."""
+        if self._paired is None or self._paired[0] is not network or self._paired[1] is not self.tensors:
+            current = network.state_dict()
+            floating = [name for name, value in self.tensors.items() if value.is_floating_point()]
+            others = [name for name in self.tensors if name not in set(floating)]
+            self._paired = (
+                network,
+                self.tensors,
+                [self.tensors[name] for name in floating],
+                [current[name] for name in floating],
+                [(self.tensors[name], current[name]) for name in others],
+            )
+        return self._paired[2:]
 
     @contextlib.contextmanager
     def applied(self, network: Network) -> Iterator[None]:

@@ -328,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require(bool(groups), field="INPUT", got=None, allowed="at least one input", fix="see --help", error=DataError)
         for base, rows in groups:
             for answers in bundle.predict_iter(rows, batch_size=given.batch_size, base=base):
-                print(json.dumps(plain(answers), ensure_ascii=False) if given.json else _spoken(answers))  # noqa: T201
+                print(json.dumps({"outputs": plain(answers)}, ensure_ascii=False) if given.json else _spoken(answers))  # noqa: T201
     except EndwiseError as wrong:
         print(wrong, file=sys.stderr)  # noqa: T201
         return wrong.exit_code

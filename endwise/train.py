@@ -224,8 +224,9 @@ class _Trainer:
             asked = time.perf_counter()
             batch = next(self.batches).to(self.device)
             read_s = time.perf_counter() - asked
-            network.train()
-            torch.manual_seed(mixed_seed(self.plan.seed, self.at.step))
+            if not network.training:  # after a validation
+                network.train()
+            _seed(self.device, mixed_seed(self.plan.seed, self.at.step))
             try:
                 result = self._step(batch)
             except NotFinite as wrong:
@@ -285,7 +286,7 @@ class _Trainer:
                 self.optimiser.adamw.zero_grad(set_to_none=True)
                 if self.device.startswith("cuda"):
                     torch.cuda.empty_cache()
-                torch.manual_seed(mixed_seed(self.plan.seed, self.at.step))
+                _seed(self.device, mixed_seed(self.plan.seed, self.at.step))
 
     def _roll_back(self, wrong: NotFinite, batch: Batch) -> None:
         """Back to the last checkpoint with half the learning rate; the third time in vain, stop and say where."""
@@ -537,6 +538,15 @@ def mixed_seed(seed: int, step: int) -> int:
     value = (seed * MIX + (step + 1) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     value ^= value >> 31
     return value & (2**63 - 1)
+
+
+def _seed(device: str, seed: int) -> None:
+    """Seed what this device draws from; torch.manual_seed asks every kind of accelerator, which takes as long as a
+    layer of a small network."""
+    if device == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _first_bad_layer(network: nn.Module, batch: Batch) -> str:

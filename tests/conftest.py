@@ -1,7 +1,6 @@
 """What every test shares: one thread (the cores are shared), a store of its own, shapes checked at run time."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The prepared store of a test never touches the user's."""
     folder = tmp_path_factory.mktemp("store")
     monkeypatch.setenv("ENDWISE_CACHE", str(folder))
-    yield folder
+    return folder

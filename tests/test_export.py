@@ -138,7 +138,7 @@ def test_the_runner_needs_neither_torch_nor_endwise(model: Model, exported: Expo
     done = run(exported.folder, "--json", "--input", "note=calm", "--input", "weight=2.5", "--input", "kind=b")
     assert done.returncode == 0, done.stderr
     expected = model.predict({"note": "calm", "weight": "2.5", "kind": "b"}).to_dict()
-    assert differences([expected], [json.loads(done.stdout)]) == []
+    assert differences([expected], [json.loads(done.stdout)["outputs"]]) == []
     assert run(exported.folder, "--verify").stdout == "the golden inputs get the same answers\n"
 
 
@@ -156,7 +156,7 @@ def test_the_runner_takes_tables_and_json(model: Model, exported: ExportResult, 
         json.loads(whole),
     ]
     expected = [prediction.to_dict() for prediction in model.predict(rows)]
-    assert differences(expected, [json.loads(line) for line in done.stdout.splitlines()]) == []
+    assert differences(expected, [json.loads(line)["outputs"] for line in done.stdout.splitlines()]) == []
 
 
 def test_the_runner_speaks_of_mistakes_without_a_traceback(exported: ExportResult, tmp_path: Path) -> None:
@@ -261,7 +261,9 @@ def test_files_of_the_examples_become_golden_files(tmp_path: Path) -> None:
     file = tmp_path / "0.img.PNG"
     done = run(result.folder, str(file), "--json")
     assert done.returncode == 0, done.stderr
-    assert differences([case.model().predict({"value": str(file)}).to_dict()], [json.loads(done.stdout)]) == []
+    assert (
+        differences([case.model().predict({"value": str(file)}).to_dict()], [json.loads(done.stdout)["outputs"]]) == []
+    )
 
 
 def test_an_earlier_bundle_is_replaced_and_nothing_else(exported: ExportResult, tmp_path: Path) -> None:

@@ -424,7 +424,7 @@ def test_a_key_changes_when_the_code_that_reads_does(monkeypatch: pytest.MonkeyP
 
     def typed(number: int) -> Modality:
         names: dict[str, Any] = {"Array": Array, "__name__": "typed_in"}
-        exec(source.format(number), names)  # noqa: S102
+        exec(source.format(number), names)
         made: Modality = dataclass(frozen=True, kw_only=True)(names["Typed"])()
         return made
 

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from endwise.errors import ModelError
 from endwise.report import plots
 from endwise.run import Run
 
@@ -21,7 +22,12 @@ SAFE_MEDIA = ("data:image/png;base64,", "data:image/jpeg;base64,", "data:audio/w
 
 
 def build(run: Run) -> Path:
-    """Write `report.html` into the run's folder and return its path."""
+    """Write `report.html` into the run's folder and return its path; ModelError where nothing was trained."""
+    if not run.has("log.jsonl") and not run.has("metrics.json"):
+        raise ModelError(
+            f"{run.path} holds a recipe and no training to report on ({run.path / 'recipe.yaml'}). "
+            f"Fix: endwise train {run.path / 'recipe.yaml'}."
+        )
     target = run.path / "report.html"
     partial = target.with_suffix(".partial")
     partial.write_text(_page(_Facts(run)), encoding="utf-8")

@@ -1,0 +1,167 @@
+"""The command line: what is printed where, in which shape, with which exit code."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CATALOGUE = Path(__file__).parent / "data"
+
+
+def endwise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "endwise.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table and a trained run of it."""
+    folder = tmp_path_factory.mktemp("cli")
+    chosen = random.Random(0)
+    with (folder / "parts.csv").open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["weight", "colour", "machine", "good"])
+        for _ in range(200):
+            weight, colour = chosen.gauss(5, 1), chosen.choice(["red", "blue"])
+            out.writerow([f"{weight:.3f}", colour, chosen.choice("AB"), "yes" if weight > 5 else "no"])
+    (folder / "recipe.yaml").write_text(
+        "data: parts.csv\ninputs:\n  weight: {type: number, unit: kg}\n  colour: category\noutputs: {good: category}\n"
+        "train: {size: tiny, steps: 60, precision: fp32}\n"
+    )
+    done = endwise("train", "recipe.yaml", "--out", "run", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) >= {"run", "report", "split", "outputs", "baselines"}
+    return folder
+
+
+def test_train_leaves_a_run_with_a_report(work):
+    for name in (
+        "recipe.yaml",
+        "plan.json",
+        "metrics.json",
+        "log.jsonl",
+        "report.html",
+        "model/model.json",
+        "checkpoints",
+    ):
+        assert (work / "run" / name).exists()
+
+
+def test_evaluate_prints_the_documented_object(work):
+    done = endwise("evaluate", "run", "--split", "test", "--by", "machine", "--json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["outputs"]["good"]["accuracy"]) == {"value", "low", "high", "n"}
+    assert set(found["baselines"]["good"]) == {"trivial", "classical"}
+    assert set(found["by"]["outputs"]["good"]["groups"]) == {"A", "B"}
+    assert {row["input"] for row in found["ablation"]} == {"weight", "colour"}
+    other = endwise("evaluate", "run", "--data", "parts.csv", "--json", cwd=work)
+    assert json.loads(other.stdout)["outputs"]["good"]["accuracy"]["n"] == 200
+
+
+def test_predict_prints_one_line_a_row_and_goes_on_after_a_bad_one(work):
+    (work / "new.csv").write_text("weight,colour\n9.0,red\nheavy,red\n1.0,blue\n")
+    done = endwise("predict", "run", "new.csv", "--json", cwd=work)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("outputs", {}).get("good", {}).get("value") for line in lines] == ["yes", None, "no"]
+    assert "new.csv line 3" in lines[1]["error"]
+    assert "heavy" in lines[1]["error"]
+    assert done.returncode == 3
+    pairs = endwise("predict", "run", "--input", "weight=9.0", "--input", "colour=red", "--json", cwd=work)
+    assert json.loads(pairs.stdout)["outputs"]["good"]["value"] == "yes"
+
+
+def test_check_names_what_is_broken(work):
+    lines = (work / "parts.csv").read_text().splitlines()
+    lines[7] = "heavy," + lines[7].split(",", 1)[1]
+    (work / "broken.csv").write_text("\n".join(lines) + "\n")
+    (work / "broken.yaml").write_text((work / "recipe.yaml").read_text().replace("parts.csv", "broken.csv"))
+    done = endwise("check", "broken.yaml", "--json", cwd=work)
+    found = json.loads(done.stdout)
+    assert found["bad"][0]["origin"].endswith("line 8")
+    assert "heavy" in found["bad"][0]["reason"]
+    assert done.returncode == found["exit_code"]
+
+
+def test_dry_run_trains_nothing_and_says_the_plan(work):
+    done = endwise("train", "recipe.yaml", "--out", "dry", "--dry-run", "--json", cwd=work)
+    found = json.loads(done.stdout)
+    assert found["plan"]["steps"] == 60
+    assert found["plan"]["parameters"] > 0
+    assert not (work / "dry").exists()
+
+
+def test_init_proposes_a_recipe_that_check_accepts(work):
+    done = endwise("init", "parts.csv", "--out", "proposed.yaml", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert endwise("check", "proposed.yaml", "--json", cwd=work).returncode == 0
+    assert endwise("init", "parts.csv", "--out", "proposed.yaml", cwd=work).returncode == 2
+
+
+def test_schema_clean_doctor_and_report_speak_json(work):
+    assert json.loads(endwise("schema", cwd=work).stdout)["title"] == "endwise recipe"
+    assert set(json.loads(endwise("clean", "--json", cwd=work).stdout)) == {"root", "bytes", "cap_bytes", "entries"}
+    assert {"machine", "packages", "extras", "problems"} == set(
+        json.loads(endwise("doctor", "--json", cwd=work).stdout)
+    )
+    assert json.loads(endwise("report", "run", "--json", cwd=work).stdout)["report"].endswith("report.html")
+
+
+# what people type wrong: exit code, and what the message must hold
+MISTAKES = [
+    (["train", "nowhere.yaml"], 2, "endwise init"),
+    (["train", "recipe.yaml", "--set", "train.sed=1", "--out", "x"], 2, "did you mean 'seed'"),
+    (["train", "recipe.yaml", "--set", "train.seed"], 2, "NAME=VALUE"),
+    (["train", "recipe.yaml", "--budget", "soon", "--out", "x"], 2, "90s, 5m or 1h"),
+    (["train", "recipe.yaml", "--out", "run"], 2, "--resume"),
+    (["train", "recipe.yaml", "--set", "data=nowhere.csv", "--out", "x"], 3, "nowhere.csv"),
+    (["train", "recipe.yaml", "--set", "inputs.weight.column=wieght", "--out", "x"], 2, "did you mean 'weight'"),
+    (
+        ["train", "recipe.yaml", "--set", "goal={output: good, metric: acuracy, direction: max}", "--out", "x"],
+        2,
+        "did you mean 'accuracy'",
+    ),
+    (["train", "recipe.yaml", "--set", "train.device=cuda:9", "--out", "x"], 6, "device: auto"),
+    (["evaluate", "rnu"], 5, "rnu"),
+    (["evaluate", "run", "--split", "tset"], 3, "did you mean 'test'"),
+    (["evaluate", "run", "--by", "machin"], 3, "did you mean 'machine'"),
+    (["predict", "run"], 2, "INPUT"),
+    (["predict", "run", "--input", "wieght=3"], 3, "did you mean 'weight'"),
+    (["predict", "run", "--input", "weight=3"], 3, "colour"),
+    (["predict", "run", "missing.csv"], 3, "missing.csv"),
+    (["init", "nowhere"], 3, "nowhere"),
+    (["export", "nowhere"], 5, "nowhere"),
+    (["report", "recipe.yaml"], 5, "recipe.yaml"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"), MISTAKES, ids=lambda item: " ".join(item) if isinstance(item, list) else None
+)
+def test_a_mistake_gets_its_message_and_its_exit_code(work, arguments, code, says):
+    done = endwise(*arguments, cwd=work)
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr, done.stderr
+    assert done.returncode == code, done.stderr
+    assert done.stderr.strip().count("\n") < 8
+
+
+def test_an_error_is_one_json_object_when_asked(work):
+    done = endwise("evaluate", "nowhere", "--json", cwd=work)
+    assert set(json.loads(done.stdout)["error"]) == {"type", "message", "exit_code"}
+
+
+def test_help_loads_neither_torch_nor_pydantic(work):
+    code = "import sys; sys.argv = ['endwise', '--help']\nfrom endwise.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'pydantic', 'numpy', 'pandas'} & set(sys.modules), sorted(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
