@@ -1,5 +1,6 @@
 """Writes docs/recipe.md from the schema: `python docs/generate.py` (a test fails when the committed page is stale)."""
 
+import dataclasses
 from pathlib import Path
 
 from endwise.modalities import TABLE, modality_class
@@ -36,8 +37,8 @@ def page() -> str:
         cls = modality_class(name)
         roles = " or ".join(sorted(cls.roles))
         rows = {
-            field: {"default": _default(item), "type": _written(item.type), "description": _help(item)}
-            for field, item in cls.__dataclass_fields__.items()
+            item.name: {"default": _default(item), "type": _written(item.type), "description": _help(item)}
+            for item in dataclasses.fields(cls)  # not the class variables
         }
         doc = " ".join((cls.__doc__ or "").split())
         parts.append(f"### {name}\n\n{doc}\n\nAs an {roles}.\n\n{_table(rows)}")

@@ -18,7 +18,6 @@ import yaml
 from endwise.errors import EndwiseError, RecipeError, require
 
 EPILOG = "Exit codes: 0 done, 2 recipe, 3 data, 4 setup, 5 model, 6 training, 7 export, 130 Ctrl-C, 143 SIGTERM, 1 a bug of ours."
-MAX_BAD_SHOWN = 20  # broken rows listed for people
 PLAIN_EVERY_S = 10.0  # without a terminal, a line of progress at most this often
 
 app = typer.Typer(
@@ -103,7 +102,7 @@ def check(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False
     if as_json:
         _print_json(report.to_dict())
     else:
-        _print_check(report)
+        typer.echo(str(report))
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 
@@ -357,23 +356,6 @@ def _dry_run(declared: Any, as_json: bool) -> None:
     typer.echo(f"training    {plan.steps} steps of {plan.batch_size} rows ({plan.epochs:.1f} epochs)")
     typer.echo(f"goal        {plan.goal['metric']} of {plan.goal['output']} ({plan.goal['direction']})")
     typer.echo(f"time        about {_duration(plan.seconds)} ({plan.step_s * 1000:.0f} ms a step)")
-
-
-def _print_check(report: Any) -> None:
-    splits = ", ".join(f"{count:,} {name}" for name, count in report.splits.items())
-    typer.echo(f"{report.rows:,} rows of {', '.join(report.source)}: {splits} ({report.split_how})")
-    for name, item in report.fields.items():
-        lacking = "".join(
-            f", {count} {what}" for what, count in (("missing", item.missing), ("broken", item.broken)) if count
-        )
-        typer.echo(f"  {item.role:<7} {name}: {item.type}, {item.summary}{lacking}")
-    for row in report.bad[:MAX_BAD_SHOWN]:
-        typer.echo(f"  {row.origin}, {row.field}: {row.reason}")
-    if len(report.bad) > MAX_BAD_SHOWN:
-        typer.echo(f"  … and {len(report.bad) - MAX_BAD_SHOWN} more; --json lists them all")
-    for finding in report.findings:
-        typer.echo(str(finding))
-    typer.echo("ok: training will accept this data" if report.ok else "refused: training will not accept this data")
 
 
 def _size(count: float) -> str:

@@ -419,10 +419,9 @@ def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
     """Fields that also take text ('1%', '5m') say so."""
     for name in ("max_bad", "budget"):
         if name in schema["properties"]:
-            schema["properties"][name] = {
-                "type": ["number", "string", "null"],
-                "description": schema["properties"][name].get("description", ""),
-            }
+            spec = schema["properties"][name]
+            kept = {key: spec[key] for key in ("default", "description") if key in spec}
+            schema["properties"][name] = {"type": ["number", "string", "null"], **kept}
     return schema
 
 

@@ -5,6 +5,7 @@ decoding of one kind of value (modalities) and the network.
 """
 
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from endwise.modalities.base import Answer, Contract, Fetch, Modality
 Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, None where it is missing
 
 
+MAX_MEMBER_BYTES = 1 << 30  # of one file in a zip
+
+
 class FieldError(Exception):
     """One field of one row cannot be read; the caller knows which row and says so."""
 
@@ -27,7 +31,8 @@ class FieldError(Exception):
 
 
 def file_fetcher(base: str | Path) -> Fetch:
-    """Files beside `base`. Addresses are not followed: a row from a stranger must not make this machine call out."""
+    """Files beside `base`, and `archive.zip!member` as in a table. Addresses are not followed: a row from a stranger
+    must not make this machine call out."""
     folder = Path(base)
 
     def fetch(path: str) -> bytes:
@@ -35,7 +40,10 @@ def file_fetcher(base: str | Path) -> Fetch:
             raise BadValue(
                 f"{path[:120]!r} is an address; only files are read here. Fix: download it, or give a table of addresses"
             )
+        archive, mark, member = path.partition(".zip!")
         try:
+            if mark and not (folder / path).exists():
+                return _member(folder / f"{archive}.zip", member)
             return (folder / path).read_bytes()
         except OSError as wrong:
             raise BadValue(f"the file {str(folder / path)[:200]!r} cannot be read: {wrong.strerror or wrong}") from None
@@ -43,6 +51,20 @@ def file_fetcher(base: str | Path) -> Fetch:
             raise BadValue(f"{path[:120]!r} is no path: {wrong}") from None
 
     return fetch
+
+
+def _member(archive: Path, member: str) -> bytes:
+    """One file of a zip, unless it would unpack to more than any value here is."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            size = opened.getinfo(member).file_size
+            if size > MAX_MEMBER_BYTES:
+                raise BadValue(f"{archive.name}!{member} unpacks to {size} bytes, more than {MAX_MEMBER_BYTES}")
+            return opened.read(member)
+    except KeyError:
+        raise BadValue(f"there is no {member!r} in {archive.name}") from None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as wrong:
+        raise BadValue(f"{archive.name} is no zip that can be read: {wrong}") from None
 
 
 def is_missing(raw: Any) -> bool:

@@ -33,6 +33,9 @@ OUTLIER_RATIO = 4.0  # times the median
 MANY_CLASSES = 1000  # with more different values a target is no class
 
 
+MAX_BAD_SHOWN = 20  # broken rows listed for people
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing to know. rows: the ids of the rows it is about (the first 1000)."""
@@ -100,6 +103,21 @@ class CheckReport:
             "fingerprint": self.fingerprint,
             "seconds": self.seconds,
         }
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{count:,} {name}" for name, count in self.splits.items())
+        lines = [f"{self.rows:,} rows of {', '.join(self.source)}: {splits} ({self.split_how})"]
+        for name, item in self.fields.items():
+            lacking = "".join(
+                f", {count} {what}" for what, count in (("missing", item.missing), ("broken", item.broken)) if count
+            )
+            lines.append(f"  {item.role:<7} {name}: {item.type}, {item.summary}{lacking}")
+        lines += [f"  {row.origin}, {row.field}: {row.reason}" for row in self.bad[:MAX_BAD_SHOWN]]
+        if len(self.bad) > MAX_BAD_SHOWN:
+            lines.append(f"  … and {len(self.bad) - MAX_BAD_SHOWN} more; `bad` and --json list them all")
+        lines += [str(finding) for finding in self.findings]
+        lines.append("ok: training will accept this data" if self.ok else "refused: training will not accept this data")
+        return "\n".join(lines)
 
     def of(self, kind: str) -> tuple[Finding, ...]:
         """The findings of one kind."""
