@@ -117,6 +117,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, the parameters and the time; train nothing.")
     ] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=0, help="Cross-validate in so many folds; default: 5 for a table of under 500 rows, else 0."),
+    ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -129,20 +133,25 @@ def train(
     declared = _recipe(recipe, overrides)
     if dry_run:
         return _dry_run(declared, as_json)
-    from endwise.train import fit
+    from endwise.train import fit, fit_folds
 
     with _progress(quiet=as_json) as progress:
         model = fit(declared, out=out, resume=resume, progress=progress)
-    run = model.run
-    assert run is not None
+        run = model.run
+        assert run is not None
+        folded = fit_folds(declared, run, k=folds, progress=progress)
     from endwise.report import build
 
     page = build(run)
     metrics = run.read("metrics.json") if run.has("metrics.json") else {}
     if as_json:
-        _print_json({"run": str(run.path), "report": str(page), **metrics})
+        found = {"folds": run.read("folds.json")} if folded else {}
+        _print_json({"run": str(run.path), "report": str(page), **metrics, **found})
         return None
     _print_scores(metrics)
+    if folded:
+        typer.echo("every row answered once by a model that did not see it:")
+        _print_scores(run.read("folds.json"))
     typer.echo(f"run     {run.path}\nreport  {page}\nuse it  endwise predict {run.path} INPUT")
     return None
 

@@ -26,7 +26,7 @@ from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
 from endwise.errors import EndwiseError, TrainingError
-from endwise.evaluate import calibrate, evaluate
+from endwise.evaluate import calibrate, cross_validate, evaluate
 from endwise.model import Model
 from endwise.objective import Objective, denominators, term_values
 from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, out_of_memory, schedule, step
@@ -35,6 +35,7 @@ from endwise.recipe import Recipe
 from endwise.run import Run
 
 CALIBRATION_BATCHES = 3
+SMALL_TABLE, SMALL_TABLE_FOLDS = 500, 5
 NORMS_EVERY = 50  # steps between two measurements of each term's gradient at the tokens
 CHECKPOINT_EVERY_S = 60.0
 MAX_ROLLBACKS = 3
@@ -56,10 +57,11 @@ class Stopped(EndwiseError):
 
 
 class _Signals:
-    """SIGINT and SIGTERM ask for a stop after the current step; a second one stops at once."""
+    """SIGINT and SIGTERM ask for a stop after the current step, or at once where there is none; so does a second one."""
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.stepping = False  # in the loop a stop waits for the step's end, elsewhere it need not
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
@@ -78,11 +80,11 @@ class _Signals:
         if self.received is not None:
             raise SystemExit(128 + number)
         self.received = number
-
-    def check(self) -> None:
-        """Between the phases that have no step to save."""
-        if self.received is not None:
-            raise Stopped("stopped before the first step; nothing was trained yet", 128 + self.received)
+        if not self.stepping:
+            raise Stopped(
+                f"stopped by {signal.Signals(number).name} outside the training steps; --resume goes on from there",
+                128 + number,
+            )
 
 
 @dataclass
@@ -121,7 +123,6 @@ def fit(
     with run.locked(), _Signals() as signals:
         say = _speaker(run, progress)
         dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
-        signals.check()
         contracts = fit_contracts(recipe, dataset)
         run.write("data.json", _data_facts(recipe, dataset, contracts))
         model = Model.build(recipe, contracts, seed=recipe.train.seed)
@@ -145,6 +146,27 @@ def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, 
     objective = Objective(recipe.outputs, _first_terms(model, loader), recipe.objective.weighting)
     plan = _resolved(recipe, dataset, model, loader, objective, time.monotonic() - began)
     return plan, _data_facts(recipe, dataset, contracts)
+
+
+def fit_folds(recipe: Recipe, run: Run, *, k: int | None = None, progress: Progress | None = None) -> bool:
+    """k more trainings, each row held out once, into `run`/folds and folds.json; whether there were any.
+
+    k: None means 5 for a table of under 500 rows that we split ourselves (one split of so few rows says little) when
+    there is no time budget, and none otherwise; 0 means none.
+    """
+    if k is None:
+        rows = sum(run.read("data.json")["rows"].values())
+        ours = recipe.data.path is not None and recipe.data.time is None and recipe.data.split is None
+        official = "official" in run.read("data.json")["split"]
+        k = SMALL_TABLE_FOLDS if rows < SMALL_TABLE and ours and not official and recipe.train.budget is None else 0
+    if k == 0:
+        return False
+
+    def fit_fold(fold: Recipe) -> Model:
+        return fit(fold, out=run.path / "folds" / str(fold.name), resume=True, progress=progress)
+
+    run.write("folds.json", cross_validate(recipe, fit_fold, k).to_dict())
+    return True
 
 
 def training_loader(recipe: Recipe, dataset: Dataset, model: Model) -> Loader:
@@ -218,6 +240,7 @@ class _Trainer:
         network = self.model.network
         entered, spent = time.monotonic(), self.at.spent_s
         self.batches = self.loader.iterate(self.at.step, self.plan.steps)
+        self.signals.stepping = True
         while not self.finished:
             if self.signals.received is not None:
                 self._stop()
@@ -251,6 +274,7 @@ class _Trainer:
             if time.monotonic() - self.saved_at > CHECKPOINT_EVERY_S:
                 self._save()
         self._save()
+        self.signals.stepping = False
 
     def _step(self, batch: Batch) -> StepResult:
         """One update; out of memory halves the micro-batch, the effective batch stays."""
@@ -626,4 +650,4 @@ def _info(recipe: Recipe, dataset: Dataset, contracts: Mapping[str, Any]) -> dic
     }
 
 
-__all__ = ["Stopped", "dry_run", "fit", "mixed_seed"]
+__all__ = ["Stopped", "dry_run", "fit", "fit_folds", "mixed_seed"]

@@ -37,7 +37,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data: parts.csv\ninputs:\n  weight: {type: number, unit: kg}\n  colour: category\noutputs: {good: category}\n"
         "train: {size: tiny, steps: 60, precision: fp32}\n"
     )
-    done = endwise("train", "recipe.yaml", "--out", "run", "--json", cwd=folder)
+    done = endwise("train", "recipe.yaml", "--out", "run", "--folds", "2", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) >= {"run", "report", "split", "outputs", "baselines"}
     return folder
@@ -54,6 +54,13 @@ def test_train_leaves_a_run_with_a_report(work):
         "checkpoints",
     ):
         assert (work / "run" / name).exists()
+
+
+def test_a_small_table_is_cross_validated(work):
+    found = json.loads((work / "run" / "folds.json").read_text())
+    assert found["rows"] == found["outputs"]["good"]["accuracy"]["n"] == 200
+    assert len(found["folds"]) == 2
+    assert "cross-validated in 2 folds" in (work / "run" / "report.html").read_text()
 
 
 def test_evaluate_prints_the_documented_object(work):

@@ -18,6 +18,7 @@ from endwise.run import Run
 
 MAX_CLASSES_DRAWN = 80
 BETTER = {"min": "smaller is better", "max": "larger is better"}
+ARROWS = {"min": '<span title="smaller is better">↓</span>', "max": '<span title="larger is better">↑</span>'}
 SAFE_MEDIA = ("data:image/png;base64,", "data:image/jpeg;base64,", "data:audio/wav;base64,")
 
 
@@ -45,6 +46,7 @@ class _Facts:
         self.data = run.read("data.json") if run.has("data.json") else {}
         self.metrics = run.read("metrics.json") if run.has("metrics.json") else {}
         self.details = run.read("details.json") if run.has("details.json") else {}
+        self.folds = run.read("folds.json") if run.has("folds.json") else {}
         self.info = run.info()
         events = list(run.events())
         # a resumed or rolled-back run logs some steps twice: the last word counts
@@ -126,7 +128,7 @@ def _results(facts: _Facts) -> str:
         return '<p class="quiet">Not evaluated.</p>'
     parts = [
         f'<p class="quiet">Values on the {escape(facts.metrics.get("split", "evaluated"))} rows, with 95 % bootstrap intervals over rows. '
-        "Trivial: the best constant answer. Classical: hand features and a scikit-learn model.</p>"
+        "Trivial: the best constant answer. Classical: hand features and a scikit-learn model. ↑ larger, ↓ smaller is better.</p>"
     ]
     for output, values in facts.metrics["outputs"].items():
         base = facts.metrics.get("baselines", {}).get(output, {})
@@ -139,7 +141,7 @@ def _results(facts: _Facts) -> str:
                 _estimate(own),
                 *(_estimate((base.get(kind) or {}).get(name)) for kind in ("trivial", "classical")),
             ]
-            cells += [str(own["n"]), BETTER.get(directions.get(name, ""), "")]
+            cells += [str(own["n"]), ARROWS.get(directions.get(name, ""), "")]
             rows.append(cells)
         heading = escape(output) + (f" ({escape(unit)})" if unit else "")
         parts.append(
@@ -147,7 +149,29 @@ def _results(facts: _Facts) -> str:
             + _table(["metric", "this network", "trivial", "classical", "n", ""], rows, numbers=(1, 2, 3, 4))
         )
     parts += [f'<p class="quiet">{escape(note)}</p>' for note in facts.metrics.get("notes", [])]
-    return "".join(parts) + _ablation(facts) + _groups(facts)
+    return "".join(parts) + _folds(facts) + _ablation(facts) + _groups(facts)
+
+
+def _folds(facts: _Facts) -> str:
+    """Cross-validation: the same table over all rows, each answered by a model that did not see it."""
+    parts = []
+    for output, values in facts.folds.get("outputs", {}).items():
+        base = facts.folds["baselines"].get(output, {})
+        rows = [
+            [
+                escape(name),
+                _estimate(own),
+                *(_estimate((base.get(kind) or {}).get(name)) for kind in ("trivial", "classical")),
+                str(own["n"]),
+            ]
+            for name, own in values.items()
+        ]
+        parts.append(
+            f"<h3>{escape(output)}, cross-validated in {len(facts.folds['folds'])} folds</h3>"
+            '<p class="quiet">With so few rows one split says little: here every row is answered once, by a model that did not see it.</p>'
+            + _table(["metric", "this network", "trivial", "classical", "n"], rows, numbers=(1, 2, 3, 4))
+        )
+    return "".join(parts)
 
 
 def _ablation(facts: _Facts) -> str:

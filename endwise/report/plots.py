@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 38
+LEFT, RIGHT, TOP, BOTTOM = 78, 16, 14, 42
 SERIES_COLOURS = 6  # --series-0 ... in the page's CSS
 MAX_POINTS = 400  # a curve of more is thinned: every k-th point, and the last
 
@@ -94,7 +94,7 @@ def heatmap(names: Sequence[str], counts: Sequence[Sequence[int]], *, alt: str) 
         return _nothing(alt)
     cell = max(7, min(34, 520 // count))
     margin = 92
-    size = margin + cell * count + 8
+    size = margin + cell * count + 48  # room for the last slanted name
     parts = [
         f'<text x="{margin}" y="12" class="label">answer →</text>',
         f'<text x="4" y="{margin - 6}" class="label">truth ↓</text>',
