@@ -39,7 +39,8 @@ OTHER = "(other)"
 
 @dataclass(frozen=True)
 class Answered:
-    """One output on the rows that have a target: what is true, what was answered, and each term's (loss, weight)."""
+    """One output on the rows that have a target: what is true, what was answered, and each term's (loss, weight).
+    answers: none where no metric looks at any, since writing a long text costs more than judging it."""
 
     item: Modality
     contract: Contract
@@ -54,6 +55,10 @@ class Answered:
     def metrics(self) -> Sequence[Metric]:
         """The usual metrics of this output."""
         return self.item.metrics(self.contract)
+
+    def looked_at(self, metric: Metric) -> Sequence[Any]:
+        """What a metric takes beside the truths: the answers, or one of the loss terms."""
+        return metric.looks_at(self.answers, self.losses)
 
     @cached_property
     def values(self) -> list[Any]:
@@ -76,8 +81,9 @@ def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered
     out: dict[str, Any] = {}
     for name, item in scored.items():
         found: dict[str, Any] = {"directions": {metric.name: metric.direction for metric in item.metrics}}
-        if item.truths:
+        if item.answers:
             found |= _behaviour(item)
+        if item.truths:
             found["mistakes"] = mistakes(item, previews, dataset)
         out[name] = found
     return out
@@ -242,19 +248,21 @@ class _Previews:
 
 
 def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[dict[str, Any]]:
-    """The 20 wrong answers with the largest loss: where the row is, what is true, what was answered, the raw inputs."""
+    """The 20 wrong answers with the largest loss: where the row is, what is true, what was answered, the raw inputs.
+    Where nothing was answered, the 20 rows with the largest loss, and null for the answer."""
+    answers = scored.answers or [Answer(None)] * len(scored.truths)
     wrong = [
         index
         for index in np.argsort(-scored.loss, kind="stable").tolist()
-        if scored.truths[index] != scored.values[index]
+        if scored.truths[index] != answers[index].value
     ]
     return [
         {
             "row": int(scored.rows[index]),
             "origin": dataset.origin(int(scored.rows[index])),
             "truth": scored.truths[index],
-            "answer": scored.values[index],
-            "confidence": scored.answers[index].confidence,
+            "answer": answers[index].value,
+            "confidence": answers[index].confidence,
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
         }
@@ -282,9 +290,9 @@ def probe(model: Model, dataset: Dataset, train_rows: np.ndarray, val_rows: np.n
             for part, own in zip(rows, there, strict=True)
         ]
         fitted = _probe_kind(*truths)
-        if fitted is None:
+        metric = next((metric for metric in item.metrics(contract) if metric.of_term is None), None)
+        if fitted is None or metric is None:
             continue
-        metric = item.metrics(contract)[0]
         out[name] = []
         for layer in features[0]:
             answers = fitted(features[0][layer][there[0]], truths[0], features[1][layer][there[1]])

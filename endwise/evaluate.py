@@ -225,16 +225,19 @@ def _batches(model: Model, dataset: Dataset, rows: np.ndarray) -> Iterator[Batch
 def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answered]:
     """Every output's answers, truths and losses on the rows that have a target, in the order of `rows`."""
     place = {int(row): index for index, row in enumerate(rows)}
-    answers: dict[str, list[Answer | None]] = {name: [None] * len(rows) for name in model.recipe.outputs}
-    losses: dict[str, np.ndarray] = {}
+    wanted = [name for name, item in model.recipe.outputs.items() if needs_answers(item.metrics(model.contracts[name]))]
+    answers: dict[str, list[Answer | None]] = {name: [None] * len(rows) for name in wanted}
+    losses: dict[str, dict[str, np.ndarray]] = {name: {} for name in model.recipe.outputs}
     for batch in _batches(model, dataset, rows):
         where = np.array([place[int(row)] for row in batch.row_ids])
         predictions = model.predictions(batch)
-        for name, given in model.written(model.decoded(predictions), len(batch)).items():
+        decoded = model.decoded({name: predictions[name] for name in wanted})
+        for name, given in model.written(decoded, len(batch)).items():
             for index, one in zip(where.tolist(), given, strict=True):
                 answers[name][index] = one
-        for term, pairs in _row_losses(model, predictions, batch).items():
-            losses.setdefault(term, np.zeros((len(rows), 2)))[where] = pairs
+        for name, terms in model.row_losses(predictions, batch).items():
+            for term, pairs in terms.items():
+                losses[name].setdefault(term, np.zeros((len(rows), 2)))[where] = pairs
     out = {}
     for name, item in model.recipe.outputs.items():
         store = dataset.fields[name]
@@ -245,26 +248,19 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
             contract=model.contracts[name],
             rows=own,
             truths=[item.truth(store[row], model.contracts[name]) for row in own.tolist()],
-            answers=[answer for index in there.tolist() if (answer := answers[name][index]) is not None],
-            losses={
-                term.split(".", 1)[1]: pairs[there] for term, pairs in losses.items() if term.split(".", 1)[0] == name
-            },
+            answers=[answer for index in there.tolist() if (answer := answers[name][index]) is not None]
+            if name in wanted
+            else [],
+            losses={term: pairs[there] for term, pairs in losses[name].items()},
             weights=dataset.weight[own].astype(np.float64) if model.recipe.data.weight is not None else None,
             clusters=_clusters(dataset, own),
         )
     return out
 
 
-def _row_losses(model: Model, predictions: Mapping[str, dict[str, Tensor]], batch: Batch) -> dict[str, np.ndarray]:
-    """{'output.term': float64 [batch, 2]}: the loss and the weight of each row."""
-    found = {}
-    with torch.inference_mode():
-        for name in model.network.output_names:
-            head, target = model.network.head(name), batch.targets[name].to(model.device)
-            weight = head.weight(target.values, target.sizes).double().cpu().numpy() * batch.weight
-            for term, loss in head.loss(predictions[name], target.values, target.sizes).items():
-                found[f"{name}.{term}"] = np.stack([loss.double().cpu().numpy(), weight], axis=1)
-    return found
+def needs_answers(found: Sequence[Metric]) -> bool:
+    """Whether anything has to be decoded for these metrics."""
+    return any(metric.of_term is None for metric in found)
 
 
 def _clusters(dataset: Dataset, rows: np.ndarray) -> list[int] | None:
@@ -276,11 +272,17 @@ def _clusters(dataset: Dataset, rows: np.ndarray) -> list[int] | None:
 
 
 def _estimates(scored: Answered, answers: Sequence[Answer] | None = None) -> dict[str, Estimate]:
+    """Every metric of the output; of others' answers (a baseline's), those that look at answers."""
     resamples = max(FEWEST_RESAMPLES, min(metrics.RESAMPLES, RESAMPLED_CELLS // max(1, len(scored.truths))))
     return metrics.estimates(
-        scored.metrics, scored.truths, scored.answers if answers is None else answers,
+        scored.metrics if answers is None else _of_answers(scored.metrics),
+        scored.truths, scored.answers if answers is None else answers, terms=scored.losses,
         weights=scored.weights, clusters=scored.clusters, resamples=resamples,
     )  # fmt: skip
+
+
+def _of_answers(found: Sequence[Metric]) -> list[Metric]:
+    return [metric for metric in found if metric.of_term is None]
 
 
 def _mean_loss(sums: np.ndarray) -> np.ndarray:
@@ -302,7 +304,10 @@ def _losses(scored: Mapping[str, Answered], notes: list[str]) -> dict[str, Estim
                 )
             kept = np.stack([pairs[finite, 0] * pairs[finite, 1], pairs[finite, 1]], axis=1)
             clusters = None if item.clusters is None else [item.clusters[row] for row in np.flatnonzero(finite)]
-            found[f"{output}.{term}"] = metrics.estimate(LOSS, list(kept), list(kept), clusters=clusters)
+            weights = None if item.weights is None else item.weights[finite]
+            found[f"{output}.{term}"] = metrics.estimate(
+                LOSS, list(kept), list(kept), weights=weights, clusters=clusters
+            )
     return found
 
 
@@ -325,6 +330,9 @@ def _beside(
 ) -> tuple[dict[str, dict[str, Metrics | None]], dict[str, float]]:
     found: dict[str, dict[str, Metrics | None]] = {}
     for name, item in scored.items() if made else ():
+        if not needs_answers(item.metrics):
+            notes.append(f"{name}: no baseline, since its metrics look at likelihoods and baselines have none")
+            continue
         there = np.flatnonzero(dataset.fields[name].present[rows]).tolist()
         found[name] = {}
         for kind, answers in (("trivial", made[name]["trivial"]), ("classical", made[name]["classical"])):
@@ -352,10 +360,11 @@ def _by(
             )
         shared: dict[str, Any] = {"weights": item.weights, "clusters": item.clusters}
         gaps = {
-            metric.name: metrics.gap(metric, item.truths, item.answers, groups, **shared) for metric in item.metrics
+            metric.name: metrics.gap(metric, item.truths, item.looked_at(metric), groups, **shared)
+            for metric in item.metrics
         }
         found["outputs"][name] = {
-            "groups": metrics.by_group(item.metrics, item.truths, item.answers, groups, **shared),
+            "groups": metrics.by_group(item.metrics, item.truths, item.answers, groups, terms=item.losses, **shared),
             "gaps": {metric: gap for metric, gap in gaps.items() if gap is not None},
         }
     return found
@@ -392,11 +401,12 @@ def _ablation(model: Model, dataset: Dataset, rows: np.ndarray, notes: list[str]
     some = _some(rows, ABLATION_ROWS)
     if len(some) < len(rows):
         notes.append(f"what each input is worth was measured on {len(some):,} of {len(rows):,} rows, drawn at random")
-    whole = _answers_without(model, dataset, some, None, masked=False)
+    goals = {name: item.metrics(model.contracts[name])[0] for name, item in model.recipe.outputs.items()}
+    whole = _without(model, dataset, some, None, goals, masked=False)
     found = []
     for name in model.recipe.inputs:
         masked = model.contracts[name].missing > 0
-        partial = _answers_without(model, dataset, some, name, masked=masked)
+        partial = _without(model, dataset, some, name, goals, masked=masked)
         how = (
             "masked, as missing values were in training"
             if masked
@@ -407,16 +417,17 @@ def _ablation(model: Model, dataset: Dataset, rows: np.ndarray, notes: list[str]
             there = np.flatnonzero(store.present[some])
             truths = [item.truth(store[row], model.contracts[output]) for row in some[there].tolist()]
             full, without = ([given[output][index] for index in there.tolist()] for given in (whole, partial))
-            metric = item.metrics(model.contracts[output])[0]
-            found.append(_worth(metric, truths, full, without, _clusters(dataset, some[there]), name, how, output))
+            found.append(
+                _worth(goals[output], truths, full, without, _clusters(dataset, some[there]), name, how, output)
+            )
     return found
 
 
 def _worth(
     metric: Metric,
     truths: Sequence[Any],
-    full: Sequence[Answer],
-    without: Sequence[Answer],
+    full: Sequence[Any],
+    without: Sequence[Any],
     clusters: list[int] | None,
     name: str,
     how: str,
@@ -431,10 +442,10 @@ def _worth(
     }  # fmt: skip
 
 
-def _answers_without(
-    model: Model, dataset: Dataset, rows: np.ndarray, name: str | None, *, masked: bool
-) -> dict[str, list[Answer]]:
-    """Answers in the order of `rows`, one input left out: masked, or taken from another row."""
+def _without(
+    model: Model, dataset: Dataset, rows: np.ndarray, name: str | None, goals: Mapping[str, Metric], *, masked: bool
+) -> dict[str, list[Any]]:
+    """What each output's goal looks at, in the order of `rows`, one input left out: masked, or taken from another row."""
     own = Loader(dataset, model.recipe, model.contracts, rows, batch_size=BATCH_ROWS, seed=0, shuffle=False)
     other = own
     if name is not None and not masked:
@@ -442,7 +453,7 @@ def _answers_without(
         other = Loader(
             dataset, model.recipe, model.contracts, rows[shift], batch_size=BATCH_ROWS, seed=0, shuffle=False
         )
-    out: dict[str, list[Answer]] = {output: [] for output in model.recipe.outputs}
+    out: dict[str, list[Any]] = {output: [] for output in model.recipe.outputs}
     for step in range(own.batches_per_epoch):
         batch = own.batch(step)
         if name is not None and name in batch.inputs:
@@ -451,9 +462,20 @@ def _answers_without(
             batch = dataclasses.replace(
                 batch, inputs={**batch.inputs, name: taken.inputs[name]}, present={**batch.present, name: there}
             )
-        for output, given in model.answers(batch).items():
-            out[output].extend(given)
+        for output, given in looked_at(model, batch, {output: [goal] for output, goal in goals.items()}).items():
+            out[output].extend(goals[output].looks_at(*given))
     return out
+
+
+def looked_at(
+    model: Model, batch: Batch, wanted: Mapping[str, Sequence[Metric]]
+) -> dict[str, tuple[list[Answer], dict[str, np.ndarray]]]:
+    """{output: (answers, terms)} of a batch for `Metric.looks_at`: only what these metrics need is decoded or judged."""
+    predictions = model.predictions(batch)
+    decoded = model.decoded({name: predictions[name] for name in wanted if needs_answers(wanted[name])})
+    judged = {name: predictions[name] for name in wanted if any(metric.of_term is not None for metric in wanted[name])}
+    answers, terms = model.written(decoded, len(batch)), model.row_losses(judged, batch)
+    return {name: (answers.get(name, []), terms.get(name, {})) for name in wanted}
 
 
 # ---- few rows --------------------------------------------------------------------------------------------------------
@@ -500,7 +522,9 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
         made = fit_baselines(model.contracts, own, dataset, dataset.splits.train, dataset.splits.test)
         single.append(
             {
-                name: {metric.name: metrics.value(metric, item.truths, item.answers) for metric in item.metrics}
+                name: {
+                    metric.name: metrics.value(metric, item.truths, item.looked_at(metric)) for metric in item.metrics
+                }
                 for name, item in scored.items()
             }
         )
@@ -509,7 +533,7 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
             pooled[name].append(item)
             for kind, answers in (("trivial", made[name]["trivial"]), ("classical", made[name]["classical"])):
                 beside[name][kind].append([answers[row] for row in there] if answers else None)
-    outputs = {name: _pooled(parts, [item.answers for item in parts]) for name, parts in pooled.items()}
+    outputs = {name: _pooled(parts, None) for name, parts in pooled.items()}
     around = {
         name: {kind: _pooled(pooled[name], given) for kind, given in kinds.items()} for name, kinds in beside.items()
     }
@@ -519,18 +543,23 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
     )
 
 
-def _pooled(parts: Sequence[Answered], answers: Sequence[list[Answer] | None]) -> Metrics | None:
-    if any(given is None for given in answers):
+def _pooled(parts: Sequence[Answered], answers: Sequence[list[Answer] | None] | None) -> Metrics | None:
+    """The metrics of all folds together; of others' answers, where they are given, those that look at answers."""
+    own = answers is None
+    given = [part.answers for part in parts] if answers is None else answers
+    shown = parts[-1].metrics if own else _of_answers(parts[-1].metrics)
+    if any(item is None for item in given) or not shown:
         return None
     truths = [truth for part in parts for truth in part.truths]
-    together = [answer for given in answers if given is not None for answer in given]
+    together = [answer for item in given if item is not None for answer in item]
+    terms = {term: np.concatenate([part.losses[term] for part in parts]) for term in parts[-1].losses}
     clusters = None if parts[0].clusters is None else [cluster for part in parts for cluster in part.clusters or ()]
     weights = (
         None
         if parts[0].weights is None
         else np.concatenate([part.weights for part in parts if part.weights is not None])
     )
-    return metrics.estimates(parts[-1].metrics, truths, together, weights=weights, clusters=clusters)
+    return metrics.estimates(shown, truths, together, terms=terms, weights=weights, clusters=clusters)
 
 
 def _fold(recipe: Recipe, table: Table, held: np.ndarray, number: int) -> Recipe:

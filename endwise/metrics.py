@@ -8,15 +8,19 @@ that make a Metric. Not here: which metrics an output has (`Modality.metrics`), 
 training-time validation and reports call this without torch.
 
 Truths are the user's kind of value; answers are `Answer`s, of which `value`, `confidence` and
-`detail["probabilities"]` ({class: p}, booleans as "true" and "false") are looked at.
+`detail["probabilities"]` ({class: p}, booleans as "true" and "false") are looked at. A metric `of_term` looks at a
+loss term of the head instead, and needs no answer: how probable a text is can be said without writing one.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+
+from endwise.errors import need
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -57,6 +61,8 @@ class Metric:
 
     from_sums: what a summable metric makes of weighted sums [..., k]; it makes the bootstrap one matrix product.
     proportion: the value is a share of rows, so that an interval exists even where all rows are alike.
+    of_term: `rows` takes this loss term of the head in the place of answers: float64 [n, 2], each row's loss per unit
+    and how many units it has (`Head.loss`, `Head.weight`).
     """
 
     name: str
@@ -66,6 +72,15 @@ class Metric:
     unit: str | None = None
     from_sums: Callable[[np.ndarray], np.ndarray] | None = None
     proportion: bool = False
+    of_term: str | None = None
+
+    def looks_at(self, answers: Sequence[Any], terms: Mapping[str, Any]) -> Sequence[Any]:
+        """What `rows` takes beside the truths: the answers, or the term it is made of."""
+        if self.of_term is None:
+            return answers
+        assert self.of_term in terms, f"{self.name} is of the term {self.of_term!r}; there are {sorted(terms)}"
+        found: Sequence[Any] = terms[self.of_term]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +104,23 @@ def summable(
     *,
     unit: str | None = None,
     proportion: bool = False,
+    of_term: str | None = None,
 ) -> Metric:
     """A metric that is a function of weighted sums of its per-row statistics [n, k]."""
 
     def combine(stats: np.ndarray, weights: np.ndarray) -> float:
         return float(from_sums(weights @ stats))
 
-    return Metric(name, direction, rows, combine, unit, from_sums, proportion)
+    return Metric(name, direction, rows, combine, unit, from_sums, proportion, of_term)
 
 
 # ---- the engine ------------------------------------------------------------------------------------------------
 
 
 def value(metric: Metric, truths: Sequence[Any], answers: Sequence[Any], *, weights: Any = None) -> float:
-    """The number alone, without an interval (what training-time validation looks at); NaN where undefined."""
+    """The number alone, without an interval (what training-time validation looks at); NaN where undefined.
+
+    Here and in `estimate`, `difference` and `gap`, `answers` are what the metric looks at (`Metric.looks_at`)."""
     if len(truths) == 0:
         return math.nan
     return float(metric.combine(metric.rows(truths, answers), _weights(weights, len(truths))))
@@ -125,8 +143,11 @@ def estimate(
     and to the value itself where the bootstrap is biased (calibration error). A proportion without any variation (all
     right, all wrong) gets Wilson's interval (1927). One row gives no interval otherwise.
     """
-    made = estimates([metric], truths, answers, weights=weights, clusters=clusters, resamples=resamples, seed=seed)
-    return made[metric.name]
+    count = _same_length(truths, answers)
+    if count == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    stats, row_weights = [metric.rows(truths, answers)], _weights(weights, count)
+    return _estimates([metric], stats, row_weights, _units(clusters, count), resamples, seed)[metric.name]
 
 
 def estimates(
@@ -134,16 +155,18 @@ def estimates(
     truths: Sequence[Any],
     answers: Sequence[Any],
     *,
+    terms: Mapping[str, np.ndarray] | None = None,
     weights: Any = None,
     clusters: Sequence[Hashable] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Every metric by name, from the same resamples."""
-    count = _same_length(truths, answers)
+    """Every metric by name, from the same resamples. terms: the loss terms, for metrics that are made of them; where
+    all are, `answers` may be empty."""
+    count = len(truths)
     if count == 0:
         return {metric.name: Estimate(math.nan, math.nan, math.nan, 0) for metric in metrics}
-    stats = [metric.rows(truths, answers) for metric in metrics]
+    stats = _statistics(metrics, truths, answers, terms)
     return _estimates(metrics, stats, _weights(weights, count), _units(clusters, count), resamples, seed)
 
 
@@ -153,15 +176,16 @@ def by_group(
     answers: Sequence[Any],
     groups: Sequence[Any],
     *,
+    terms: Mapping[str, np.ndarray] | None = None,
     weights: Any = None,
     clusters: Sequence[Hashable] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, Estimate]]:
     """{group: {metric: Estimate}}, groups in the order of their names; statistics of rows are computed once."""
-    count = _same_length(truths, answers, groups)
+    count = _same_length(truths, groups)
     row_weights, units = _weights(weights, count), _units(clusters, count)
-    stats = [metric.rows(truths, answers) for metric in metrics] if count else []
+    stats = _statistics(metrics, truths, answers, terms) if count else []
     out = {}
     for group, rows in _members(groups).items():
         inside = _units(units[rows].tolist(), len(rows))
@@ -227,6 +251,15 @@ def gap(
     rows_seen = len(members[best]) + len(members[worst])
     smaller = min(len(np.unique(units[members[group]])) for group in (best, worst))
     return Gap(best, worst, _interval(at[best] - at[worst], drawn[0] - drawn[1], rows_seen, smaller))
+
+
+def _statistics(
+    metrics: Sequence[Metric], truths: Sequence[Any], answers: Sequence[Any], terms: Mapping[str, np.ndarray] | None
+) -> list[np.ndarray]:
+    seen = [metric.looks_at(answers, terms or {}) for metric in metrics]
+    for item in seen:
+        _same_length(truths, item)
+    return [metric.rows(truths, item) for metric, item in zip(metrics, seen, strict=True)]
 
 
 def _estimates(
@@ -632,8 +665,8 @@ def _numbers(values: Sequence[Any]) -> np.ndarray:
 # ---- tags ------------------------------------------------------------------------------------------------------
 
 
-def exact_match() -> Metric:
-    """Share of rows whose set of tags is right, every one."""
+def tags_exact_match() -> Metric:
+    """`exact_match`: share of rows whose set of tags is right, every one."""
 
     def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
         pairs = zip(truths, answers, strict=True)
@@ -737,3 +770,120 @@ def _errors_per_unit(sums: np.ndarray) -> np.ndarray:
     """Errors over reference length; over one if all references are empty, as jiwer has it."""
     length = sums[..., 1]
     return np.asarray(sums[..., 0] / np.where(length > 0, length, 1.0))
+
+
+def exact_match(normalised: Callable[[str], str] | None = None, name: str = "exact_match") -> Metric:
+    """Share of rows whose text is the truth, up to what `normalised` takes away; default: how much white space stands
+    between words and around the text. (`accuracy` takes nothing away.)"""
+    same = normalised or _spaced
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        pairs = zip(truths, answers, strict=True)
+        return _with_one([float(same(str(truth)) == same(str(answer.value))) for truth, answer in pairs])
+
+    return summable(name, "max", rows, _ratio_of_sums, proportion=True)
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+BLEU_ORDER, CHRF_ORDER, CHRF_BETA = 4, 6, 2
+
+
+def bleu() -> Metric:
+    """Corpus BLEU in 0 .. 100 (Papineni et al. 2002) as sacrebleu computes it by default: the 13a tokeniser, case
+    kept, exponential smoothing, one reference. Resampling adds up n-gram counts, as Koehn (2004) has it."""
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        # effective_order changes a sentence's score, which is not looked at, and not its counts
+        scorer = need("sacrebleu.metrics", extra="text", what="the metric bleu").BLEU(effective_order=True)
+        pairs = zip(truths, answers, strict=True)
+        found = [scorer.sentence_score(str(answer.value), [str(truth)]) for truth, answer in pairs]
+        return np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in found], dtype=np.float64)
+
+    return summable("bleu", "max", rows, _bleu)
+
+
+def _bleu(sums: np.ndarray) -> np.ndarray:
+    """From summed matches and totals of each n-gram length, and both lengths [..., 10]."""
+    right, total = sums[..., :BLEU_ORDER], sums[..., BLEU_ORDER : 2 * BLEU_ORDER]
+    said, wanted = sums[..., -2], sums[..., -1]
+    empty = np.cumsum((right == 0) & (total > 0), axis=-1)  # the k-th length without a match counts as 1 / 2^k matches
+    share = np.where(right > 0, right, 0.5**empty) / np.where(total > 0, total, 1.0)
+    defined = (total > 0).all(-1) & (right > 0).any(-1)
+    penalty = np.exp(np.minimum(0.0, 1 - wanted / np.where(said > 0, said, 1.0)))
+    return np.asarray(np.where(defined, 100 * penalty * np.exp(np.log(share).mean(-1)), 0.0))
+
+
+def chrf() -> Metric:
+    """Corpus chrF2 in 0 .. 100 (Popovic 2015) as sacrebleu computes it by default: F-score, recall weighed twice, of
+    runs of 1 to 6 characters, white space left out, one reference."""
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        pairs = zip(truths, answers, strict=True)
+        return np.array([_chrf_row(str(answer.value), str(truth)) for truth, answer in pairs], dtype=np.float64)
+
+    return summable("chrf", "max", rows, _chrf)
+
+
+def _chrf_row(said: str, true: str) -> list[int]:
+    """For each length of run: how many the answer has (none where the truth has none), the truth has, and both."""
+    said, true = "".join(said.split()), "".join(true.split())
+    counts = []
+    for size in range(1, CHRF_ORDER + 1):
+        ours, wanted = (Counter(text[i : i + size] for i in range(len(text) - size + 1)) for text in (said, true))
+        both = sum(min(count, wanted[run]) for run, count in ours.items() if run in wanted)
+        counts += [ours.total() if wanted else 0, wanted.total(), both]
+    return counts
+
+
+def _chrf(sums: np.ndarray) -> np.ndarray:
+    said, true, both = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
+    there = (said > 0) & (true > 0)  # only lengths that both have: a short text has no run of six
+    count = np.maximum(there.sum(-1), 1)
+    precision, recall = (
+        (np.where(there, both, 0.0) / np.where(there, whole, 1.0)).sum(-1) / count for whole in (said, true)
+    )
+    factor = CHRF_BETA**2
+    bottom = factor * precision + recall
+    return np.asarray(100 * (1 + factor) * precision * recall / np.where(bottom > 0, bottom, 1.0))
+
+
+# ---- likelihoods -----------------------------------------------------------------------------------------------
+
+
+def perplexity(term: str) -> Metric:
+    """exp of the mean negative log-likelihood of a unit of the truth; of a head's loss term in nats per unit. Units
+    differ from model to model: `bits_per_byte` and `nats_per_character` do not."""
+
+    def from_sums(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):  # beyond e^709 it is infinite, and that is the answer
+            return np.asarray(np.exp(_ratio_of_sums(sums)))
+
+    return summable("perplexity", "min", lambda _, pairs: _nats(pairs), from_sums, of_term=term)
+
+
+def bits_per_byte(term: str) -> Metric:
+    """Negative log-likelihood in bits over the bytes (UTF-8) of the truths: what a compressor would need. What a
+    model spends on saying that a text ends is in the bits, and no byte stands for it."""
+    return _per_length("bits_per_byte", term, lambda text: len(text.encode()), math.log(2))
+
+
+def nats_per_character(term: str) -> Metric:
+    """Negative log-likelihood in nats over the characters of the truths, whatever the units are; the end of a text
+    as in `bits_per_byte`."""
+    return _per_length("nats_per_character", term, len, 1.0)
+
+
+def _per_length(name: str, term: str, length: Callable[[str], int], nats: float) -> Metric:
+    def rows(truths: Sequence[Any], pairs: Sequence[Any]) -> np.ndarray:
+        return np.stack([_nats(pairs)[:, 0] / nats, [length(str(truth)) for truth in truths]], axis=1)
+
+    return summable(name, "min", rows, _ratio_of_sums, of_term=term)
+
+
+def _nats(pairs: Any) -> np.ndarray:
+    """(loss per unit, units) of each row as (nats, units)."""
+    made = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+    return np.stack([made[:, 0] * made[:, 1], made[:, 1]], axis=1)

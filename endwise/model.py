@@ -277,14 +277,27 @@ class Model:
         return found
 
     def decoded(self, predictions: Predictions) -> dict[str, dict[str, np.ndarray]]:
-        """Decoded answers of a batch as numpy arrays, batch first."""
+        """Decoded answers of a batch as numpy arrays, batch first; of the outputs that are given."""
         with torch.inference_mode(), self._evaluating():
             found = self.network.decode(predictions)
         return {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
 
     def written(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:
         """Decoded arrays as the user's kind of values."""
-        return written(self.recipe.outputs, self.contracts, decoded, rows)
+        outputs = {name: item for name, item in self.recipe.outputs.items() if name in decoded}
+        return written(outputs, self.contracts, decoded, rows)
+
+    def row_losses(self, predictions: Predictions, batch: Batch) -> dict[str, dict[str, np.ndarray]]:
+        """{output: {term: float64 [batch, 2]}}: each row's loss per unit and how many units it has (a sample weight
+        of the row is not in it), of the outputs that are given."""
+        found = {}
+        with torch.inference_mode(), self._evaluating():
+            for name, prediction in predictions.items():
+                head, target = self.network.head(name), batch.targets[name].to(self.device)
+                units = _float64(head.weight(target.values, target.sizes))
+                terms = head.loss(prediction, target.values, target.sizes)
+                found[name] = {term: np.stack([_float64(loss), units], axis=1) for term, loss in terms.items()}
+        return found
 
     def _one(self, row: Mapping[str, Any], base: str | Path) -> Prediction:
         """The short way for one row: no threads, no sorting, no batch but the row."""
@@ -794,6 +807,10 @@ def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
             kept[identity] = name
             tensors[name] = value.detach().cpu().contiguous()
     return tensors, aliases
+
+
+def _float64(value: Tensor) -> np.ndarray:
+    return value.double().cpu().numpy()
 
 
 def _array(value: Tensor) -> np.ndarray:

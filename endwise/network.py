@@ -78,8 +78,8 @@ class Network(nn.Module):
         return {name: self.heads[_key(name)](tokens) for name in self.output_names}
 
     def decode(self, predictions: Predictions) -> Predictions:
-        """Predictions as final answers in tensors: {output: {name: tensor}}."""
-        return {name: self.head(name).decode(predictions[name]) for name in self.output_names}
+        """Predictions as final answers in tensors: {output: {name: tensor}}, of the outputs that are given."""
+        return {name: self.head(name).decode(prediction) for name, prediction in predictions.items()}
 
     def head(self, output: str) -> Head:
         """The head of one output."""

@@ -440,10 +440,14 @@ def it_is_scored_beside_a_trivial_answer(case: Case) -> None:
     _expect(len(metrics) > 0, "no metric: an output is scored")
     weights = np.ones(len(truths))
     goal = metrics[0]
+    terms = _terms(case.trained(), case.batch())
     for metric in metrics:
         for given in (answers, trivial):
-            found = metric.combine(metric.rows(truths, given), weights)
+            _expect(metric.of_term is None or metric.of_term in terms, f"{metric.name} is of a term that is none")
+            found = metric.combine(metric.rows(truths, metric.looks_at(given, terms)), weights)
             _expect(np.ndim(found) == 0, f"{metric.name} gives no number")
+    if goal.of_term is not None:
+        return  # a constant answer has no likelihood
     scores = [goal.combine(goal.rows(truths, given), weights) for given in (perfect, trivial)]
     better = scores[0] >= scores[1] if goal.direction == "max" else scores[0] <= scores[1]
     undefined = bool(np.isnan(scores[0]))  # a ranking needs probabilities, which a bare truth has not
@@ -573,6 +577,11 @@ def _with_input(batch: Batch, name: str, field: Ragged) -> Batch:
 def _written(model: "Model", batch: Batch) -> list[Answer]:
     (answers,) = model.answers(batch).values()
     return answers
+
+
+def _terms(model: "Model", batch: Batch) -> dict[str, np.ndarray]:
+    (terms,) = model.row_losses(model.predictions(batch), batch).values()
+    return terms
 
 
 def _answers(model: "Model", batch: Batch) -> list[dict[str, Any]]:

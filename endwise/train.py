@@ -9,7 +9,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from endwise import checkpoint
+from endwise import checkpoint, metrics
 from endwise.baselines import Baseline, baselines
 from endwise.batch import Batch
 from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
 from endwise.errors import EndwiseError, TrainingError
-from endwise.evaluate import calibrate, cross_validate, evaluate
+from endwise.evaluate import calibrate, cross_validate, evaluate, looked_at
+from endwise.metrics import Metric
 from endwise.model import Model
 from endwise.objective import Objective, denominators, term_values
 from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, out_of_memory, schedule, step
@@ -480,7 +481,10 @@ class _Trainer:
 
 
 class _Validation:
-    """The validation rows through `Model.answers`, scored by each output's metrics."""
+    """The validation rows through the model, scored by each output's metrics.
+
+    An output that has metrics of its loss terms is validated by these alone unless the goal needs its answers: every
+    evaluation would otherwise write texts that nobody waits for."""
 
     def __init__(self, model: Model, dataset: Dataset, recipe: Recipe, plan: Plan) -> None:
         self.model, self.recipe = model, recipe
@@ -496,22 +500,37 @@ class _Validation:
             store = dataset.fields[name]
             self.kept[name] = np.array([bool(store.present[row]) for row in rows])
             self.truths[name] = [output.truth(store[row], model.contracts[name]) for row in rows if store.present[row]]
+        self.metrics = {
+            name: _validated(
+                output.metrics(model.contracts[name]), self.goal["metric"] if name == self.goal["output"] else None
+            )
+            for name, output in recipe.outputs.items()
+        }
 
     def measure(self) -> dict[str, Any]:
         """{'val': {output: {metric: value}}, 'goal': value}; a metric that the rows do not define is null."""
-        answers: dict[str, list[Any]] = {name: [] for name in self.recipe.outputs}
+        seen: dict[str, dict[str, list[Any]]] = {
+            name: {metric.name: [] for metric in found} for name, found in self.metrics.items()
+        }
         for batch in self.loader.iterate(0, self.loader.batches_per_epoch):
-            for name, given in self.model.answers(batch).items():
-                answers[name].extend(given)
+            for name, given in looked_at(self.model, batch, self.metrics).items():
+                for metric in self.metrics[name]:
+                    seen[name][metric.name].extend(metric.looks_at(*given))
         values: dict[str, dict[str, float | None]] = {}
-        for name, output in self.recipe.outputs.items():
-            given = [answer for answer, kept in zip(answers[name], self.kept[name], strict=True) if kept]
+        for name, found in self.metrics.items():
             values[name] = {}
-            for metric in output.metrics(self.model.contracts[name]):
-                rows = metric.rows(self.truths[name], given)
-                value = float(metric.combine(rows, np.ones(len(given)))) if given else math.nan
+            for metric in found:
+                there = [item for item, kept in zip(seen[name][metric.name], self.kept[name], strict=True) if kept]
+                value = metrics.value(metric, self.truths[name], there)
                 values[name][metric.name] = value if math.isfinite(value) else None
         return {"val": values, "goal": values[self.goal["output"]][self.goal["metric"]]}
+
+
+def _validated(found: Sequence[Metric], goal: str | None) -> list[Metric]:
+    """Which metrics of an output are worth their time in every evaluation. goal: the name of the one that decides."""
+    cheap = [metric for metric in found if metric.of_term is not None]
+    decided = any(metric.name == goal and metric.of_term is None for metric in found)
+    return list(found) if decided or not cheap else cheap
 
 
 def _baselines(

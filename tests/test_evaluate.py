@@ -1,8 +1,10 @@
 """Evaluation: every number with its n and interval, beside baselines, per group, and without each input."""
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,11 +15,16 @@ from endwise.data.loader import Loader
 from endwise.details import Answered, confusion, coverage, curves, reliability
 from endwise.errors import DataError
 from endwise.evaluate import Evaluation, calibrate, cross_validate, evaluate, evaluate_run
+from endwise.metrics import Metric, perplexity
 from endwise.modalities.base import Answer
 from endwise.model import Model
+from endwise.nn.interface import Head
+from endwise.nn.size import Size
 from endwise.objective import denominators, term_values
 from endwise.recipe import Recipe
 from endwise.run import Run
+from endwise.train import fit
+from tests.toys import Kind
 
 COUNT = 300
 
@@ -197,6 +204,75 @@ def test_weights_of_rows_count() -> None:
     part = evaluate(model, dataset, kept, details=False, baselines=False)
     assert whole.outputs["y"]["mae"].value == pytest.approx(part.outputs["y"]["mae"].value, rel=1e-4)
     assert whole.losses["y.error"].value == pytest.approx(part.losses["y.error"].value, rel=1e-4)
+
+
+# ---- metrics of loss terms ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged(Kind):
+    """A class that is only judged by its likelihood; what it says costs too much to be asked for."""
+
+    type: ClassVar[str] = "judged"
+
+    def metrics(self, contract: Any) -> list[Metric]:
+        return [perplexity("cross_entropy")]
+
+    def head(self, contract: Any, size: Size) -> Head:
+        head = super().head(contract, size)
+        head.decode = None  # type: ignore[method-assign,assignment]
+        return head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Both(Kind):
+    """The same, and answers that are scored."""
+
+    type: ClassVar[str] = "both"
+
+    def metrics(self, contract: Any) -> list[Metric]:
+        return [perplexity("cross_entropy"), *super().metrics(contract)]
+
+
+def test_what_is_judged_by_its_likelihood_is_never_decoded() -> None:
+    model, dataset = learnt(recipe(outputs={"kind": Judged}, data={"path": rows(), "group": "who"}))
+    result = evaluate(model, dataset, dataset.splits.test, by="site")
+    found = result.outputs["kind"]["perplexity"]
+    assert found.value == pytest.approx(math.exp(result.losses["kind.cross_entropy"].value))
+    assert found.low < found.value < 1.5 < found.high + 1
+    assert result.baselines == {}
+    assert any("no baseline" in note for note in result.notes)
+    assert set(result.by["outputs"]["kind"]["groups"]) >= {"site 0", "site 1"}
+    assert {item["input"]: item["worth"].value > 0.1 for item in result.ablation} == {"x": True, "note": False}
+    hardest = result.details["outputs"]["kind"]["mistakes"]
+    assert [item["loss"] for item in hardest] == sorted((item["loss"] for item in hardest), reverse=True)
+    assert {item["answer"] for item in hardest} == {None}
+    json.dumps([result.to_dict(), result.details], allow_nan=False)
+
+
+def test_validation_looks_at_likelihoods_unless_the_goal_needs_answers(tmp_path: Path) -> None:
+    for metric, direction, seen in (
+        ("perplexity", "min", {"perplexity"}),
+        ("accuracy", "max", {"perplexity", "accuracy"}),
+    ):
+        goal = {"output": "kind", "metric": metric, "direction": direction}
+        model = fit(
+            recipe(outputs={"kind": Both}, goal=goal, train={"size": "tiny", "steps": 20}), out=tmp_path / metric
+        )
+        log = [json.loads(line) for line in (model.run.path / "log.jsonl").read_text().splitlines()]
+        validated = [event for event in log if event["event"] == "eval"]
+        assert {name for event in validated for name in event["val"]["kind"]} == seen
+        assert validated[-1]["goal"] == validated[-1]["val"]["kind"][metric]
+        final = model.run.read("metrics.json")
+        assert set(final["outputs"]["kind"]) == {"perplexity", "accuracy"}
+        assert set(final["baselines"]["kind"]["classical"]) == {"accuracy"}
+
+
+def test_folds_pool_likelihoods_too() -> None:
+    found = cross_validate(recipe(outputs={"kind": Both}), lambda fold: learnt(fold, steps=10)[0], k=2)
+    assert found.outputs["kind"]["perplexity"].n == COUNT
+    assert set(found.baselines["kind"]["trivial"]) == {"accuracy"}
+    assert all(fold["kind"]["perplexity"] > 1 for fold in found.folds)
 
 
 # ---- runs and folds -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import jiwer
 import numpy as np
 import pytest
+import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
@@ -146,7 +147,7 @@ def test_tag_metrics_equal_scikit_learn() -> None:
         (metrics.tags_macro_f1(), oracle.f1_score(true, said, average="macro")),
         (metrics.tags_micro_f1(), oracle.f1_score(true, said, average="micro")),
         (metrics.tags_auroc(("a", "b", "c", "d")), oracle.roc_auc_score(true, scores, average="macro")),
-        (metrics.exact_match(), oracle.accuracy_score(true, said)),
+        (metrics.tags_exact_match(), oracle.accuracy_score(true, said)),
     ]:
         assert metrics.value(metric, truths, answers) == pytest.approx(expected), metric.name
 
@@ -158,6 +159,71 @@ def test_error_rates_equal_jiwer(pairs: list[tuple[str, str]]) -> None:
     answers = [Answer(text) for text in said]
     assert metrics.value(metrics.wer(), truths, answers) == pytest.approx(jiwer.wer(truths, said))
     assert metrics.value(metrics.cer(), truths, answers) == pytest.approx(jiwer.cer(truths, said))
+
+
+WORDS = st.lists(st.sampled_from(["a", "bb", "c.", "dé", "Ee"]), max_size=9).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=5))
+def test_text_scores_equal_sacrebleu(pairs: list[tuple[str, str]]) -> None:
+    truths, said = [true for true, _ in pairs], [other for _, other in pairs]
+    answers = [Answer(text) for text in said]
+    expected = sacrebleu.corpus_bleu(said, [truths]).score, sacrebleu.corpus_chrf(said, [truths]).score
+    assert metrics.value(metrics.bleu(), truths, answers) == pytest.approx(expected[0], abs=1e-9)
+    assert metrics.value(metrics.chrf(), truths, answers) == pytest.approx(expected[1], abs=1e-9)
+
+
+def test_an_interval_of_bleu_is_made_of_whole_corpora() -> None:
+    """The same as drawing rows with replacement and asking sacrebleu for each corpus drawn."""
+    random = np.random.default_rng(0)
+    truths = [" ".join(random.choice(list("abcdefgh"), 8)) for _ in range(25)]
+    answers = [
+        Answer(text.replace("b", "x").replace("c", "y" if index % 2 else "c")) for index, text in enumerate(truths)
+    ]
+    made = metrics.estimate(metrics.bleu(), truths, answers, resamples=400)
+    scores = []
+    for _ in range(200):
+        rows = random.integers(0, 25, 25)
+        scores.append(sacrebleu.corpus_bleu([answers[i].value for i in rows], [[truths[i] for i in rows]]).score)
+    assert made.value == pytest.approx(sacrebleu.corpus_bleu([item.value for item in answers], [truths]).score)
+    assert made.high - made.low == pytest.approx(np.subtract(*np.quantile(scores, [0.975, 0.025])), rel=0.3)
+
+
+def test_exact_match_is_up_to_what_is_taken_away() -> None:
+    truths, answers = ["ls  -l", "PWD", "cat x"], [Answer(" ls -l\n"), Answer("pwd"), Answer("cat y")]
+    assert metrics.value(metrics.accuracy(), truths, answers) == 0
+    assert metrics.value(metrics.exact_match(), truths, answers) == pytest.approx(1 / 3)
+    folded = metrics.exact_match(str.lower, name="same_letters")
+    assert metrics.value(folded, truths, answers) == pytest.approx(1 / 3)
+    assert folded.name == "same_letters"
+
+
+def test_likelihoods_by_hand() -> None:
+    truths, pairs = (
+        ["ab", "é€"],
+        [(math.log(2), 3.0), (math.log(4), 1.0)],
+    )  # 5 ln 2 nats on 4 units, 4 characters, 7 bytes
+    at = {
+        metric.name: metrics.value(metric, truths, pairs)
+        for metric in (metrics.perplexity("lm"), metrics.bits_per_byte("lm"), metrics.nats_per_character("lm"))
+    }
+    assert at["perplexity"] == pytest.approx(2 ** (5 / 4))
+    assert at["bits_per_byte"] == pytest.approx(5 / 7)
+    assert at["nats_per_character"] == pytest.approx(5 / 4 * math.log(2))
+    assert metrics.value(metrics.perplexity("lm"), ["a"], [(1e6, 1.0)]) == math.inf
+
+
+def test_metrics_of_a_term_need_no_answers_and_stand_beside_those_that_do() -> None:
+    truths, terms = ["a b", "c"] * 5, {"lm": np.array([[1.0, 2.0], [2.0, 1.0]] * 5)}
+    made = metrics.estimates([metrics.perplexity("lm")], truths, [], terms=terms, resamples=50)
+    assert made["perplexity"].value == pytest.approx(math.exp(4 / 3))
+    both = [metrics.perplexity("lm"), metrics.wer()]
+    answers = [Answer("a b")] * 10
+    assert metrics.estimates(both, truths, answers, terms=terms, resamples=50)["perplexity"] == made["perplexity"]
+    grouped = metrics.by_group(both, truths, answers, ["x", "y"] * 5, terms=terms, resamples=20)
+    assert grouped["x"]["perplexity"].value == pytest.approx(math.e)
+    assert grouped["x"]["wer"].value == 0
 
 
 def test_words_said_into_silence_are_errors() -> None:
@@ -173,6 +239,10 @@ def every_case() -> list[tuple[Metric, Sequence[Any], Sequence[Answer]]]:
     near = [Answer(item + 0.3 * random.normal()) for item in numbers]
     words = ["one two", "three", "four five six"] * 10
     heard = [Answer(text) for text in ["one too", "three", "for six"] * 10]
+    nats = [
+        (float(loss), float(units)) for loss, units in zip(random.exponential(size=30), [3, 1, 4] * 10, strict=True)
+    ]
+    longer = ["a b b a c d e", "b a d e c b a b", "e d c b a"] * 10
     return [
         *((metric, truths, answers) for metric in (
             metrics.accuracy(), metrics.balanced_accuracy(), metrics.macro_f1(), metrics.log_loss(), metrics.brier(),
@@ -182,11 +252,17 @@ def every_case() -> list[tuple[Metric, Sequence[Any], Sequence[Answer]]]:
             metrics.auroc(("true",)), metrics.f1(), metrics.precision(), metrics.recall(),
         )),
         *((metric, sets, tagged) for metric in (
-            metrics.tags_macro_f1(), metrics.tags_micro_f1(), metrics.exact_match(),
+            metrics.tags_macro_f1(), metrics.tags_micro_f1(), metrics.tags_exact_match(),
             metrics.tags_auroc(("a", "b", "c", "d")),
         )),
         *((metric, numbers, near) for metric in (metrics.mae(), metrics.rmse(), metrics.r2())),
-        *((metric, words, heard) for metric in (metrics.wer(), metrics.cer(), metrics.accuracy())),
+        *((metric, words, heard) for metric in (
+            metrics.wer(), metrics.cer(), metrics.accuracy(), metrics.exact_match(), metrics.chrf(),
+        )),
+        (metrics.bleu(), longer, [Answer(text.replace("b", "c", index % 3)) for index, text in enumerate(longer)]),
+        *((metric, words, nats) for metric in (
+            metrics.perplexity("lm"), metrics.bits_per_byte("lm"), metrics.nats_per_character("lm"),
+        )),
     ]  # fmt: skip
 
 
@@ -229,7 +305,8 @@ def test_statistics_of_rows_can_be_computed_once_for_all_groups(
 ) -> None:
     metric, truths, answers = case
     groups = ["x", "y", "y"] * 10
-    found = metrics.by_group([metric], truths, answers, groups, resamples=20)
+    terms = {} if metric.of_term is None else {metric.of_term: np.array(answers)}
+    found = metrics.by_group([metric], truths, answers, groups, terms=terms, resamples=20)
     rows = [i for i, group in enumerate(groups) if group == "y"]
     expected = metrics.value(metric, [truths[i] for i in rows], [answers[i] for i in rows])
     assert list(found) == ["x", "y"]

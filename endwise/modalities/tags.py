@@ -181,7 +181,7 @@ class Tags(Modality):
 
         usual = [metrics.tags_macro_f1(), metrics.tags_micro_f1()]
         ranked = [metrics.tags_auroc(contract.tags)] if len(contract.tags) <= MOST_RANKED else []
-        return [*usual, *ranked, metrics.exact_match()]
+        return [*usual, *ranked, metrics.tags_exact_match()]
 
     def classical(self, contract: TagsContract) -> Any:
         """Logistic regression or gradient-boosted trees for each tag."""

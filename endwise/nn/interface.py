@@ -57,7 +57,8 @@ class Head(nn.Module):
 
     def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
         """Unreduced terms by name, one value a row (in float32 whatever the autocast). Not divided by anything that
-        depends on other rows."""
+        depends on other rows. What only helps to learn (smoothed labels) is for `self.training`: elsewhere a term
+        is what metrics `of_term` and the published losses are made of."""
         raise NotImplementedError
 
     def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:
