@@ -129,6 +129,7 @@ class Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(recipe.inputs, recipe.outputs, contracts, size)
+        network.load_pretrained()
         return cls(recipe, contracts, network.eval(), size, {})
 
     # ---- what it is -------------------------------------------------------------------------------------------

@@ -69,6 +69,22 @@ class Network(nn.Module):
             return joined
         return joined.with_values(self.trunk(joined.values, joined.mask))
 
+    def load_pretrained(self) -> None:
+        """Fill the encoders that begin with pretrained weights."""
+        for part in self.inputs.values():
+            encoder = part.encoder
+            assert isinstance(encoder, Encoder)
+            encoder.load_pretrained()
+
+    def learnt(self) -> dict[str, Tensor]:
+        """The state without the weights that never learn: what averages and checkpoints are made of."""
+        fixed = {name for name, weight in self.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+        return {name: value for name, value in self.state_dict().items() if name not in fixed}
+
+    def load_learnt(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set what `learnt` gave."""
+        self.load_state_dict({**self.state_dict(), **tensors})
+
     def forward(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Predictions:
         """Raw predictions of every head: {output: {name: tensor}}."""
         return self.answer(self.tokens(inputs, present))

@@ -60,7 +60,10 @@ def schedule(step: int, *, steps: int, warmup: int) -> float:
 
 class Optimiser:
     """AdamW (Loshchilov & Hutter 2019), fused, with a group for each encoder's own rate, no decay on vectors and
-    scalars, and the objective's log-variances apart."""
+    scalars, and the objective's log-variances apart.
+
+    A part of the network may set `peak_rate`, `weight_decay`, `keeps_rate` (its rate holds even if the recipe gives
+    one: pretrained layers) and `starts` (the share of the steps before which it does not move); the innermost wins."""
 
     def __init__(
         self,
@@ -71,35 +74,38 @@ class Optimiser:
         weight_decay: float,
         default_rate: float = 1e-3,
     ) -> None:
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        own: dict[int, tuple[float, float]] = {}
+        groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
+        own: dict[int, tuple[float, float, float]] = {}
         for part in network.modules():
             rate, decay = getattr(part, "peak_rate", None), getattr(part, "weight_decay", None)
             if isinstance(rate, float) or isinstance(decay, float):
+                if learning_rate is not None and not getattr(part, "keeps_rate", False):
+                    rate = learning_rate
+                mine = (rate or default_rate, weight_decay if decay is None else decay, getattr(part, "starts", 0.0))
                 for weight in part.parameters():
-                    own[id(weight)] = (rate or default_rate, weight_decay if decay is None else decay)
+                    own[id(weight)] = mine
         for weight in network.parameters():
             if not weight.requires_grad:
                 continue
-            rate, decay = own.get(id(weight), (default_rate, weight_decay))
-            if learning_rate is not None:
-                rate = learning_rate
-            groups.setdefault((rate, decay if weight.ndim > 1 else 0.0), []).append(weight)
+            rate, decay, start = own.get(id(weight), (learning_rate or default_rate, weight_decay, 0.0))
+            groups.setdefault((rate, decay if weight.ndim > 1 else 0.0, start), []).append(weight)
         listed: list[dict[str, Any]] = [
-            {"params": weights, "peak": rate, "lr": rate, "weight_decay": decay}
-            for (rate, decay), weights in groups.items()
+            {"params": weights, "peak": rate, "lr": rate, "weight_decay": decay, "starts": start}
+            for (rate, decay, start), weights in groups.items()
         ]
         if objective.log_variance.requires_grad:
             listed.append(
-                {"params": [objective.log_variance], "peak": OBJECTIVE_RATE, "lr": OBJECTIVE_RATE, "weight_decay": 0.0}
-            )
+                {"params": [objective.log_variance], "peak": OBJECTIVE_RATE, "lr": OBJECTIVE_RATE, "weight_decay": 0.0,
+                 "starts": 0.0}
+            )  # fmt: skip
         self.adamw = torch.optim.AdamW(listed, betas=BETAS, fused=True)
         self.weights = [weight for group in listed for weight in group["params"]]
 
-    def set_rate(self, share: float) -> float:
-        """Every group at `share` of its peak; the largest rate, for the log."""
+    def set_rate(self, share: float, done: float = 1.0) -> float:
+        """Every group at `share` of its peak, those that start later than `done` (share of the steps) at none; the
+        largest rate, for the log."""
         for group in self.adamw.param_groups:
-            group["lr"] = group["peak"] * share
+            group["lr"] = group["peak"] * share if done >= group["starts"] else 0.0
         return float(max(group["lr"] for group in self.adamw.param_groups))
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
@@ -127,8 +133,10 @@ def step(
     micro_batch: int,
     precision: Autocast,
     term_norms: bool = False,
+    done: float = 1.0,
 ) -> StepResult:
-    """One update from one effective batch (on the device). `rate`: share of the peak learning rate. Micro-batches are
+    """One update from one effective batch (on the device). `rate`: share of the peak learning rate. `done`: share of
+    the steps before this one, for layers that begin later. Micro-batches are
     slices whose gradients add up to the whole batch's. Raises NotFinite before anything is changed."""
     optimiser.adamw.zero_grad(set_to_none=True)
     totals = denominators(network, batch)
@@ -153,7 +161,7 @@ def step(
     for what, value in [("the gradient", logged[0]), *terms.items()]:
         if not math.isfinite(value):
             raise NotFinite(what)
-    optimiser.set_rate(rate)
+    optimiser.set_rate(rate, done)
     optimiser.adamw.step()
     factor = dict(zip(sums, logged[1 + len(sums) :], strict=True))
     return StepResult(
@@ -192,7 +200,7 @@ class Average:
 
     def __init__(self, network: Network, decay: float) -> None:
         self.decay = decay
-        self.tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.tensors = {name: value.detach().clone() for name, value in network.learnt().items()}
         self._paired: tuple[object, object, list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]] | None = None
 
     @torch.no_grad()
@@ -208,7 +216,7 @@ class Average:
         """Averages beside the network's own tensors, the floating ones and the others. Kept: walking through all
         modules in every step costs more than the arithmetic."""
         if self._paired is None or self._paired[0] is not network or self._paired[1] is not self.tensors:
-            current = network.state_dict()
+            current = network.learnt()
             floating = [name for name, value in self.tensors.items() if value.is_floating_point()]
             others = [name for name in self.tensors if name not in set(floating)]
             self._paired = (
@@ -223,9 +231,9 @@ class Average:
     @contextlib.contextmanager
     def applied(self, network: Network) -> Iterator[None]:
         """The network holds the averaged weights inside the block and its own again afterwards."""
-        own = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        network.load_state_dict(self.tensors)
+        own = {name: value.detach().clone() for name, value in network.learnt().items()}
+        network.load_learnt(self.tensors)
         try:
             yield
         finally:
-            network.load_state_dict(own)
+            network.load_learnt(own)

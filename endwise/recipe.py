@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from endwise.errors import RecipeError, nearest, refusal, require, unknown_name
 from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Modality, Role, build
+from endwise.modalities.pretrained import rebased
 
 RECIPE_VERSION = 1
 MAX_RECIPE_BYTES = 1_000_000  # a recipe is a page, not a data set
@@ -265,6 +266,7 @@ class Recipe(Part):
         values.setdefault("name", file.stem if file.stem != "recipe" else file.resolve().parent.name)
         if "data" in values:
             values["data"] = _rebased(values["data"], file.resolve().parent)
+        values = _rebased_weights(values, file.resolve().parent)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -436,6 +438,20 @@ def _rebased(data: Any, folder: Path) -> Any:
             name: rebase(value) if name in ("path", "train", "val", "test") else value for name, value in data.items()
         }
     return rebase(data)
+
+
+def _rebased_weights(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Relative folders of pretrained weights are the recipe's own, as its data is."""
+    inputs = values.get("inputs")
+    if not isinstance(inputs, Mapping):
+        return values
+    fields = {
+        name: {**item, "pretrained": rebased(item["pretrained"], folder)}
+        if isinstance(item, Mapping) and "pretrained" in item
+        else item
+        for name, item in inputs.items()
+    }
+    return {**values, "inputs": fields}
 
 
 def _plain_source(value: Any) -> Any:

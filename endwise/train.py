@@ -287,6 +287,7 @@ class _Trainer:
                     self.optimiser,
                     batch,
                     rate=self.at.rate * schedule(self.at.step, steps=self.plan.steps, warmup=self.plan.warmup_steps),
+                    done=self.at.step / self.plan.steps,
                     micro_batch=self.at.micro_batch,
                     precision=autocast(self.device, self.plan.precision),
                     term_norms=self.at.step % NORMS_EVERY == 0 and len(self.model.network.input_names) >= 1,
@@ -399,7 +400,7 @@ class _Trainer:
     def finish(self) -> None:
         """Best averaged weights, thresholds from validation rows, the model saved, the test rows scored."""
         model, dataset = self.model, self.dataset
-        model.network.load_state_dict(self.at.best or self.average.tensors)
+        model.network.load_learnt(self.at.best or self.average.tensors)
         model.network.eval()
         calibrated = calibrate(model, dataset, dataset.splits.val) if len(dataset.splits.val) else {}
         model.info["trained"] = {
@@ -433,7 +434,7 @@ class _Trainer:
 
     def _save(self) -> None:
         tensors = {
-            "network": dict(self.model.network.state_dict()),
+            "network": self.model.network.learnt(),
             "objective": dict(self.objective.state_dict()),
             "optimiser": dict(self.optimiser.state()),
             "average": self.average.tensors,
@@ -443,7 +444,7 @@ class _Trainer:
         self.saved_at = time.monotonic()
 
     def _restore(self, saved: State) -> None:
-        self.model.network.load_state_dict(saved.tensors["network"])
+        self.model.network.load_learnt(saved.tensors["network"])
         self.objective.load_state_dict(saved.tensors["objective"])
         self.optimiser.adamw.state.clear()
         self.optimiser.load(saved.tensors.get("optimiser", {}))

@@ -43,6 +43,10 @@ class Encoder(nn.Module):
     peak_rate: float | None = None
     weight_decay: float | None = None
 
+    def load_pretrained(self) -> None:
+        """Fill in weights that come from elsewhere: called once when a network is made to be trained, never when a
+        saved one is read. Default: there are none."""
+
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """values [batch, *largest] as the store gave them (uint8 pixels, int16 or float samples, token ids ...)."""
         raise NotImplementedError

@@ -1,8 +1,9 @@
 """Text as it was written: sentences, messages, transcripts. As an input it is read, as an output it is spelt by CTC.
 
-Here: how text is read, what is learnt about the training rows (units, phrases, letters), and how a predicted text is
-put together. Not here: cutting into units (tokenizer.py), the encoder and the CTC head (network.py), the classical
-baseline (features.py), text that is the name of one of a few classes (category).
+Here: how text is read, what is learnt about the training rows (units, phrases, letters) or taken from pretrained
+weights (their tokenizer), and how a predicted text is put together. Not here: cutting into units (tokenizer.py), the
+encoder and the CTC head (network.py), finding pretrained weights (modalities/pretrained.py), the classical baseline
+(features.py), text that is the name of one of a few classes (category).
 
 Raw means raw: no lower-casing, stripping or replacing. The one change is Unicode's canonical composition (NFC), which
 makes texts that look and mean the same the same bytes.
@@ -14,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -25,21 +26,23 @@ from endwise.modalities.base import (
     Answer,
     Contract,
     Fetch,
-    Modality,
     Role,
     input_field,
     output_field,
     shared_field,
 )
+from endwise.modalities.pretrained import PretrainedInput, find, summary_of, verified
 from endwise.modalities.text.tokenizer import (
     FIRST_BYTE,
     FIRST_MERGE,
     MAX_MERGES,
     START,
     Counts,
+    PretrainedUnits,
     Units,
     learn_merges,
     learn_phrases,
+    read_tokenizer,
 )
 
 if TYPE_CHECKING:
@@ -63,8 +66,9 @@ SHOWN_LETTERS = 40
 class TextContract(Contract):
     """What the training rows are like. Lengths are in characters.
 
-    Of an input: units 'bpe' or 'bytes', its merges and phrases (see tokenizer.py), the longest text in units. Of an
-    output: letters 'characters' or 'bytes', the alphabet with its counts (of bytes: all 256, as text of two hexadecimal
+    Of an input: units 'bpe' or 'bytes', its merges and phrases (see tokenizer.py), the longest text in units; with
+    pretrained weights units 'pretrained', and in `weights` where they came from, their sha256, licence, architecture
+    and tokenizer (the text of tokenizer.json). Of an output: letters 'characters' or 'bytes', the alphabet with its counts (of bytes: all 256, as text of two hexadecimal
     digits), the number of different texts (1000 means that many or more). What the other role has is empty.
     """
 
@@ -79,6 +83,7 @@ class TextContract(Contract):
     alphabet: tuple[str, ...]
     alphabet_counts: tuple[int, ...]
     distinct: int
+    weights: dict[str, Any] | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -100,9 +105,21 @@ class TextContract(Contract):
         """The merges and phrases, ready to be applied."""
         return Units(self.merges, self.phrases)
 
+    @cached_property
+    def ids(self) -> PretrainedUnits:
+        """The pretrained tokenizer, ready to be applied."""
+        assert self.weights is not None
+        return PretrainedUnits(self.weights["tokenizer"])
+
+    @property
+    def most_units(self) -> int:
+        """What pretrained positions there are for: longer texts are refused."""
+        assert self.weights is not None
+        return most_units(self.weights["config"])
+
 
 @dataclass(frozen=True, kw_only=True)
-class Text(Modality):
+class Text(PretrainedInput):
     """Text, in the cell or in a file that the cell names.
 
     An empty text is a legal value (a missing one is None). As an output it is spelt letter by letter along the
@@ -114,6 +131,8 @@ class Text(Modality):
     contract_class = TextContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("source", "max_chars")
+    instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary")
+    families: ClassVar[tuple[str, ...]] = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet")
 
     source: Literal["inline", "file"] = shared_field(
         "inline", "inline: the cell is the text; file: it names a text file"
@@ -184,6 +203,9 @@ class Text(Modality):
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> TextContract:
         """One pass that counts words, or letters. Memory is bounded by the counts of different ones."""
+        weights = self._weights() if role == INPUT_ROLE else None
+        if weights is not None:
+            return _pretrained_contract(weights, values, missing)
         lengths, counted, letters = _Lengths(), Counts(), _Letters()
         for value in values:
             text = _text(value)
@@ -212,6 +234,21 @@ class Text(Modality):
             distinct=letters.distinct if role != INPUT_ROLE else 0,
         )
 
+    def _weights(self) -> dict[str, Any] | None:
+        """The pretrained weights' description with the tokenizer, which must be the weights' own."""
+        weights = self.weights_description()
+        if weights is None:
+            return None
+        assert self.pretrained is not None
+        weights["tokenizer"] = read_tokenizer(find(self.pretrained, "Text.pretrained"), "Text.pretrained")
+        largest, known = PretrainedUnits(weights["tokenizer"]).largest, int(weights["config"]["vocab_size"])
+        require(
+            largest < known, field="Text.pretrained: tokenizer.json", got=f"ids up to {largest}",
+            allowed=f"ids below {known}, which config.json has vectors for",
+            fix="tokenizer and weights are of two models: copy both from one",
+        )  # fmt: skip
+        return weights
+
     def _learnt(self, counted: Counts) -> tuple[str, tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
         if self.units == "bytes":
             return "bytes", (), ()
@@ -222,8 +259,10 @@ class Text(Modality):
         return "bpe", merges, learn_phrases(counted, merges)
 
     def transform(self, value: np.ndarray, contract: TextContract) -> np.ndarray:
-        """int64 [n]. Of an input: units with case and phrase, at least one (tokenizer.py). Of an output: CTC symbols,
-        the last one for a letter that training never saw."""
+        """int64 [n]. Of an input: units with case and phrase, at least one (tokenizer.py), or the pretrained
+        tokenizer's ids. Of an output: CTC symbols, the last one for a letter that training never saw."""
+        if contract.weights is not None:
+            return _checked_ids(_text(value), contract)
         if contract.units == "bpe":
             return np.array(contract.cutter.encode(_text(value)), dtype=np.int64)
         if contract.units == "bytes":
@@ -235,6 +274,8 @@ class Text(Modality):
 
     def blank(self, contract: TextContract) -> np.ndarray:
         """The empty text."""
+        if contract.weights is not None:
+            return np.array(contract.ids.encode(""), dtype=np.int64)
         return np.array([START] if contract.units else [], dtype=np.int64)
 
     def length(self, shape: tuple[int, ...]) -> int:
@@ -244,6 +285,8 @@ class Text(Modality):
     def summary(self, contract: TextContract) -> str:
         """'6920 texts of 4 to 267 characters; 8449 units (bpe), 19497 phrases' or '...; 16 letters: "e", "n" ...'."""
         head = f"{contract.count} texts of {contract.shortest} to {contract.longest} characters"
+        if contract.weights is not None:
+            return f"{head}, {contract.longest_units} units at most; {summary_of(contract.weights)}"
         if contract.units == "bytes":
             return f"{head}; read as bytes"
         if contract.units:
@@ -314,6 +357,11 @@ class Text(Modality):
         """A token a unit; of texts beyond a thousand units, a token for 2, 4 ... of them."""
         from endwise.modalities.text.network import TextEncoder
 
+        if contract.weights is not None:
+            from endwise.nn.pretrained import TokenEncoder
+
+            folder = partial(verified, contract.weights, "Text.pretrained")
+            return TokenEncoder(contract.weights, self.tuning(), size, folder)
         return TextEncoder(contract, size)
 
     def head(self, contract: TextContract, size: "Size") -> "Head":
@@ -321,6 +369,42 @@ class Text(Modality):
         from endwise.modalities.text.network import CTCHead
 
         return CTCHead(contract, size, frames=self.frames)
+
+
+def _pretrained_contract(weights: dict[str, Any], values: Iterable[np.ndarray], missing: int) -> TextContract:
+    units, most = PretrainedUnits(weights["tokenizer"]), most_units(weights["config"])
+    lengths, longest = _Lengths(), 1
+    for value in values:
+        text = _text(value)
+        lengths.add(text)
+        longest = max(longest, len(units.encode(text)))
+    require(
+        longest <= most, field="Text.pretrained", got=f"a training text of {longest} units",
+        allowed=f"texts of at most {most}, which the pretrained network has positions for",
+        fix="split long texts into rows, write max_chars: to refuse them, or take a model of longer texts",
+    )  # fmt: skip
+    return TextContract(
+        count=lengths.count, missing=missing, shortest=lengths.shortest, mean=lengths.total / max(1, lengths.count),
+        longest=lengths.longest, units="pretrained", merges=(), phrases=(), longest_units=longest, letters="",
+        alphabet=(), alphabet_counts=(), distinct=0, weights=weights,
+    )  # fmt: skip
+
+
+def most_units(config: Mapping[str, Any]) -> int:
+    """Positions that a text may fill: RoBERTa and its kin number them from after the padding's."""
+    positions = int(config.get("max_position_embeddings", 512))
+    shifted = config.get("model_type") in ("roberta", "xlm-roberta", "mpnet")
+    return positions - int(config.get("pad_token_id", 1)) - 1 if shifted else positions
+
+
+def _checked_ids(text: str, contract: TextContract) -> np.ndarray:
+    found = contract.ids.encode(text)
+    if len(found) > contract.most_units:
+        raise BadValue(
+            f"{len(found)} units of the pretrained tokenizer, more than the {contract.most_units} it has positions for; "
+            "split the text into rows"
+        )
+    return np.array(found, dtype=np.int64)
 
 
 class _Lengths:

@@ -2,7 +2,7 @@
 
 Here: cutting text into words, learning merges and phrases from counts, applying them. Nothing is unknown, because
 every merge is built on bytes. An exported bundle carries this file, so it needs the standard library alone; only
-`learn_merges` asks for the `tokenizers` package. Not here: declarations, embeddings, anything learnt by gradient.
+`learn_merges` and the tokenizers of pretrained models ask for the `tokenizers` package. Not here: declarations, embeddings, anything learnt by gradient.
 
 Units: 0 starts every text; 1 + b is byte b; 257 + k is the result of merge k. Case is no separate word: a capitalised
 word, or one in capitals, is cut as its lower-case form, and its units carry the case. A phrase is a pair of
@@ -16,7 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+
+from endwise.errors import RecipeError, require
 
 START = 0  # the first unit of every text, so that an empty one has a token too
 FIRST_BYTE = 1
@@ -32,6 +35,8 @@ MAX_WORD_CHARS = 48  # longer runs (no spaces: Chinese, base64) are cut, which b
 MAX_FED_WORDS = 2_000_000  # word occurrences shown to the trainer; larger counts are scaled down together
 MAX_COUNTED = 3_000_000  # different words, and different pairs, held while counting; then those seen once are dropped
 CACHED_WORDS = 65_536
+TOKENIZER = "tokenizer.json"
+MAX_TOKENIZER_BYTES = 40_000_000
 
 Pair = tuple[int, int]
 Pairs = tuple[Pair, ...]
@@ -183,6 +188,45 @@ class Units:
     def _cased(self, word: str) -> tuple[list[int], int]:
         folded, case = fold(word)
         return self.cut(folded.encode()), case
+
+
+class PretrainedUnits:
+    """The tokenizer that pretrained weights were trained with (the text of tokenizer.json): ids with the special ones
+    around them. Never cuts and never pads, whatever the file says."""
+
+    def __init__(self, spec: str) -> None:
+        from tokenizers import Tokenizer
+
+        self._spec = spec
+        self._tokenizer = Tokenizer.from_str(spec)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PretrainedUnits, (self._spec,)
+
+    @property
+    def largest(self) -> int:
+        """The highest id that a text can become."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids, at least one: a model without special tokens reads an empty text as a space, or as its first id."""
+        found: list[int] = self._tokenizer.encode(text).ids or self._tokenizer.encode(" ").ids
+        return found or [0]
+
+
+def read_tokenizer(folder: Path, field: str) -> str:
+    """The text of a folder's tokenizer.json, proved to be one."""
+    file = folder / TOKENIZER
+    fix = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers writes it"
+    require(file.is_file(), field=field, got=str(folder), allowed=f"a folder with {TOKENIZER}", fix=fix)
+    spec = file.read_bytes()[: MAX_TOKENIZER_BYTES + 1].decode("utf-8", "replace")
+    try:
+        PretrainedUnits(spec)
+    except Exception as wrong:  # the library raises a plain Exception
+        raise RecipeError(f"{field}: {file} is no tokenizer: {str(wrong)[:200]}. Fix: {fix}.") from None
+    return spec
 
 
 def _seen_again(counts: Counter) -> Counter:  # type: ignore[type-arg]

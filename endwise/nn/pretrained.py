@@ -1,0 +1,224 @@
+"""Pretrained networks as encoders: built from their architecture, filled once from safetensors, tuned as declared.
+
+`transformers` builds the network and knows how checkpoints name their weights; `peft` adds the adapters. Both are
+imported only here. A saved model holds architecture and weights, so loading one asks for neither the source folder nor
+the network. Not here: finding folders (modalities/pretrained.py), reading raw values.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from endwise.errors import ModelError, need, refusal
+from endwise.nn.interface import Encoder, Tokens
+from endwise.nn.size import Size
+
+WEIGHT_DECAY = 0.01
+# of a config.json: what would fetch or run code, or undo a choice made here
+REMOVED = ("auto_map", "attn_implementation", "_attn_implementation", "experts_implementation", "_name_or_path",
+           "torch_dtype", "dtype", "quantization_config", "architectures", "transformers_version", "output_hidden_states",
+           "output_attentions", "return_dict", "use_return_dict", "is_decoder", "add_cross_attention")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where an architecture keeps what lies under its layers, and its layers."""
+
+    stem: tuple[str, ...]
+    layers: str
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(("embeddings",), "encoder.layer"),
+    "roberta": Family(("embeddings",), "encoder.layer"),
+    "xlm-roberta": Family(("embeddings",), "encoder.layer"),
+    "electra": Family(("embeddings", "embeddings_project"), "encoder.layer"),
+    "distilbert": Family(("embeddings",), "transformer.layer"),
+    "mpnet": Family(("embeddings",), "encoder.layer"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """What of a pretrained network learns. way: full, top, lora, frozen. rate: of the top layer (or of the adapters);
+    each layer below learns at `decay` times the one above (Clark et al. 2020, ELECTRA). top: layers that learn; None:
+    half. unfreeze: share of the steps over which layers begin, top first (Howard & Ruder 2018, ULMFiT). rank: of the
+    adapters (Hu et al. 2022, LoRA)."""
+
+    way: str
+    rate: float
+    decay: float
+    top: int | None
+    unfreeze: float
+    rank: int
+
+
+class PretrainedEncoder(Encoder):
+    """A pretrained network, a learnt projection to the token width, and a norm. Subclasses say how values enter.
+
+    weights: what the contract keeps of them (`config`, `sha256`, `source`). folder: where they lie, asked only when
+    they are loaded.
+    """
+
+    def __init__(self, weights: Mapping[str, Any], tuning: Tuning, size: Size, folder: Callable[[], Path]) -> None:
+        super().__init__()
+        self.tuning, self._folder = tuning, folder
+        self.family = FAMILIES[weights["config"]["model_type"]]
+        self.backbone = build(weights["config"])
+        self.config: Any = self.backbone.config
+        self.quiet: list[nn.Module] = []  # parts that never learn: their dropout and statistics rest in training too
+        self._tune()
+        self.project = nn.Linear(self.hidden_width, size.width)
+        self.norm = nn.LayerNorm(size.width)
+
+    @property
+    def hidden_width(self) -> int:
+        """Numbers a token of the pretrained network has."""
+        return int(self.config.hidden_size)
+
+    def load_pretrained(self) -> None:
+        """Fill the network from its folder; every weight of it must be there."""
+        found = read_weights(self._folder(), self.backbone)
+        with torch.no_grad():
+            for name, value in self.backbone.state_dict().items():
+                plain = name.replace(".base_layer.", ".")
+                if ".lora_" not in name:
+                    value.copy_(found[plain])
+
+    def train(self, mode: bool = True) -> Self:
+        """What never learns stays in evaluation mode."""
+        super().train(mode)
+        for part in self.quiet:
+            part.eval()
+        return self
+
+    def tokens(self, hidden: Float[Tensor, "batch token hidden"], mask: Bool[Tensor, "batch token"]) -> Tokens:
+        """The network's tokens at the common width."""
+        return Tokens(self.norm(self.project(hidden)), mask)
+
+    def _tune(self) -> None:
+        """Which weights learn, in which group of the optimiser."""
+        tuning, layers = self.tuning, self.layers()
+        if tuning.way in ("frozen", "lora"):
+            self.backbone.requires_grad_(False)
+        if tuning.way == "frozen":
+            self.quiet = [self.backbone]
+            return
+        _rated(self.backbone, tuning.rate, 0.0)  # what lies above the layers: a last norm
+        if tuning.way == "lora":
+            adapters(self.backbone, self.family.layers, tuning.rank)
+            return
+        stem = [part for name in self.family.stem if (part := _part(self.backbone, name)) is not None]
+        learning = len(layers) + 1 if tuning.way == "full" else tuning.top or max(1, len(layers) // 2)
+        if tuning.way == "top" and learning > len(layers):
+            raise refusal(
+                field="top_layers", got=learning, allowed=f"at most {len(layers)}: the network has no more layers",
+                fix="write fine_tune: full to learn them all",
+            )  # fmt: skip
+        for depth, parts in enumerate([*([layer] for layer in reversed(layers)), stem]):
+            start = tuning.unfreeze * (depth + 1) / (len(layers) + 1)
+            for part in parts:
+                if depth < learning:
+                    _rated(part, tuning.rate * tuning.decay**depth, start)
+                else:
+                    part.requires_grad_(False)
+                    self.quiet.append(part)
+
+    def layers(self) -> list[nn.Module]:
+        """The network's layers, the lowest first."""
+        found = _part(self.backbone, self.family.layers)
+        assert isinstance(found, nn.ModuleList)
+        return list(found)
+
+
+class TokenEncoder(PretrainedEncoder):
+    """Ids of a pretrained tokenizer -> one token each."""
+
+    def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
+        """Padding is masked, whatever ids it holds."""
+        mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
+        ids = torch.where(mask, values, self.config.pad_token_id or 0)
+        hidden = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return self.tokens(hidden, mask)
+
+
+# ---- building and filling ----------------------------------------------------------------------------------------------
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """The network of a config.json with random weights, in float32, without the parts that no token passes."""
+    library = need("transformers", extra="hub", what="a pretrained encoder")
+    family = str(config["model_type"])
+    if family not in FAMILIES:
+        raise ModelError(f"config.json: model_type {family!r} is not one of {', '.join(FAMILIES)}.")
+    values = {name: value for name, value in config.items() if name not in REMOVED}
+    settings = library.CONFIG_MAPPING[family].from_dict(values)
+    kind = library.MODEL_MAPPING[type(settings)]
+    settings._attn_implementation = "sdpa" if kind._supports_sdpa else "eager"
+    with _silent(library):
+        network: nn.Module = kind(settings)
+    if getattr(network, "pooler", None) is not None:
+        network.pooler = None  # type: ignore[assignment]
+    return network.float()
+
+
+def read_weights(folder: Path, like: nn.Module) -> dict[str, Tensor]:
+    """A folder's weights under the names of `like`, as `transformers` reads them: safetensors alone, nothing fetched."""
+    library = need("transformers", extra="hub", what="a pretrained encoder")
+    kind: Any = library.MODEL_MAPPING[type(like.config)]
+    with _silent(library):
+        network, report = kind.from_pretrained(
+            folder, config=like.config, use_safetensors=True, local_files_only=True, dtype=torch.float32,
+            output_loading_info=True,
+        )  # fmt: skip
+    lacking = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    odd = [*lacking, *map(str, report["mismatched_keys"])]
+    if odd:
+        raise ModelError(
+            f"{folder}: {len(odd)} weights are missing or of another shape than config.json says: {', '.join(odd[:3])}. "
+            "Fix: copy the folder again; config.json and the weights must belong together."
+        )
+    found: dict[str, Tensor] = network.state_dict()
+    return found
+
+
+def adapters(network: nn.Module, layers: str, rank: int) -> None:
+    """Low-rank adapters beside every linear map of the layers; they begin as nothing."""
+    library = need("peft", extra="hub", what="fine_tune: lora")
+    part = _part(network, layers)
+    assert part is not None
+    names = [name for name, module in part.named_modules(prefix=layers) if isinstance(module, nn.Linear)]
+    library.inject_adapter_in_model(library.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), network)
+
+
+def _part(network: nn.Module, path: str) -> nn.Module | None:
+    part: Any = network
+    for name in path.split("."):
+        part = getattr(part, name, None)
+    return part if isinstance(part, nn.Module) else None
+
+
+def _rated(part: Any, rate: float, start: float) -> None:
+    """Marks for the optimiser: a learning rate of its own, whatever the recipe's, from this share of the steps on."""
+    part.peak_rate, part.weight_decay, part.keeps_rate, part.starts = rate, WEIGHT_DECAY, True, start
+
+
+@contextlib.contextmanager
+def _silent(library: Any) -> Iterator[None]:
+    """No progress bars and reports on somebody else's standard error; what matters is checked here."""
+    logging = library.utils.logging
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()

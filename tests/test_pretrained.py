@@ -1,0 +1,400 @@
+"""Encoders that begin with pretrained weights: found, described, filled, tuned as declared, saved without their folder.
+
+The weights here are random and tiny, in the very layout that real ones have; what real ones give is measured in the
+recipes.
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+import endwise as ew
+from endwise import testing
+from endwise.errors import BadValue, DataError, ModelError, RecipeError, SetupError
+from endwise.modalities.text import Text
+from endwise.model import Model
+from endwise.nn.pretrained import PretrainedEncoder
+from endwise.optimise import Average, Optimiser
+from endwise.recipe import Recipe
+from endwise.testing import Case, check_export
+from endwise.train import fit
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = (
+    "[PAD] [CLS] [SEP] [UNK] a b c d e f g h i j k l m n o p q r s t u v w x y z the sea calm wind rain is cold".split()
+)
+POSITIONS = 24
+TEXT_FAMILIES: dict[str, dict[str, Any]] = {
+    "bert": {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24},
+    "roberta": {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24},
+    "xlm-roberta": {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24},
+    "electra": {
+        "num_hidden_layers": 2, "hidden_size": 16, "embedding_size": 8, "num_attention_heads": 2, "intermediate_size": 24,
+    },
+    "distilbert": {"n_layers": 2, "dim": 16, "n_heads": 2, "hidden_dim": 24},
+    "mpnet": {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24},
+}  # fmt: skip
+
+
+def text_weights(folder: Path, family: str = "bert", *, seed: int = 0) -> Path:
+    """A tiny model of random weights as `save_pretrained` writes it, with its tokenizer and a model card."""
+    torch.manual_seed(seed)
+    common = {"vocab_size": len(WORDS), "max_position_embeddings": POSITIONS, "pad_token_id": 0}
+    config = transformers.CONFIG_MAPPING[family](**common, **TEXT_FAMILIES[family])
+    model = transformers.MODEL_MAPPING[type(config)](config)
+    for weight in model.parameters():  # some begin at zero or one, which would hide that they are not loaded
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    tokenizer = Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]", continuing_subword_prefix="")
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    tokenizer.enable_truncation(4)  # as many published ones say: it must not cut
+    tokenizer.enable_padding(length=12)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# tiny\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return text_weights(tmp_path_factory.mktemp("weights") / "bert")
+
+
+def text_case(folder: Path, **fields: Any) -> Case:
+    texts = ("a cold day", "wind", "the sea is calm", "rain in march", "no", "rain and rain", "ice", "sun")
+    return Case(Text(pretrained=f"hf:{folder}", **fields), texts, "input", label="text in, pretrained")
+
+
+def encoder_of(model: Model) -> PretrainedEncoder:
+    found = next(iter(model.network.inputs.values())).encoder
+    assert isinstance(found, PretrainedEncoder)
+    return found
+
+
+# ---- the contract suite ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("promise", [check.function.__name__ for check in testing.CHECKS if "input" in check.roles])
+def test_a_fine_tuned_text_encoder_keeps_every_promise(bert: Path, promise: str) -> None:
+    case = text_case(bert)
+    (check,) = [check for check in testing.checks_of(case) if check.name == promise]
+    check()
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_every_text_family_is_filled_answers_alone_as_in_a_batch(family: str, tmp_path: Path) -> None:
+    folder = text_weights(tmp_path / "weights", family)
+    case = text_case(folder)
+    model = case.model()
+    plain = transformers.AutoModel.from_pretrained(folder)
+    ids = torch.tensor([case.contract.ids.encode("the sea is calm")])
+    with torch.inference_mode():
+        expected = plain.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        got = encoder_of(model).backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    assert torch.allclose(expected, got, atol=1e-6)
+    testing.a_row_alone_is_answered_as_in_a_batch(case)
+    testing.it_runs_in_half_precision(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [name for name in TEXT_FAMILIES if name != "bert"])
+def test_every_text_family_exports(family: str, tmp_path: Path) -> None:
+    case = text_case(text_weights(tmp_path / "weights", family))
+    check_export(case.trained(), case.raw_rows)
+
+
+@pytest.mark.parametrize("way", ["top", "lora", "frozen"])
+def test_every_way_of_tuning_reloads_and_exports(bert: Path, way: Any) -> None:
+    case = text_case(bert, fine_tune=way)
+    testing.one_batch_can_be_learnt_by_heart(case)
+    testing.a_reloaded_model_gives_the_same_answers(case)
+    if way == "lora":  # the only one whose network has other layers than the full one
+        check_export(case.trained(), case.raw_rows)
+
+
+# ---- what learns -----------------------------------------------------------------------------------------------------
+
+
+def learning(model: Model) -> set[str]:
+    return {name for name, weight in encoder_of(model).backbone.named_parameters() if weight.requires_grad}
+
+
+def test_frozen_weights_have_no_gradient_no_optimiser_no_average_and_no_dropout(bert: Path) -> None:
+    model = text_case(bert, fine_tune="frozen").model()
+    network = model.network
+    assert learning(model) == set()
+    optimiser = Optimiser(network, objective_of(model), learning_rate=None, weight_decay=0.05)
+    inside = {id(weight) for weight in encoder_of(model).backbone.parameters()}
+    assert not inside & {id(weight) for weight in optimiser.weights}
+    assert not any("backbone" in name for name in Average(network, 0.9).tensors)
+    network.train()
+    assert not any(part.training for part in encoder_of(model).backbone.modules())
+    assert encoder_of(model).project.training
+
+
+def test_adapters_begin_as_nothing_and_are_all_that_learns(bert: Path) -> None:
+    plain, adapted = text_case(bert, fine_tune="frozen").model(), text_case(bert, fine_tune="lora", lora_rank=2).model()
+    assert learning(adapted)
+    assert all("lora_" in name for name in learning(adapted))
+    row = torch.tensor([[1, 30, 31, 2]])
+    for model in (plain, adapted):
+        encoder_of(model).eval()
+    with torch.inference_mode():
+        one, other = (encoder_of(m).backbone(input_ids=row).last_hidden_state for m in (plain, adapted))
+    assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_the_top_layers_learn_and_the_others_rest(bert: Path) -> None:
+    model = text_case(bert, fine_tune="top", top_layers=1).model()
+    assert learning(model)
+    assert all(name.startswith("encoder.layer.1.") for name in learning(model))
+    model.network.train()
+    assert not encoder_of(model).layers()[0].training
+    assert encoder_of(model).layers()[1].training
+
+
+def test_lower_layers_learn_more_slowly_and_later(bert: Path) -> None:
+    model = text_case(bert, pretrained_rate=1e-3, layer_decay=0.5, unfreeze=0.6).model()
+    optimiser = Optimiser(model.network, objective_of(model), learning_rate=0.01, weight_decay=0.05)
+    names = {id(weight): name for name, weight in encoder_of(model).backbone.named_parameters()}
+
+    def rates(done: float) -> dict[str, float]:
+        optimiser.set_rate(1.0, done)
+        return {
+            names[id(weight)].split(".attention")[0].split(".weight")[0]: group["lr"]
+            for group in optimiser.adamw.param_groups
+            for weight in group["params"]
+            if id(weight) in names
+        }
+
+    late = rates(1.0)
+    assert late["encoder.layer.1"] == pytest.approx(1e-3)
+    assert late["encoder.layer.0"] == pytest.approx(5e-4)
+    assert late["embeddings.word_embeddings"] == pytest.approx(2.5e-4)
+    assert set(rates(0.0).values()) == {0.0}
+    halfway = rates(0.5)
+    assert halfway["encoder.layer.0"] > 0
+    assert halfway["embeddings.word_embeddings"] == 0
+    others = [group["peak"] for group in optimiser.adamw.param_groups for w in group["params"] if id(w) not in names]
+    assert set(others) == {0.01}  # the recipe's rate is everything else's
+
+
+def objective_of(model: Model) -> Any:
+    from endwise.objective import Objective
+
+    return Objective(model.recipe.outputs, {"partner.cross_entropy": 1.0}, "fixed")
+
+
+# ---- a whole training ------------------------------------------------------------------------------------------------
+
+
+def rows() -> list[dict[str, Any]]:
+    random = np.random.default_rng(0)
+    words = {"calm": ["sea", "calm", "is"], "storm": ["rain", "wind", "cold"]}
+    return [
+        {"text": " ".join(random.choice(words[mood], 3)), "mood": mood} for mood in ("calm", "storm") for _ in range(60)
+    ]
+
+
+def recipe_of(folder: Path, **fields: Any) -> Recipe:
+    return Recipe(
+        name="moods", data=rows(), inputs={"text": {"type": "text", "pretrained": f"hf:{folder}", **fields}},
+        outputs={"mood": "category"}, trunk={"width": 32},
+        train={"steps": 30, "batch_size": 16, "size": "tiny", "precision": "fp32"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["full", "frozen"])
+def test_a_run_saves_a_model_that_needs_the_folder_no_more(bert: Path, tmp_path: Path, way: str) -> None:
+    folder = shutil.copytree(bert, tmp_path / "weights")
+    model = fit(recipe_of(folder, fine_tune=way), out=tmp_path / "run")
+    given = [{"text": text} for text in ("the sea is calm", "wind")]
+    before = [prediction["mood"] for prediction in model.predict(given)]
+    shutil.rmtree(folder)
+    again = Model.load(tmp_path / "run")
+    assert [prediction["mood"] for prediction in again.predict(given)] == before
+    kept = again.contracts["text"].to_dict()["weights"]
+    assert kept["licence"] == "apache-2.0"
+    assert len(kept["sha256"]["model.safetensors"]) == 64
+    assert kept["source"] == f"hf:{folder}"
+    assert "apache-2.0" in repr(again)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(bert: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(bert, fine_tune="top", unfreeze=0.5)
+    whole = fit(recipe, out=tmp_path / "whole")
+    import signal
+
+    def stop(event: Any) -> None:
+        if event.get("event") == "step" and event["step"] == 11:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(ew.EndwiseError, match="stopped at step"):
+        fit(recipe, out=tmp_path / "killed", progress=stop)
+    resumed = fit(recipe, out=tmp_path / "killed", resume=True)
+    for (name, one), other in zip(
+        whole.network.state_dict().items(), resumed.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_a_recipe_file_takes_relative_folders_from_its_own(bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path / "data" / "weights")
+    (tmp_path / "recipe.yaml").write_text(
+        "data: rows.csv\ninputs:\n  text: {type: text, pretrained: 'hf:data/weights'}\noutputs:\n  mood: category\n"
+    )
+    declared = Recipe.load(tmp_path).inputs["text"]
+    assert isinstance(declared, Text)
+    assert declared.pretrained == f"hf:{tmp_path / 'data' / 'weights'}"
+
+
+# ---- where weights come from -----------------------------------------------------------------------------------------
+
+
+def fitted(source: str) -> Any:
+    declared = Text(pretrained=source)
+    return declared.fit([np.frombuffer(b"the sea", dtype=np.uint8)], missing=0, role="input")
+
+
+def test_weights_inside_an_installed_package_are_found_without_importing_it(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "some_weights_package"
+    shutil.copytree(bert, package / "model")
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert fitted("package:some_weights_package/model").weights["licence"] == "apache-2.0"
+    with pytest.raises(RecipeError, match="a folder inside some_weights_package"):
+        fitted("package:some_weights_package/../elsewhere")
+    with pytest.raises(SetupError, match="no_such_package"):
+        fitted("package:no_such_package/model")
+
+
+def test_a_name_is_read_from_the_hubs_cache_without_a_network(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as constants
+
+    home = tmp_path / "hub"
+    repository = home / "models--somebody--tiny"
+    shutil.copytree(bert, repository / "snapshots" / "0123abcd")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abcd")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fitted("hf:somebody/tiny").weights["source"] == "hf:somebody/tiny"
+    with pytest.raises(SetupError, match=r"hf download somebody/other --local-dir"):
+        fitted("hf:somebody/other")
+
+
+def test_weights_that_changed_since_they_were_described_are_refused(bert: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bert, tmp_path / "weights")
+    case = text_case(folder)
+    assert case.contract
+    text_weights(tmp_path / "other", seed=1)
+    shutil.copy(tmp_path / "other" / "model.safetensors", folder / "model.safetensors")
+    with pytest.raises(RecipeError, match="sha256"):
+        case.model()
+
+
+def test_weights_that_are_not_those_of_the_architecture_are_refused(bert: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bert, tmp_path / "weights")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match="weights are missing"):
+        text_case(folder).model()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pickle"),
+        (lambda f: (f / "config.json").unlink(), "config.json cannot be read"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "is no tokenizer"),
+        (lambda f: edited(f / "config.json", model_type="vit"), "one of bert"),
+        (lambda f: edited(f / "config.json", vocab_size=20), "two models"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused_with_the_fix(
+    bert: Path, tmp_path: Path, break_it: Any, message: str
+) -> None:
+    folder = shutil.copytree(bert, tmp_path / "weights")
+    break_it(folder)
+    with pytest.raises(RecipeError, match=message) as refused:
+        fitted(f"hf:{folder}")
+    assert "Fix:" in str(refused.value)
+
+
+def edited(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"fine_tune": "lora"}, "only beside pretrained"),
+        ({"pretrained": "models/minilm"}, "write hf:"),
+        ({"pretrained": "hf:x", "units": "bytes"}, "from scratch"),
+        ({"pretrained": "hf:x", "vocabulary": 1000}, "from scratch"),
+        ({"pretrained": "hf:x", "lora_rank": 4}, "fine_tune: lora"),
+        ({"pretrained": "hf:x", "fine_tune": "frozen", "layer_decay": 0.5}, "fine_tune: full or top"),
+        ({"pretrained": "hf:x", "fine_tune": "frozen", "pretrained_rate": 0.5}, "fine_tune: full or top or lora"),
+        ({"pretrained": "hf:x", "fine_tune": "partly"}, "full"),
+        ({"pretrained": "hf:x", "unfreeze": 1.5}, "at most 1"),
+    ],
+)
+def test_a_declaration_that_means_nothing_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Text(**fields)
+
+
+def test_more_top_layers_than_there_are_is_refused(bert: Path) -> None:
+    with pytest.raises(RecipeError, match="at most 2"):
+        text_case(bert, fine_tune="top", top_layers=3).model()
+
+
+def test_a_text_beyond_the_positions_is_refused_and_never_cut(bert: Path) -> None:
+    long = "a " * POSITIONS
+    contract = fitted(f"hf:{bert}")
+    declared = Text(pretrained=f"hf:{bert}")
+    value = np.frombuffer(long.encode(), dtype=np.uint8)
+    with pytest.raises(BadValue, match=f"{POSITIONS + 2} units"):
+        declared.transform(value, contract)
+    with pytest.raises((RecipeError, DataError), match=f"{POSITIONS + 2} units"):
+        declared.fit([value], missing=0, role="input")
+    assert len(declared.transform(value[: 2 * POSITIONS - 4], contract)) == POSITIONS
+
+
+def test_a_saved_model_cannot_ask_for_code_or_another_architecture(bert: Path, tmp_path: Path) -> None:
+    model = text_case(bert).model()
+    model.save(tmp_path / "model")
+    description = json.loads((tmp_path / "model" / "model.json").read_text())
+    config = description["contracts"]["value"]["weights"]["config"]
+    config.update(auto_map={"AutoModel": "evil.Model"}, attn_implementation="somebody/kernels")
+    (tmp_path / "model" / "model.json").write_text(json.dumps(description))
+    loaded = Model.load(tmp_path / "model")
+    assert encoder_of(loaded).config._attn_implementation == "sdpa"
+    config["model_type"] = "evil"
+    (tmp_path / "model" / "model.json").write_text(json.dumps(description))
+    with pytest.raises(ModelError, match="evil"):
+        Model.load(tmp_path / "model")
+
+
+def test_contracts_say_where_the_tokenizer_is_from(bert: Path) -> None:
+    contract = fitted(f"hf:{bert}")
+    again = type(contract).from_dict(json.loads(json.dumps(contract.to_dict())))
+    assert again == contract
+    assert again.ids.encode("calm sea") == [1, WORDS.index("calm"), WORDS.index("sea"), 2]
+    assert dataclasses.replace(contract, weights=None).weights is None
