@@ -3,10 +3,13 @@
 Used by each recipe's prepare.py, run from the repository's root: `python -m recipes.cifar10.prepare`.
 """
 
+import csv
 import io
+import json
 import os
 import urllib.request
 import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 TIMEOUT_S = 60
@@ -37,3 +40,29 @@ def target(recipe: str) -> Path:
     folder = Path(__file__).parent / recipe / "data"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def required(name: str, made_from: str) -> Path:
+    """The data set's folder under ENDWISE_DATA; where there is no ready download, says what the folder is made from."""
+    found = local(name)
+    if found is None:
+        raise SystemExit(f"set ENDWISE_DATA to a folder with {name}/ (made from {made_from})")
+    return found
+
+
+def write_csv(file: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A UTF-8 table with a header."""
+    with file.open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out, lineterminator="\n").writerows([names, *rows])
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """The rows of a UTF-8 table."""
+    with file.open(newline="", encoding="utf-8") as given:
+        return list(csv.DictReader(given))
+
+
+def write_jsonl(file: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """One JSON object a line: for values with line ends."""
+    with file.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
