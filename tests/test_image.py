@@ -585,3 +585,15 @@ def test_the_exported_graph_takes_any_batch_height_and_width(tmp_path: Any) -> N
         with torch.no_grad():
             expected = made(other.values, other.sizes).values.numpy()
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_what_is_said_to_be_stored_as_it_is_taken_is() -> None:
+    """The loader copies such pictures straight from the store, so `transform` must give them back as they are."""
+    grey, colour = np.zeros((4, 5, 1), np.uint8), np.zeros((4, 5, 3), np.uint8)
+    deep = grey.astype(np.uint16)
+    for fitted in ([grey], [colour], [grey, colour], [deep]):
+        contract = Image().fit(fitted, missing=0, role="input")
+        for value in (grey, colour, deep):
+            taken = Image().transform(value, contract)
+            as_is = taken.shape == value.shape and taken.dtype == value.dtype
+            assert Image().stored_as_taken(value.shape, value.dtype, contract) == as_is

@@ -121,7 +121,7 @@ def test_content_tells_equal_values_from_others() -> None:
     content = [bytes(row) for row in store.content]
     assert content[0] == content[1]
     assert len(set(content)) == 4
-    assert content[4] == bytes(32)
+    assert content[4] == bytes(16)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -149,7 +149,7 @@ def test_processes_give_the_same_as_one_thread(monkeypatch: pytest.MonkeyPatch) 
         alone, shared = ([item for pack in run for item in getattr(pack, part)] for run in packs)
         assert alone == shared
     assert joined(packs[0]) == joined(packs[1])
-    assert b"".join(pack.sha for pack in packs[0]) == b"".join(pack.sha for pack in packs[1])
+    assert b"".join(pack.hashes for pack in packs[0]) == b"".join(pack.hashes for pack in packs[1])
     assert multiprocessing.active_children() == []
 
 
@@ -159,6 +159,14 @@ def test_values_larger_than_the_first_ones_stay_in_bounds(monkeypatch: pytest.Mo
     packs = list(read_column(Array(), [Cells(values, nothing)], workers=3))
     assert sum(len(pack.sizes) for pack in packs) == 100
     assert max(sum(pack.sizes) for pack in packs) < 1700
+    assert joined(packs) == b"".join(value.tobytes() for value in values)
+
+
+def test_a_full_pack_is_one_buffer_that_need_not_be_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("endwise.data.read.PACK_BYTES", 10_000)
+    values = [np.full((30, 20), row, np.uint8) for row in range(100)]
+    packs = list(read_column(Array(), [Cells(values, nothing)], workers=1))
+    assert [len(pack.data) for pack in packs] == [1] * len(packs)
     assert joined(packs) == b"".join(value.tobytes() for value in values)
 
 
@@ -227,7 +235,7 @@ def test_what_a_killed_process_left_is_removed() -> None:
         from endwise.data import store
         from endwise.data.read import Packed
         def decode():
-            yield Packed([], [0], [[]], [""], bytes(32), [])
+            yield Packed([], [0], [[]], [""], bytes(16), [])
             os.kill(os.getpid(), signal.SIGKILL)
         store.open_field("k" * 8, 2, decode, about="x")
     """
@@ -248,7 +256,7 @@ def test_two_processes_share_one_decoding() -> None:
             with pathlib.Path(sys.argv[1]).open("a") as log:
                 log.write("decoded\\n")
             time.sleep(0.5)
-            yield Packed([b"ab"], [2], [[2]], ["|u1"], bytes(32), [])
+            yield Packed([b"ab"], [2], [[2]], ["|u1"], bytes(16), [])
         print(open_field("shared", 1, decode, about="x")[0].tolist())
     """
     log = cache_root().parent / "log"
@@ -276,7 +284,7 @@ def test_a_full_disk_is_an_error_in_the_users_words() -> None:
         from endwise.errors import SetupError
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         def decode():
-            yield Packed([bytes(100_000)], [100_000], [[100_000]], ["|u1"], bytes(32), [])
+            yield Packed([bytes(100_000)], [100_000], [[100_000]], ["|u1"], bytes(16), [])
         try:
             open_field("large", 1, decode, about="x")
         except SetupError as wrong:

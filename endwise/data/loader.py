@@ -208,10 +208,11 @@ def _gatherer(store: FieldStore, modality: Modality, contract: Any, rows: np.nda
     axes = modality.axes
     if axes == 0 and (blank.nbytes or 1) * len(rows) <= DENSE_BYTES:
         return _Dense(store, modality, contract, blank, rows)
-    as_stored = type(modality).transform is Modality.transform
-    if as_stored and store.common_shape is not None and bool(store.present[rows].all()):
+    shape = store.common_shape
+    as_stored = shape is not None and modality.stored_as_taken(shape, store.dtype, contract)
+    if as_stored and bool(store.present[rows].all()):
         return lambda wanted: _uniform(store, wanted, axes)
-    transformed = _Memo(store, modality, contract, as_stored)
+    transformed = _Memo(store, modality, contract, as_stored or type(modality).transform is Modality.transform)
 
     def stacked(wanted: np.ndarray) -> Ragged:
         values = [transformed(row) if store.present[row] else blank for row in wanted.tolist()]

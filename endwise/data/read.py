@@ -7,7 +7,7 @@ so there, on Linux, forked processes share the work (measured on 32x32 JPEG, two
 Not here: where the cells come from (`table.py`), where the rows are kept (`store.py`).
 """
 
-import hashlib
+import functools
 import json
 import os
 import sys
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 
 from endwise.errors import DataError, EndwiseError, SetupError
 
@@ -28,25 +29,27 @@ if TYPE_CHECKING:
 
     from endwise.modalities.base import Fetch, Modality
 
-PACK_BYTES = 8 << 20  # decoded bytes handed over at once
-CHUNK_BYTES = 2 << 20  # what one task of a worker should come to
+PACK_BYTES = 4 << 20  # decoded bytes handed over at once; the store writes a full pack as it is
+CHUNK_BYTES = 4 << 20  # what one task of a worker should come to
 MAX_CHUNK = 1024
-SMALL_BYTES = 1024  # copying fewer costs less than keeping the array
+SMALL_BYTES = 4096  # a copy of fewer costs less than a view of them
 SAMPLE_ROWS = 32
 WORTH_PROCESSES_S = 2.0  # below this, starting processes costs more than it saves
+WORTH_THREADS_S = 50e-6  # a row; below this, threads spend their time waiting for each other's interpreter lock
 MAX_WORKERS = 16
-NO_SHA = bytes(32)
+HASH_BYTES = 16
+NO_HASH = bytes(HASH_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
     """Some decoded rows: their bytes one after another, and for each row how many are its own and what they are."""
 
-    data: list[Any]  # buffers of bytes, to be joined
+    data: list[Any]  # buffers of bytes, to be joined; one unless a value was larger than the pack
     sizes: list[int]  # 0 for an absent row
-    shapes: list[list[int]]
+    shapes: list[tuple[int, ...]]
     dtypes: list[str]  # numpy's name; '' for an absent row
-    sha: bytes  # 32 a row: sha256 of dtype, shape and bytes; zeros for an absent row
+    hashes: bytes  # 16 a row: `content_hash` of the value; zeros for an absent row
     bad: list[tuple[int, str]]  # (index within these rows, why it could not be read)
 
 
@@ -104,39 +107,60 @@ def read_one(modality: "Modality", cell: Any, fetch: "Fetch") -> np.ndarray | st
 
 
 def decode(modality: "Modality", cells: Sequence[Any], fetch: "Fetch") -> Packed:
-    """Decode cells from the first on, until all are done or the pack is full (then it holds fewer rows than cells)."""
+    """Decode cells from the first on, until all are done or the pack is full (then it holds fewer rows than cells).
+
+    Each value is copied to its place and hashed at once, while it is in the processor's cache; the decoder's own array
+    is then free for the next one.
+    """
     packed = Packed([], [], [], [], b"", [])
-    sha: list[bytes] = []
-    held = 0
+    hashes: list[bytes] = []
+    room, held, total = memoryview(bytearray()), 0, 0
     for index, cell in enumerate(cells):
         value = read_one(modality, cell, fetch) if cell is not None else ""
         if isinstance(value, str):
             if cell is not None:
                 packed.bad.append((index, value))
-            _append(packed, 0, [], "")
-            sha.append(NO_SHA)
+            _append(packed, 0, (), "")
+            hashes.append(NO_HASH)
             continue
         if value.dtype.byteorder == ">":
             value = value.astype(value.dtype.newbyteorder("<"))
-        name, shape = value.dtype.str, list(value.shape)
-        data = value.tobytes() if value.nbytes < SMALL_BYTES else np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        packed.data.append(data)
-        sha.append(content_sha(name, shape, data))
-        _append(packed, value.nbytes, shape, name)
-        held += value.nbytes
-        if held >= PACK_BYTES:
+        name, shape, size = value.dtype.str, value.shape, value.nbytes
+        if held + size > len(room):
+            if held:
+                packed.data.append(room[:held])
+            # as if the rest were as large as this one: what is not filled is never touched
+            rest = min(PACK_BYTES // max(size, 1) + 1, len(cells) - index)
+            room, held = np.empty(size * rest, np.uint8).data, 0
+        stop = held + size
+        data: Any = value.tobytes() if size < SMALL_BYTES else np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        room[held:stop] = data
+        hashes.append(content_hash(name, shape, data))
+        held = stop
+        total += size
+        _append(packed, size, shape, name)
+        if total >= PACK_BYTES:
             break
-    return Packed(packed.data, packed.sizes, packed.shapes, packed.dtypes, b"".join(sha), packed.bad)
+    if held:
+        packed.data.append(room[:held])
+    return Packed(packed.data, packed.sizes, packed.shapes, packed.dtypes, b"".join(hashes), packed.bad)
 
 
-def content_sha(dtype: str, shape: list[int], data: Any) -> bytes:
-    """sha256 of a decoded value: what it is, and its bytes."""
-    digest = hashlib.sha256(f"{dtype}{shape}".encode())
-    digest.update(data)
-    return digest.digest()
+def content_hash(dtype: str, shape: tuple[int, ...], data: Any) -> bytes:
+    """16 bytes that stand for a decoded value: what it is, and its bytes (XXH3, 128 bits).
+
+    Tells copies, keys of splits and damage on the disk: two different values among a billion share one with a
+    probability of 1e-21. It is no guard against somebody who wants two values to share one.
+    """
+    return xxhash.xxh3_128_digest(data, _kind(dtype, shape))
 
 
-def _append(packed: Packed, size: int, shape: list[int], name: str) -> None:
+@functools.lru_cache(maxsize=4096)
+def _kind(dtype: str, shape: tuple[int, ...]) -> int:
+    return xxhash.xxh3_64_intdigest(f"{dtype}{list(shape)}".encode())
+
+
+def _append(packed: Packed, size: int, shape: tuple[int, ...], name: str) -> None:
     packed.sizes.append(size)
     packed.shapes.append(shape)
     packed.dtypes.append(name)
@@ -151,12 +175,14 @@ def _read_table(modality: "Modality", cells: Cells, workers: int) -> Iterator[Pa
     yield first
     start = len(first.sizes)
     left = len(values) - start
-    seconds = (time.perf_counter() - began) / start * left
+    each = (time.perf_counter() - began) / start
     chunk = int(min(MAX_CHUNK, max(1, CHUNK_BYTES // (1 + sum(first.sizes) // start))))
     if workers == 1 or left == 0:
         yield from _inline(modality, values, fetch, start, len(values))
-    elif seconds > WORTH_PROCESSES_S and sys.platform == "linux" and _own_bytes(values[:SAMPLE_ROWS]):
+    elif _own_bytes(values[:SAMPLE_ROWS]) and each * left > WORTH_PROCESSES_S and sys.platform == "linux":
         yield from _in_processes(modality, values, fetch, start, chunk, workers)
+    elif _own_bytes(values[:SAMPLE_ROWS]) and each < WORTH_THREADS_S:
+        yield from _inline(modality, values, fetch, start, len(values))
     else:
         yield from _in_threads(modality, values, fetch, start, chunk, workers)
 
@@ -265,8 +291,8 @@ def _work(
 def _send(pipe: "Connection[Any, Any]", packed: Packed) -> None:
     header = {name: getattr(packed, name) for name in ("sizes", "shapes", "dtypes", "bad")}
     pipe.send_bytes(json.dumps(header).encode())
-    pipe.send_bytes(packed.sha)
-    pipe.send_bytes(b"".join(packed.data))
+    pipe.send_bytes(packed.hashes)
+    pipe.send_bytes(packed.data[0] if len(packed.data) == 1 else b"".join(packed.data))
 
 
 def _received(pipe: "Connection[Any, Any]") -> Packed:
@@ -275,9 +301,10 @@ def _received(pipe: "Connection[Any, Any]") -> Packed:
         if "error" in header:
             raise SetupError(f"reading stopped: {header['error']}")
         bad = [(int(index), str(reason)) for index, reason in header.pop("bad")]
-        sha, data = pipe.recv_bytes(), pipe.recv_bytes()
+        hashes, data = pipe.recv_bytes(), pipe.recv_bytes()
+        shapes = [tuple(shape) for shape in header.pop("shapes")]
     except EOFError:
         raise SetupError(
             "a process that reads the data ended without a word. Fix: is there enough memory? Fewer workers need less."
         ) from None
-    return Packed(data=[data], sha=sha, bad=bad, **header)
+    return Packed(data=[data], shapes=shapes, hashes=hashes, bad=bad, **header)

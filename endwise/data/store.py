@@ -1,9 +1,9 @@
 """The prepared store: each field of the data decoded once, kept on disk, read as memory-mapped arrays.
 
 One folder per field, named by a key over everything that decides what is in it (`dataset.py` makes the key). In it:
-Arrow IPC shards (`data` large_binary, `shape`, `dtype`, `present`, `sha256` of the content) and `field.json`, written
+Arrow IPC shards (`data` large_binary, `shape`, `dtype`, `present`, `hash` of the content) and `field.json`, written
 last. A folder appears under its name in one rename, so a half-written one is never read; a shard whose size is not
-what `field.json` says, or that was touched and whose contents have another sha256, makes the field be decoded again.
+what `field.json` says, or that was touched and whose contents have another hash, makes the field be decoded again.
 Processes share a store through file locks: one decodes, the others wait and reuse. Least recently used fields make
 room when the cap is passed.
 
@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from endwise.data.read import Packed, content_sha
+from endwise.data.read import HASH_BYTES, Packed, content_hash
 from endwise.errors import SetupError, refusal
 from endwise.files import sync_folder, write_json
 
@@ -41,8 +41,8 @@ try:
 except ImportError:  # Windows: no locks; two builders then decode twice, and the second finds the first's folder
     fcntl = None  # type: ignore[assignment]
 
-STORE_VERSION = 1
-BATCH_BYTES = 8 << 20  # written at once, so what a writer holds in memory
+STORE_VERSION = 2
+BATCH_BYTES = 4 << 20  # written at once, so what a writer holds in memory; a full pack is written without a copy
 BATCH_ROWS = 65_536
 SHARD_BYTES = 64 << 20  # a shard is closed here, or at a sixteenth of the field: few open files however large it is
 SHARE_OF_FIELD = 16
@@ -52,7 +52,6 @@ DEFAULT_CAP_GB = 50.0
 META = "field.json"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
-SHA_BYTES = 32
 
 _serial = itertools.count()
 
@@ -78,7 +77,7 @@ class FieldStore:
         batches = [batch for mapped in self._maps for batch in _batches(mapped)]
         self._data = [_bytes_of(batch) for batch in batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])[:-1].tolist()
-        self._sha = [_fixed(batch.column("sha256")) for batch in batches]
+        self._hashes = [_fixed(batch.column("hash")) for batch in batches]
         self._index(batches, [np.dtype(name) for name in meta["dtypes"]])
         if len(self.present) != meta["rows"]:
             raise ValueError("the shards do not hold the rows that field.json says")
@@ -156,8 +155,15 @@ class FieldStore:
         """The values of present rows in one new array [rows, *common_shape]; only where all shapes are alike."""
         assert self.common_shape is not None
         out = np.empty((len(rows), *self.common_shape), self.dtype)
-        for index, row in enumerate(rows.tolist()):
-            out[index] = self[row]
+        if self._whole is None or self._bounded:
+            for index, row in enumerate(rows.tolist()):
+                out[index] = self[row]
+            return out
+        batches = np.searchsorted(self._starts, rows, side="right") - 1
+        within = rows - np.array(self._starts, np.int64)[batches]
+        whole = self._whole
+        for index, (batch, row) in enumerate(zip(batches.tolist(), within.tolist(), strict=True)):
+            out[index] = whole[batch][row]
         return out
 
     def lengths(self, modality: "Modality") -> np.ndarray:
@@ -180,23 +186,23 @@ class FieldStore:
 
     @property
     def content(self) -> np.ndarray:
-        """uint8 [rows, 32]: sha256 of each decoded value, with its dtype and shape; zeros where there is none."""
-        return _joined(self._sha, np.uint8).reshape(len(self), SHA_BYTES)
+        """uint8 [rows, 16]: a hash of each decoded value, with its dtype and shape; zeros where there is none."""
+        return _joined(self._hashes, np.uint8).reshape(len(self), HASH_BYTES)
 
     def is_intact(self) -> bool:
-        """Whether every value still has the sha256 it was written with, and those their fingerprint. Reads it all."""
+        """Whether every value still has the hash it was written with, and those their fingerprint. Reads it all."""
         for row in np.flatnonzero(self.present).tolist():
             value = self[row]
             data = value.reshape(-1).view(np.uint8)
-            if content_sha(value.dtype.str, list(value.shape), data) != bytes(self._sha_of(row)):
+            if content_hash(value.dtype.str, value.shape, data) != bytes(self._hash_of(row)):
                 return False
         absent = self.content[~self.present]
         return not absent.any() and hashlib.sha256(self.content.tobytes()).hexdigest() == self.fingerprint
 
-    def _sha_of(self, row: int) -> np.ndarray:
+    def _hash_of(self, row: int) -> np.ndarray:
         batch = bisect_right(self._starts, row) - 1
-        begin = (row - self._starts[batch]) * SHA_BYTES
-        return self._sha[batch][begin : begin + SHA_BYTES]
+        begin = (row - self._starts[batch]) * HASH_BYTES
+        return self._hashes[batch][begin : begin + HASH_BYTES]
 
     def close(self) -> None:
         """Let the cleaner remove the field again. Values already handed out stay valid."""
@@ -233,11 +239,21 @@ def _bytes_of(batch: Any) -> np.ndarray:
 
 
 def _fixed(column: Any) -> np.ndarray:
-    return np.frombuffer(column.buffers()[1], np.uint8)[: len(column) * SHA_BYTES]
+    return np.frombuffer(column.buffers()[1], np.uint8)[: len(column) * HASH_BYTES]
 
 
 def _joined(parts: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> Any:
+    """Arrow list<int32>."""
+    import pyarrow as pa
+
+    ends = np.zeros(len(shapes) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, shapes), np.int32, len(shapes)), out=ends[1:])
+    dims = np.fromiter(itertools.chain.from_iterable(shapes), np.int32, int(ends[-1]))
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(dims))
 
 
 # ---- opening, and decoding when it is not there --------------------------------------------------------------------
@@ -334,7 +350,7 @@ class _Writer:
         self.shards: list[dict[str, Any]] = []
         self.dtypes: list[str] = []
         self.bad: list[tuple[int, str]] = []
-        self.rows = self.written = 0
+        self.rows = self.written = self._held = 0
         self._pending: list[Packed] = []
         self._hash = hashlib.sha256()
         self._file: IO[bytes] | None = None
@@ -343,10 +359,13 @@ class _Writer:
     def add(self, packed: Packed) -> None:
         self.bad += [(self.rows + index, reason) for index, reason in packed.bad]
         self.rows += len(packed.sizes)
-        self._hash.update(packed.sha)
+        self._hash.update(packed.hashes)
+        size = sum(packed.sizes)
+        if self._pending and self._held + size > BATCH_BYTES:  # alone, the new pack need not be copied
+            self._flush()
         self._pending.append(packed)
-        held = sum(sum(part.sizes) for part in self._pending)
-        if held >= BATCH_BYTES or sum(len(part.sizes) for part in self._pending) >= BATCH_ROWS:
+        self._held += size
+        if self._held >= BATCH_BYTES or sum(len(part.sizes) for part in self._pending) >= BATCH_ROWS:
             self._flush()
 
     def finish(self, rows: int, about: str) -> None:
@@ -369,7 +388,7 @@ class _Writer:
             self._file = self._arrow = None
 
     def _flush(self) -> None:
-        parts, self._pending = self._pending, []
+        parts, self._pending, self._held = self._pending, [], 0
         if self._arrow is None:
             self._open_shard()
         self._arrow.write_batch(self._record_batch(parts))
@@ -390,21 +409,23 @@ class _Writer:
         sizes = np.array([size for part in parts for size in part.sizes], np.int64)
         offsets = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
-        data = b"".join(buffer for part in parts for buffer in part.data)
+        buffers = [buffer for part in parts for buffer in part.data]
+        data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
         names = [name for part in parts for name in part.dtypes]
-        for name in names:
-            if name and name not in self.dtypes:
-                self.dtypes.append(name)
-        codes = np.array([self.dtypes.index(name) if name else -1 for name in names], np.int8)
-        sha = b"".join(part.sha for part in parts)
+        self.dtypes += [name for name in dict.fromkeys(names) if name and name not in self.dtypes]
+        code_of = {"": -1, **{name: code for code, name in enumerate(self.dtypes)}}
+        codes = np.array([code_of[name] for name in names], np.int8)
+        hashes = b"".join(part.hashes for part in parts)
         columns = {
             "data": pa.LargeBinaryArray.from_buffers(
                 pa.large_binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
             ),
-            "shape": pa.array([shape for part in parts for shape in part.shapes], pa.list_(pa.int32())),
+            "shape": _shapes([shape for part in parts for shape in part.shapes]),
             "dtype": pa.array(codes),
             "present": pa.array(codes >= 0),
-            "sha256": pa.FixedSizeBinaryArray.from_buffers(pa.binary(SHA_BYTES), len(sizes), [None, pa.py_buffer(sha)]),
+            "hash": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(HASH_BYTES), len(sizes), [None, pa.py_buffer(hashes)]
+            ),
         }
         return pa.record_batch(list(columns.values()), names=list(columns))
 
@@ -417,7 +438,7 @@ class _Writer:
                 ("shape", pa.list_(pa.int32())),
                 ("dtype", pa.int8()),
                 ("present", pa.bool_()),
-                ("sha256", pa.binary(SHA_BYTES)),
+                ("hash", pa.binary(HASH_BYTES)),
             ]
         )
         self._file = (self.folder / f"shard-{len(self.shards):05d}.arrow").open("wb")

@@ -133,6 +133,11 @@ class Modality:
         """The array the network takes: vocabulary look-up, nothing learnt by gradient. Default: the decoded value."""
         return value
 
+    def stored_as_taken(self, shape: tuple[int, ...], dtype: np.dtype[Any], contract: Any) -> bool:
+        """Whether `transform` gives every decoded value of this shape and dtype back as it is: the loader then copies
+        rows straight from the store. Default: where `transform` is the default one."""
+        return type(self).transform is Modality.transform
+
     def blank(self, contract: Any) -> np.ndarray:
         """A transformed value of the smallest legal size that stands in for a missing one (masked, never learnt from)."""
         raise NotImplementedError
@@ -244,6 +249,8 @@ def build(cls: type[Modality], values: Mapping[str, Any], where: str) -> Modalit
 
 def file_bytes(raw: Any, fetch: Fetch, kind: str) -> bytes:
     """The bytes of a value given as a path, as bytes, or as a {'bytes':, 'path':} cell of a Hugging Face table."""
+    if isinstance(raw, bytes) and raw:  # the usual case, for thousands of rows a second
+        return raw
     if isinstance(raw, Mapping) and ("bytes" in raw or "path" in raw):
         raw = raw.get("bytes") or raw.get("path")
     if isinstance(raw, bytes | bytearray | memoryview):

@@ -186,6 +186,10 @@ class Image(Modality):
             return ((value.astype(np.uint32) + 128) // 257).astype(np.uint8)
         return value
 
+    def stored_as_taken(self, shape: tuple[int, ...], dtype: np.dtype[Any], contract: ImageContract) -> bool:
+        """With the contract's channels and bits."""
+        return shape[2] == contract.channels and dtype.itemsize * 8 == contract.bits
+
     def blank(self, contract: ImageContract) -> np.ndarray:
         """A picture of the mean colour, of the one size there is or of one pixel."""
         size = contract.median if contract.uniform else (1, 1)
@@ -436,6 +440,8 @@ def _reduced(pixels: np.ndarray, kept_area: int) -> np.ndarray:
     """No more than `kept_area` pixels, by an antialiased resize. Beyond 3 : 1 the longer side alone may be shortened,
     as the canvas will do it."""
     height, width, channels = pixels.shape
+    if height * width <= kept_area and max(height, width) ** 2 <= kept_area * WIDEST:
+        return pixels
     scale = min(1.0, math.sqrt(kept_area / (height * width)))
     # no canvas is longer than this: a batch with a very long picture and a very tall one stays affordable
     longest = math.ceil(math.sqrt(kept_area * WIDEST))
