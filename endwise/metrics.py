@@ -20,8 +20,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from endwise.errors import need
-
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 BLOCK_CELLS = 2_000_000  # resamples x rows held at once: 16 MB of weights
@@ -796,8 +794,10 @@ def bleu() -> Metric:
     kept, exponential smoothing, one reference. Resampling adds up n-gram counts, as Koehn (2004) has it."""
 
     def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        from sacrebleu.metrics.bleu import BLEU
+
         # effective_order changes a sentence's score, which is not looked at, and not its counts
-        scorer = need("sacrebleu.metrics", extra="text", what="the metric bleu").BLEU(effective_order=True)
+        scorer = BLEU(effective_order=True)
         pairs = zip(truths, answers, strict=True)
         found = [scorer.sentence_score(str(answer.value), [str(truth)]) for truth, answer in pairs]
         return np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in found], dtype=np.float64)

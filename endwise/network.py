@@ -52,12 +52,14 @@ class Network(nn.Module):
         self.size = size
         self.inputs = nn.ModuleDict(
             {
-                _key(name): Input(item.beside(outputs).encoder(contracts[name], size), size.width)
+                _key(name): Input(item.beside(inputs, outputs).encoder(contracts[name], size), size.width)
                 for name, item in inputs.items()
             }
         )
         self.trunk = Transformer(size, causal=False) if len(inputs) > 1 else None
-        self.heads = nn.ModuleDict({_key(name): item.head(contracts[name], size) for name, item in outputs.items()})
+        self.heads = nn.ModuleDict(
+            {_key(name): item.beside(inputs, outputs).head(contracts[name], size) for name, item in outputs.items()}
+        )
         self.input_names = tuple(inputs)
         self.output_names = tuple(outputs)
 

@@ -147,7 +147,7 @@ def step(
         with precision():
             tokens = network.tokens(part.inputs, part.present)
             predictions = network.answer(tokens)
-        values = term_values(network, predictions, part, totals)
+            values = term_values(network, predictions, part, totals)  # a decoder that is taught runs in here
         if term_norms and start == 0:
             norms = _norms_at_tokens(values, tokens.values)
         objective(values, share=len(part) / len(batch)).backward()

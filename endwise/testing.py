@@ -141,7 +141,11 @@ class Case:
         """Fitted on all examples; `fit` sees each value once."""
         roles: dict[str, Role] = {FIELD: self.role, PARTNER: OUTPUT_ROLE if self.is_input else INPUT_ROLE}
         items = {FIELD: self.declaration, PARTNER: self.partner}
-        return {name: items[name].fit(iter(self.decoded[name]), missing=0, role=roles[name]) for name in items}
+        sections = self.recipe.inputs, self.recipe.outputs
+        return {
+            name: items[name].beside(*sections).fit(iter(self.decoded[name]), missing=0, role=roles[name])
+            for name in items
+        }
 
     @cached_property
     def values(self) -> dict[str, list[np.ndarray]]:
@@ -669,6 +673,7 @@ VECTORS = tuple((float(i), 3.0 - i * i, 0.1 * i) for i in range(8))
 def cases() -> list[Case]:
     """Every modality of the package in every role it has."""
     from endwise.modalities.audio import Audio
+    from endwise.modalities.text import Text
 
     sound = Audio(rate_hz=8_000)
     found = [
@@ -676,6 +681,14 @@ def cases() -> list[Case]:
         Case(sound, _tones(), INPUT_ROLE),
         Case(modality_class("text")(), TEXTS, INPUT_ROLE),
         Case(modality_class("text")(), WORDS, OUTPUT_ROLE, (sound, _tones())),
+        *(
+            Case(written, WORDS, OUTPUT_ROLE, (sound, _tones()), label=f"text by {written.decoder} out")
+            for written in (  # softened targets cannot be learnt by heart
+                Text(decoder="attention", beams=2, label_smoothing=0.0),
+                Text(decoder="ctc+attention", beams=2, label_smoothing=0.0),
+                Text(decoder="lm", beams=2),
+            )
+        ),
     ]
     roles: tuple[Role, Role] = (INPUT_ROLE, OUTPUT_ROLE)
     for name, examples in SCALARS.items():
@@ -690,6 +703,8 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("image in",), ("category out",)),
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
+    (("audio in",), ("text by ctc+attention out",)),
+    (("text in",), ("text by attention out", "text by lm out")),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
         ("number out", "boolean out", "number[3] out"),
@@ -722,7 +737,7 @@ def check_export_group(inputs: Sequence[Case], outputs: Sequence[Case]) -> None:
 
 
 def _field_name(case: Case) -> str:
-    return case.label.replace("[", "_").replace("]", "").replace(" ", "_")
+    return case.label.replace("[", "_").replace("]", "").replace(" ", "_").replace("+", "_")
 
 
 def _pictures() -> tuple[bytes, ...]:

@@ -128,8 +128,14 @@ def test_a_wrong_field_is_refused_with_the_fix() -> None:
         Text(max_chars=0)
     with pytest.raises(RecipeError, match=r"Text\.frames"):
         Text(frames=9)
-    with pytest.raises(RecipeError, match="belongs to an input"):
-        Text(units="bytes").check_role("output", "words")
+    with pytest.raises(RecipeError, match=r"inputs\.words\.units"):
+        Text(units="characters").check_role("input", "words")
+    with pytest.raises(RecipeError, match=r"outputs\.words\.frames"):
+        Text(decoder="attention", frames=3).check_role("output", "words")
+    with pytest.raises(RecipeError, match=r"outputs\.words\.beams"):
+        Text(decoder="ctc", beams=8).check_role("output", "words")
+    with pytest.raises(RecipeError, match=r"Text\.beams"):
+        Text(beams=0)
 
 
 # ---- units -----------------------------------------------------------------------------------------------------
@@ -440,7 +446,7 @@ def test_answers_are_written(spelt: TextContract) -> None:
 
 
 def test_bytes_spell_any_text() -> None:
-    made = learnt(["grüße"], "output", Text(letters="bytes"))
+    made = learnt(["grüße"], "output", Text(units="bytes"))
     assert made.num_symbols == 257
     symbols = Text().transform(read("日本"), made)
     path = np.stack([symbols, np.zeros_like(symbols)], axis=1).ravel()

@@ -146,7 +146,8 @@ def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
     for role, section in ((INPUT_ROLE, recipe.inputs), (OUTPUT_ROLE, recipe.outputs)):
         for name, modality in section.items():
             if name in dataset.fields:
-                contracts[name] = fit_contract(name, modality, role, dataset.fields[name], rows)
+                declared = modality.beside(recipe.inputs, recipe.outputs)
+                contracts[name] = fit_contract(name, declared, role, dataset.fields[name], rows)
     return contracts
 
 

@@ -189,9 +189,10 @@ class Modality:
         else of predict. Targets given to the estimator are `truth` values."""
         return Answer(predicted)
 
-    def beside(self, outputs: Mapping[str, "Modality"]) -> Self:
-        """This input as it stands beside those outputs: where a default depends on what is predicted (mirroring a
-        picture is harmless for a class and wrong for a steering angle). Default: itself."""
+    def beside(self, inputs: Mapping[str, "Modality"], outputs: Mapping[str, "Modality"]) -> Self:
+        """This field as it stands among the others: where a default depends on them (mirroring a picture is harmless
+        for a class and wrong for a steering angle; a text is spelt along a recording but not along a picture). What
+        `fit`, `encoder` and `head` are called on. Default: itself."""
         return self
 
     # ---- torch side --------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -77,11 +77,16 @@ class Transformer(nn.Module):
         return out
 
 
-def rotate(x: Float[Tensor, "batch head token d"]) -> Float[Tensor, "batch head token d"]:
-    """Rotary position embedding: pairs of channels turned by an angle that grows with the position."""
+def rotate(
+    x: Float[Tensor, "batch head token d"], positions: Int[Tensor, "batch token"] | None = None
+) -> Float[Tensor, "batch head token d"]:
+    """Rotary position embedding: pairs of channels turned by an angle that grows with the position (default: 0, 1 ...)."""
     half = x.shape[-1] // 2
     rates = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * rates
+    if positions is None:
+        angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * rates
+    else:
+        angles = positions[:, None, :, None].float() * rates
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     left, right = x[..., :half], x[..., half:]
     return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)

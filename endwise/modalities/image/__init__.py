@@ -228,7 +228,7 @@ class Image(Modality):
         picture.save(file, kind, **({"quality": 85} if kind == "jpeg" else {}))
         return {"kind": "image", "data": f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"}
 
-    def beside(self, outputs: Mapping[str, Modality]) -> Self:
+    def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """Mirroring and the like are harmless for a class, and wrong for a steering angle or a written line."""
         harmless = all(output.type in CLASS_LIKE for output in outputs.values())
         return dataclasses.replace(

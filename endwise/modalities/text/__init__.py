@@ -1,14 +1,16 @@
-"""Text as it was written: sentences, messages, transcripts. As an input it is read, as an output it is spelt by CTC.
+"""Text as it was written: sentences, messages, transcripts. As an input it is read, as an output it is written.
 
 Here: how text is read, what is learnt about the training rows (units, phrases, letters) or taken from pretrained
 weights (their tokenizer), and how a predicted text is put together. Not here: cutting into units (tokenizer.py), the
-encoder and the CTC head (network.py), finding pretrained weights (modalities/pretrained.py), the classical baseline
-(features.py), text that is the name of one of a few classes (category).
+encoder and the CTC head (network.py), the heads that write symbol after symbol (sequence.py), finding pretrained weights
+(modalities/pretrained.py), the classical baseline (features.py), text that is the name of one of a few classes
+(category).
 
 Raw means raw: no lower-casing, stripping or replacing. The one change is Unicode's canonical composition (NFC), which
 makes texts that look and mean the same the same bytes.
 """
 
+import dataclasses
 import heapq
 import math
 import unicodedata
@@ -16,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -26,8 +28,8 @@ from endwise.modalities.base import (
     Answer,
     Contract,
     Fetch,
+    Modality,
     Role,
-    input_field,
     output_field,
     shared_field,
 )
@@ -38,6 +40,7 @@ from endwise.modalities.text.tokenizer import (
     MAX_MERGES,
     START,
     Counts,
+    Pairs,
     PretrainedUnits,
     Units,
     learn_merges,
@@ -53,23 +56,34 @@ if TYPE_CHECKING:
 MAX_CHARS = 20_000  # about ten pages: a row beyond it is more often a whole book, or two columns run together
 FEWEST_MERGES = 64  # `auto` takes bytes where fewer can be learnt: a handful of short texts has no words to learn
 MOST_LETTERS = 4_096  # `auto` spells bytes where training rows have more different characters
+MOST_WRITTEN = 3_839  # merges of a text that is written: its softmax over 4096 symbols is paid at every place,
+WRITTEN_COUNT = 8  # and a symbol seen less often than this is hardly ever written right
 MOST_VOCABULARY = 65_536
 DISTINCT_COUNTED = 1_000  # different texts are counted up to here: enough to tell a closed list from free text
 LONGEST_KEPT = 8
-BLANK = 0  # the CTC symbol of "no letter here"; letter k is symbol 1 + k, and the last symbol a letter never seen
+BLANK = 0  # "no letter here" of CTC, the end of what is written one by one; letter k is symbol 1 + k, and of
+# characters the last symbol is a letter never seen
+LONGEST_SHARE, LONGEST_MORE = 1.5, 8  # how much longer than any training text an answer may become
 UNKNOWN = "\ufffd"
 PREVIEW_CHARS = 2_000
 SHOWN_LETTERS = 40
+
+
+SPELT = ("ctc", "ctc+attention")  # decoders that spell along the tokens,
+WRITTEN = ("attention", "ctc+attention", "lm")  # that write one by one,
+TAUGHT = ("attention", "ctc+attention")  # and that soften their targets
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextContract(Contract):
     """What the training rows are like. Lengths are in characters.
 
-    Of an input: units 'bpe' or 'bytes', its merges and phrases (see tokenizer.py), the longest text in units; with
-    pretrained weights units 'pretrained', and in `weights` where they came from, their sha256, licence, architecture
-    and tokenizer (the text of tokenizer.json). Of an output: letters 'characters' or 'bytes', the alphabet with its counts (of bytes: all 256, as text of two hexadecimal
-    digits), the number of different texts (1000 means that many or more). What the other role has is empty.
+    units: 'bpe', 'bytes', or (of an output) 'characters'; with bpe its merges, of an input its phrases too (see
+    tokenizer.py); longest_units: the longest text in units. Of an input with pretrained weights units is 'pretrained',
+    and `weights` says where they came from, their sha256, licence, architecture and tokenizer (the text of
+    tokenizer.json). Of an output: decoder, how it is written; alphabet with its counts (of bytes: all 256, as text of two
+    hexadecimal digits; of bpe: none); distinct, the number of different texts (1000 means that many or more). What the
+    other role has is empty.
     """
 
     shortest: int
@@ -79,7 +93,7 @@ class TextContract(Contract):
     merges: tuple[tuple[int, int], ...]
     phrases: tuple[tuple[int, int], ...]
     longest_units: int
-    letters: str
+    decoder: str
     alphabet: tuple[str, ...]
     alphabet_counts: tuple[int, ...]
     distinct: int
@@ -92,12 +106,15 @@ class TextContract(Contract):
 
     @property
     def num_symbols(self) -> int:
-        """CTC symbols: the pause, the letters, and of characters one more for a letter that training never saw."""
-        return 1 + len(self.alphabet) + (self.letters == "characters")
+        """Symbols of an output: the pause or end, then the units; of characters one more for a letter that training
+        never saw."""
+        if self.units == "bpe":
+            return self.vocabulary
+        return 1 + len(self.alphabet) + (self.units == "characters")
 
     @cached_property
     def symbols(self) -> dict[str, int]:
-        """Letter -> CTC symbol."""
+        """Letter -> symbol."""
         return {letter: 1 + index for index, letter in enumerate(self.alphabet)}
 
     @cached_property
@@ -122,9 +139,17 @@ class TextContract(Contract):
 class Text(PretrainedInput):
     """Text, in the cell or in a file that the cell names.
 
-    An empty text is a legal value (a missing one is None). As an output it is spelt letter by letter along the
-    tokens of the inputs, in their order (CTC): speech to words, a line image to words. An answer's confidence is the
-    probability of the best path through the frames, per letter written: exp(sum of log p / letters).
+    An empty text is a legal value (a missing one is None). As an output it is written by a decoder:
+
+    - `ctc` spells letter by letter along the tokens of the inputs, in their order (speech to words, a line image to
+      words); an answer's confidence is the probability of the best path, per letter: exp(sum of log p / letters);
+    - `attention` writes symbol after symbol and looks at all tokens each time (translation, captions); the confidence is
+      the probability of what was written, per symbol;
+    - `ctc+attention` trains both on the same tokens (Watanabe et al. 2017) and lets the first judge what the second
+      wrote;
+    - `lm` is one causal network with the inputs as its prefix (prompt to continuation).
+
+    `auto` takes ctc where every input is sound, and attention otherwise.
     """
 
     type: ClassVar[str] = "text"
@@ -138,19 +163,29 @@ class Text(PretrainedInput):
         "inline", "inline: the cell is the text; file: it names a text file"
     )
     max_chars: int | None = shared_field(None, "longer texts are refused, never cut; default 20000")
-    units: Literal["auto", "bytes", "bpe"] = input_field(
-        "auto", "bpe: frequent pieces of words; bytes; auto: bpe if the training rows have enough text"
+    units: Literal["auto", "bytes", "characters", "bpe"] = shared_field(
+        "auto",
+        "bpe: frequent pieces of words; bytes: any text; characters (outputs): those of the training rows; auto: bpe if "
+        "the training rows have enough text, else bytes (inputs) or characters; of ctc characters",
     )
-    vocabulary: int | None = input_field(
-        None, "most units of bpe; default 8449, and never units seen less than 3 times"
+    vocabulary: int | None = shared_field(
+        None, "most units of bpe; default 8449 read and 4096 written, and never units too rare to be learnt"
     )
-    decoder: Literal["auto", "ctc"] = output_field(
-        "auto", "ctc: letters along the tokens of the inputs, in their order"
+    decoder: Literal["auto", "ctc", "attention", "ctc+attention", "lm"] = output_field(
+        "auto", "ctc, attention, ctc+attention or lm; auto: ctc if every input is sound, else attention"
     )
-    letters: Literal["auto", "characters", "bytes"] = output_field(
-        "auto", "characters: those of the training rows; bytes: any text; auto: characters if there are at most 4096"
+    frames: int = output_field(
+        2, "ctc: letters or pauses a token has room for; raise it if targets are longer than that"
     )
-    frames: int = output_field(2, "letters or pauses a token has room for; raise it if targets are longer than that")
+    beams: int = output_field(4, "how many beginnings of an answer are kept while it is written; 1 is greedy")
+    length_penalty: float = output_field(1.0, "above 0 favours longer answers, below shorter ones (Wu et al. 2016)")
+    longest: int | None = output_field(
+        None,
+        "most symbols an answer may have when written one by one; default: half more than any training text, plus 8",
+    )
+    label_smoothing: float = output_field(
+        0.1, "share of the target that is spread over all symbols while attention learns (Szegedy et al. 2016)"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,15 +201,67 @@ class Text(PretrainedInput):
             fix="leave it out, or write units: bytes for no merges at all",
         )  # fmt: skip
         require(
-            self.vocabulary is None or self.units != "bytes",
-            field="Text.vocabulary", got=self.vocabulary, allowed="no vocabulary beside units: bytes",
+            self.vocabulary is None or self.units in ("auto", "bpe"),
+            field="Text.vocabulary", got=self.vocabulary, allowed=f"no vocabulary beside units: {self.units}",
             fix="remove one of the two",
+        )  # fmt: skip
+        require(
+            1 <= self.beams <= 64,
+            field="Text.beams", got=self.beams, allowed="a whole number from 1 (greedy) to 64",
+            fix="leave it out for 4",
+        )  # fmt: skip
+        require(
+            self.longest is None or self.longest >= 1,
+            field="Text.longest", got=self.longest, allowed="a whole number of at least 1",
+            fix="leave it out: it follows from the training texts",
+        )  # fmt: skip
+        require(
+            0 <= self.label_smoothing < 1,
+            field="Text.label_smoothing", got=self.label_smoothing, allowed="a number from 0 up to (not) 1",
+            fix="leave it out for 0.1",
+        )  # fmt: skip
+        require(
+            -4 <= self.length_penalty <= 4,
+            field="Text.length_penalty", got=self.length_penalty, allowed="a number from -4 to 4",
+            fix="leave it out for 1",
         )  # fmt: skip
         require(
             1 <= self.frames <= 8,
             field="Text.frames", got=self.frames, allowed="a whole number from 1 to 8",
             fix="leave it out for 2",
         )  # fmt: skip
+
+    def check_role(self, role: Role, name: str) -> None:
+        """Also: an input is read in bytes or bpe, since a letter that training never saw must be read too; and options
+        of one decoder are refused beside another."""
+        super().check_role(role, name)
+        require(
+            role != INPUT_ROLE or self.units != "characters",
+            field=f"inputs.{name}.units", got="characters", allowed="auto, bytes or bpe",
+            fix="write units: bytes, which reads any letter",
+        )  # fmt: skip
+        others = {
+            "frames": SPELT,
+            "beams": WRITTEN,
+            "length_penalty": WRITTEN,
+            "longest": WRITTEN,
+            "label_smoothing": TAUGHT,
+        }
+        for option, decoders in others.items():
+            default = next(item.default for item in dataclasses.fields(self) if item.name == option)
+            require(
+                self.decoder in ("auto", *decoders) or getattr(self, option) == default,
+                field=f"outputs.{name}.{option}", got=getattr(self, option),
+                allowed=f"decoder: {' or '.join(decoders)}", fix=f"remove {option}, or change the decoder",
+            )  # fmt: skip
+
+    def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
+        """The decoder of `auto`: sound has the order of its words, so they are spelt along it; anything else is looked at
+        as a whole."""
+        if self.decoder != "auto":
+            return self
+        sound = all(item.type == "audio" for item in inputs.values())
+        return dataclasses.replace(self, decoder="ctc" if sound else "attention")
 
     # ---- both roles ------------------------------------------------------------------------------------------------
 
@@ -203,21 +290,25 @@ class Text(PretrainedInput):
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> TextContract:
         """One pass that counts words, or letters. Memory is bounded by the counts of different ones."""
-        weights = self._weights() if role == INPUT_ROLE else None
+        reading = role == INPUT_ROLE
+        weights = self._weights() if reading else None
         if weights is not None:
             return _pretrained_contract(weights, values, missing)
-        lengths, counted, letters = _Lengths(), Counts(), _Letters()
+        lengths, counted, letters = _Lengths(), Counts(folded=reading), _Letters()
+        decoder = "" if reading else "ctc" if self.decoder == "auto" else self.decoder
+        counting = self.units == "bpe" or (self.units == "auto" and decoder not in SPELT)
         for value in values:
             text = _text(value)
             lengths.add(text)
-            if role == INPUT_ROLE and self.units != "bytes":
+            if counting:
                 counted.add(text)
-            elif role != INPUT_ROLE:
+            if not reading:
                 letters.add(text)
-        kind, alphabet, counts = letters.alphabet(self.letters) if role != INPUT_ROLE else ("", (), ())
-        units, merges, phrases = self._learnt(counted) if role == INPUT_ROLE else ("", (), ())
-        cutter = Units(merges)
-        sizes = [1 + len(text.encode()) if units == "bytes" else len(cutter.encode(text)) for text in lengths.kept()]
+        units, merges, phrases = self._learnt(counted, reading) if counting else (self.units, (), ())
+        alphabet: tuple[str, ...] = ()
+        counts: tuple[int, ...] = ()
+        if not reading and units != "bpe":
+            units, alphabet, counts = letters.alphabet(units)
         return TextContract(
             count=lengths.count,
             missing=missing,
@@ -227,11 +318,11 @@ class Text(PretrainedInput):
             units=units,
             merges=merges,
             phrases=phrases,
-            longest_units=max(sizes, default=1) if role == INPUT_ROLE else 0,
-            letters=kind,
+            longest_units=_longest_units(lengths.kept(), units, merges, reading),
+            decoder=decoder,
             alphabet=alphabet,
             alphabet_counts=counts,
-            distinct=letters.distinct if role != INPUT_ROLE else 0,
+            distinct=letters.distinct,
         )
 
     def _weights(self) -> dict[str, Any] | None:
@@ -249,26 +340,31 @@ class Text(PretrainedInput):
         )  # fmt: skip
         return weights
 
-    def _learnt(self, counted: Counts) -> tuple[str, tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
-        if self.units == "bytes":
-            return "bytes", (), ()
-        most = MAX_MERGES if self.vocabulary is None else self.vocabulary - FIRST_MERGE
-        merges = learn_merges(counted, most=most)
+    def _learnt(self, counted: Counts, reading: bool) -> tuple[str, Pairs, Pairs]:
+        """Units with their merges and phrases; `auto` may find too few for bpe."""
+        most = MAX_MERGES if reading else MOST_WRITTEN
+        if self.vocabulary is not None:
+            most = self.vocabulary - FIRST_MERGE
+        merges = (
+            learn_merges(counted, most=most) if reading else learn_merges(counted, most=most, at_least=WRITTEN_COUNT)
+        )
         if self.units == "auto" and self.vocabulary is None and len(merges) < FEWEST_MERGES:
-            return "bytes", (), ()
-        return "bpe", merges, learn_phrases(counted, merges)
+            return ("bytes" if reading else "auto"), (), ()
+        return "bpe", merges, learn_phrases(counted, merges) if reading else ()
 
     def transform(self, value: np.ndarray, contract: TextContract) -> np.ndarray:
         """int64 [n]. Of an input: units with case and phrase, at least one (tokenizer.py), or the pretrained
-        tokenizer's ids. Of an output: CTC symbols, the last one for a letter that training never saw."""
+        tokenizer's ids. Of an output: its symbols, of characters the last one for a letter that training never saw."""
         if contract.weights is not None:
             return _checked_ids(_text(value), contract)
-        if contract.units == "bpe":
-            return np.array(contract.cutter.encode(_text(value)), dtype=np.int64)
-        if contract.units == "bytes":
+        if not contract.decoder:
+            if contract.units == "bpe":
+                return np.array(contract.cutter.encode(_text(value)), dtype=np.int64)
             return np.concatenate([[START], value.astype(np.int64) + FIRST_BYTE])
-        if contract.letters == "bytes":
-            return value.astype(np.int64) + 1
+        if contract.units == "bpe":
+            return np.array(contract.cutter.symbols(_text(value)), dtype=np.int64)
+        if contract.units == "bytes":
+            return value.astype(np.int64) + FIRST_BYTE
         unknown = 1 + len(contract.alphabet)
         return np.array([contract.symbols.get(letter, unknown) for letter in _text(value)], dtype=np.int64)
 
@@ -276,7 +372,7 @@ class Text(PretrainedInput):
         """The empty text."""
         if contract.weights is not None:
             return np.array(contract.ids.encode(""), dtype=np.int64)
-        return np.array([START] if contract.units else [], dtype=np.int64)
+        return np.array([] if contract.decoder else [START], dtype=np.int64)
 
     def length(self, shape: tuple[int, ...]) -> int:
         """Bytes."""
@@ -287,17 +383,20 @@ class Text(PretrainedInput):
         head = f"{contract.count} texts of {contract.shortest} to {contract.longest} characters"
         if contract.weights is not None:
             return f"{head}, {contract.longest_units} units at most; {summary_of(contract.weights)}"
-        if contract.units == "bytes":
-            return f"{head}; read as bytes"
-        if contract.units:
+        if not contract.decoder:
+            if contract.units == "bytes":
+                return f"{head}; read as bytes"
             return f"{head}; {contract.vocabulary} units ({contract.units}), {len(contract.phrases)} phrases"
-        if contract.letters == "bytes":
-            return f"{head}; spelt in bytes"
+        head = f"{head}; written by {contract.decoder}"
+        if contract.units == "bpe":
+            return f"{head} in {contract.num_symbols} units (bpe)"
+        if contract.units == "bytes":
+            return f"{head} in bytes"
         ranked = sorted(
             zip(contract.alphabet, contract.alphabet_counts, strict=True), key=lambda item: (-item[1], item[0])
         )
         shown = "".join(letter for letter, _ in ranked[:SHOWN_LETTERS])
-        return f"{head}; {len(ranked)} letters: {shown!r}{' …' if len(ranked) > SHOWN_LETTERS else ''}"
+        return f"{head} in {len(ranked)} letters: {shown!r}{' …' if len(ranked) > SHOWN_LETTERS else ''}"
 
     def preview(self, value: np.ndarray, contract: TextContract) -> dict[str, str]:
         """The text; of a long one the beginning, and how long it is."""
@@ -321,19 +420,31 @@ class Text(PretrainedInput):
         return _text(value)
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: TextContract) -> Answer:
-        """Repeats merged, pauses dropped (greedy CTC decoding; Graves et al. 2006), the letters joined."""
-        path = np.asarray(decoded["path"])[: int(decoded["frames"])]
-        first = np.ones(len(path), dtype=bool)
-        first[1:] = path[1:] != path[:-1]
-        symbols = path[first & (path != BLANK)]
-        text = _joined(symbols.tolist(), contract)
-        return Answer(text, min(1.0, math.exp(float(decoded["score"]) / max(1, len(symbols)))))
+        """Of a path: repeats merged, pauses dropped (greedy CTC decoding; Graves et al. 2006). The symbols joined."""
+        if "path" in decoded:
+            path = np.asarray(decoded["path"])[: int(decoded["frames"])]
+            first = np.ones(len(path), dtype=bool)
+            first[1:] = path[1:] != path[:-1]
+            symbols = path[first & (path != BLANK)]
+            chosen = len(symbols)
+        else:
+            symbols = np.asarray(decoded["symbols"])[: int(decoded["length"])]
+            chosen = len(symbols) + 1  # the end was chosen too
+        sure = min(1.0, math.exp(float(decoded["score"]) / max(1, chosen)))
+        return Answer(_joined(symbols.tolist(), contract), sure)
 
     def metrics(self, contract: TextContract) -> Sequence["Metric"]:
-        """wer, cer, and accuracy: the share of rows whose whole text is right."""
+        """Of what is spelt: wer, cer, and accuracy, the share of rows whose whole text is right. Of what attention writes
+        chrf and bleu come first; of a language model the likelihood of the truth, for which nothing need be written."""
         from endwise import metrics
 
-        return [metrics.wer(), metrics.cer(), metrics.accuracy()]
+        spelt = [metrics.wer(), metrics.cer(), metrics.accuracy()]
+        if contract.decoder in ("", *SPELT):
+            return spelt
+        if contract.decoder == "attention":
+            return [metrics.chrf(), metrics.bleu(), *spelt]
+        term = "cross_entropy"
+        return [metrics.bits_per_byte(term), metrics.nats_per_character(term), metrics.perplexity(term)]
 
     def classical(self, contract: TextContract) -> Any:
         """Whole texts seen in training: logistic regression over a closed list of them, else the nearest row's."""
@@ -365,10 +476,20 @@ class Text(PretrainedInput):
         return TextEncoder(contract, size)
 
     def head(self, contract: TextContract, size: "Size") -> "Head":
-        """Letters along the tokens."""
+        """What the contract's decoder is."""
         from endwise.modalities.text.network import CTCHead
+        from endwise.modalities.text.sequence import JointHead, SequenceHead
 
-        return CTCHead(contract, size, frames=self.frames)
+        if contract.decoder == "ctc":
+            return CTCHead(contract, size, frames=self.frames)
+        longest = self.longest or int(LONGEST_SHARE * contract.longest_units) + LONGEST_MORE
+        written = SequenceHead(
+            contract.num_symbols, size, prefix=contract.decoder == "lm", beams=self.beams, longest=longest,
+            penalty=self.length_penalty, smoothing=0.0 if contract.decoder == "lm" else self.label_smoothing,
+        )  # fmt: skip
+        if contract.decoder != "ctc+attention":
+            return written
+        return JointHead(CTCHead(contract, size, frames=self.frames), written)
 
 
 def _pretrained_contract(weights: dict[str, Any], values: Iterable[np.ndarray], missing: int) -> TextContract:
@@ -385,7 +506,7 @@ def _pretrained_contract(weights: dict[str, Any], values: Iterable[np.ndarray], 
     )  # fmt: skip
     return TextContract(
         count=lengths.count, missing=missing, shortest=lengths.shortest, mean=lengths.total / max(1, lengths.count),
-        longest=lengths.longest, units="pretrained", merges=(), phrases=(), longest_units=longest, letters="",
+        longest=lengths.longest, units="pretrained", merges=(), phrases=(), longest_units=longest, decoder="",
         alphabet=(), alphabet_counts=(), distinct=0, weights=weights,
     )  # fmt: skip
 
@@ -455,6 +576,18 @@ class _Letters:
         return "characters", tuple(letter for letter, _ in ordered), tuple(count for _, count in ordered)
 
 
+def _longest_units(texts: Sequence[str], units: str, merges: Pairs, reading: bool) -> int:
+    """Of the longest texts in characters, the most units."""
+    if units == "bpe":
+        cutter = Units(merges)
+        sizes = [len(cutter.encode(text) if reading else cutter.symbols(text)) for text in texts]
+    elif units == "bytes":
+        sizes = [reading + len(text.encode()) for text in texts]
+    else:
+        sizes = [len(text) for text in texts]
+    return max(sizes, default=1)
+
+
 def _inline(raw: Any) -> str:
     if isinstance(raw, np.ndarray | np.generic):
         raw = raw.item() if raw.ndim == 0 else raw
@@ -480,8 +613,11 @@ def _text(value: np.ndarray) -> str:
 
 
 def _joined(symbols: Sequence[int], contract: TextContract) -> str:
-    """The text of CTC symbols, none of them blank."""
-    if contract.letters == "bytes":
-        return unicodedata.normalize("NFC", bytes(symbol - 1 for symbol in symbols).decode("utf-8", "replace"))
+    """The text of symbols, none of them a pause or an end."""
+    if contract.units == "bpe":
+        return unicodedata.normalize("NFC", contract.cutter.text(symbols))
+    if contract.units == "bytes":
+        data = bytes(symbol - FIRST_BYTE for symbol in symbols)
+        return unicodedata.normalize("NFC", data.decode("utf-8", "replace"))
     letters = [*contract.alphabet, UNKNOWN]
     return unicodedata.normalize("NFC", "".join(letters[symbol - 1] for symbol in symbols))

@@ -218,7 +218,8 @@ def first_bias(contract: TextContract) -> Float[Tensor, " symbol"]:
 
     Without it the first thing CTC learns is that pauses fit everywhere, and it stays there for long ("all blank").
     """
-    counts = torch.tensor([*contract.alphabet_counts], dtype=torch.float64) + 1
+    given = contract.alphabet_counts or [1] * (contract.num_symbols - 1)  # bpe: as long as it is even, anything will do
+    counts = torch.tensor([*given], dtype=torch.float64) + 1
     letters = (counts / counts.sum().clamp(min=1)) * (1 - PAUSE_SHARE)
     unseen = [1e-6] * (contract.num_symbols - 1 - len(letters))
     shares = torch.cat(

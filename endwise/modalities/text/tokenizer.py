@@ -77,17 +77,19 @@ def unfold(word: str, case: int) -> str:
 
 
 class Counts:
-    """How often folded words and neighbouring pairs of them occur: all there is to know to learn units. One pass."""
+    """How often words and neighbouring pairs of them occur: all there is to know to learn units. One pass. Words are
+    folded (see `fold`) where the text is read, and stay as they are where it is to be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, folded: bool = True) -> None:
+        self.folded = folded
         self.words: Counter[str] = Counter()
         self.pairs: Counter[tuple[str, str]] = Counter()
 
     def add(self, text: str) -> None:
         """Count one text. Past MAX_COUNTED different words or pairs, those seen once so far are forgotten."""
-        folded = [fold(word)[0] for word in words(text)]
-        self.words.update(folded)
-        self.pairs.update(pairwise(folded))
+        found = [fold(word)[0] for word in words(text)] if self.folded else words(text)
+        self.words.update(found)
+        self.pairs.update(pairwise(found))
         if len(self.words) > MAX_COUNTED:
             self.words = _seen_again(self.words)
         if len(self.pairs) > MAX_COUNTED:
@@ -152,6 +154,7 @@ class Units:
             self._merge[(left, right)] = (rank, known.setdefault(joined, FIRST_MERGE + rank))
         self._phrase = {pair: index + 1 for index, pair in enumerate(phrases)}
         self._word = lru_cache(maxsize=CACHED_WORDS)(self._cased)
+        self._plain = lru_cache(maxsize=CACHED_WORDS)(self.cut)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied to other processes as what was learnt, without the cache."""
@@ -167,6 +170,15 @@ class Units:
                 packed.append(unit + self.size * (case + CASES * phrase))
                 before = unit
         return packed
+
+    def symbols(self, text: str) -> list[int]:
+        """Units of a text to be written: no START, no phrases, words as they are. `text` gives it back."""
+        return [unit for word in words(text) for unit in self._plain(word.encode())]
+
+    def text(self, symbols: Sequence[int]) -> str:
+        """The text of written units, without the space that `words` puts before the first; bytes that are no UTF-8
+        are U+FFFD."""
+        return b"".join(self.spelt[symbol] for symbol in symbols).decode("utf-8", "replace").removeprefix(" ")
 
     def spell(self, packed: int) -> str:
         """One unit for people: its text in the case it carries, the bytes of a split character as U+FFFD."""

@@ -1,0 +1,259 @@
+"""A decoder that knows no modality: symbols one after the other, each seeing those before it and a memory.
+
+Here: the causal blocks with their cache, teacher forcing (all places at once), and beam search, whose loop runs in
+Python or, in an export, as a loop of the graph. Not here: what a symbol means, what a loss is (the modalities').
+
+Two ways to read the memory. Across (Vaswani et al. 2017): each block asks the memory through an attention of its own.
+As a prefix (as in Raffel et al. 2020, "prefix LM"): the memory is the beginning of the sequence, goes through the same
+blocks, sees itself in both directions, and is what the first symbols look back to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from endwise.nn.blocks import rotate
+from endwise.nn.size import Size
+
+END = 0  # the symbol that begins every sequence and ends it
+NEVER = -1e9  # a log-probability that no sum of others reaches
+
+State = tuple[Tensor, ...]
+Keys = tuple[Float[Tensor, "batch head place d"], Float[Tensor, "batch head place d"]]  # keys and values
+Past = tuple[
+    Float[Tensor, "batch head place d"], Float[Tensor, "batch head place d"], Int[Tensor, " 1"]
+]  # and where to go on
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a decoder looks back to: keys and values of each block, which places are real, and where symbols begin."""
+
+    keys: list[Keys]
+    mask: Bool[Tensor, "batch place"]
+    first: Int[Tensor, " batch"]  # the position of the first symbol
+
+    def repeated(self, times: int) -> "Memory":
+        """Every row `times` times in a row: one for each beam. Always copies: a loop of a graph takes no two tensors that
+        share memory."""
+        keys = [(key.repeat_interleave(times, 0), value.repeat_interleave(times, 0)) for key, value in self.keys]
+        return Memory(keys, self.mask.repeat_interleave(times, 0), self.first.repeat_interleave(times, 0))
+
+
+def _added(past: Past, new: Keys) -> Keys:
+    """Keys and values with those of one more place: in an export as new tensors with room for all places; else in the
+    cache itself, as far as it is filled."""
+    keys, values, place = past
+    if torch.compiler.is_exporting():
+        return keys.index_copy(2, place, new[0]), values.index_copy(2, place, new[1])
+    here = int(place)
+    keys[:, :, here], values[:, :, here] = new[0][:, :, 0], new[1][:, :, 0]
+    return keys[:, :, : here + 1], values[:, :, : here + 1]
+
+
+class CausalBlock(nn.Module):
+    """Pre-norm attention to what came before (and to the memory), gated feed-forward; dropout on each branch."""
+
+    def __init__(self, size: Size, *, prefix: bool) -> None:
+        super().__init__()
+        hidden = 8 * size.width // 3 // 8 * 8 or 8
+        self.heads, self.prefix = size.heads, prefix
+        self.norm_before, self.norm_feed = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
+        self.inward = nn.Linear(size.width, 3 * size.width, bias=False)
+        self.outward = nn.Linear(size.width, size.width, bias=False)
+        if not prefix:
+            self.norm_across = nn.RMSNorm(size.width)
+            self.ask = nn.Linear(size.width, size.width, bias=False)
+            self.told = nn.Linear(size.width, 2 * size.width, bias=False)
+            self.taken = nn.Linear(size.width, size.width, bias=False)
+        self.feed_in = nn.Linear(size.width, 2 * hidden, bias=False)
+        self.feed_out = nn.Linear(hidden, size.width, bias=False)
+        self.dropout = nn.Dropout(size.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch token width"],
+        positions: Int[Tensor, "batch token"],
+        sees: Bool[Tensor, "batch 1 token place"],
+        memory: Keys | None,
+        past: Past | None = None,
+        across: Bool[Tensor, "batch 1 1 memory"] | None = None,
+    ) -> tuple[Tensor, Keys]:
+        """The tokens, and this block's own keys and values with them added to `past`. sees: which places each token may
+        look at: the memory's first (as a prefix), then the own. across: the real places of a memory that is asked apart."""
+        query, key, value = (self._split(part) for part in self.inward(self.norm_before(x)).chunk(3, dim=-1))
+        query, key = rotate(query, positions), rotate(key, positions)
+        own = (key, value) if past is None else _added(past, (key, value))
+        keys, values = own
+        if self.prefix and memory is not None:
+            keys, values = torch.cat([memory[0], keys], 2), torch.cat([memory[1], values], 2)
+        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=sees)
+        x = x + self.dropout(self.outward(self._join(mixed)))
+        if not self.prefix:
+            assert memory is not None
+            query = self._split(self.ask(self.norm_across(x)))
+            mixed = F.scaled_dot_product_attention(query, memory[0], memory[1], attn_mask=across)
+            x = x + self.dropout(self.taken(self._join(mixed)))
+        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
+        return x + self.dropout(self.feed_out(F.silu(gate) * value)), own
+
+    def asked(self, memory: Float[Tensor, "batch place width"]) -> Keys:
+        """Keys and values of a memory that is asked apart."""
+        key, value = self.told(memory).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def _join(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(2)
+
+
+class Decoder(nn.Module):
+    """Symbols -> scores of the next symbol. Embedding and output share their weights (Press & Wolf 2017)."""
+
+    def __init__(self, size: Size, symbols: int, *, prefix: bool) -> None:
+        super().__init__()
+        self.prefix, self.width = prefix, size.width
+        self.symbol = nn.Embedding(symbols, size.width)
+        nn.init.normal_(self.symbol.weight, std=size.width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(symbols))
+        self.dropout = nn.Dropout(size.dropout)
+        self.blocks = nn.ModuleList([CausalBlock(size, prefix=prefix) for _ in range(max(1, size.depth))])
+        self.norm = nn.RMSNorm(size.width)
+        # with the embedding's weights as the output's, the first answer would be the symbol before, with certainty
+        nn.init.constant_(self.norm.weight, size.width**-0.5)
+
+    def begin(self, tokens: Float[Tensor, "batch place width"], mask: Bool[Tensor, "batch place"]) -> Memory:
+        """What the symbols will look back to, computed once."""
+        if not self.prefix:
+            first = torch.zeros(tokens.shape[0], dtype=torch.int64, device=tokens.device)
+            return Memory([block.asked(tokens) for block in self._blocks()], mask, first)
+        keys = []
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        sees = mask[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
+        x = tokens
+        for block in self._blocks():
+            x, own = block(x, positions, sees, None)
+            keys.append(own)
+        return Memory(keys, mask, mask.sum(1))
+
+    def forward(self, before: Int[Tensor, "batch token"], memory: Memory) -> Float[Tensor, "batch token symbol"]:
+        """Teacher forcing: the scores after each of `before`, which begins with END."""
+        count = before.shape[1]
+        causal = torch.ones(count, count, dtype=torch.bool, device=before.device).tril()
+        place = torch.arange(count, device=before.device)
+        return self._scores(before, place, causal[None, None], memory, None)[0]
+
+    def step(
+        self,
+        last: Int[Tensor, " batch"],
+        place: Int[Tensor, ""],
+        memory: Memory,
+        cache: Float[Tensor, "layer batch h p d"],
+    ) -> tuple[Float[Tensor, "batch symbol"], Float[Tensor, "layer batch h p d"]]:
+        """The scores after one more symbol, at `place`, and the cache with its keys and values (two layers a block)."""
+        seen = cache.shape[3] if torch.compiler.is_exporting() else int(place) + 1
+        sees = (torch.arange(seen, device=cache.device) <= place)[None, None, None]
+        scores, own = self._scores(last[:, None], place[None], sees, memory, cache)
+        if not torch.compiler.is_exporting():
+            return scores[:, 0], cache  # filled in place
+        return scores[:, 0], torch.stack([part for pair in own for part in pair])
+
+    def empty(self, rows: int, places: int, like: Tensor) -> Float[Tensor, "layer batch h p d"]:
+        """A cache for `places` symbols."""
+        heads = self._blocks()[0].heads
+        return like.new_zeros(2 * len(self.blocks), rows, heads, places, self.width // heads)
+
+    def _scores(
+        self,
+        symbols: Int[Tensor, "batch token"],
+        places: Int[Tensor, " token"],
+        sees: Bool[Tensor, "1 1 token place"],
+        memory: Memory,
+        cache: Float[Tensor, "layer batch h p d"] | None,
+    ) -> tuple[Float[Tensor, "batch token symbol"], list[Keys]]:
+        positions = memory.first[:, None] + places
+        across = memory.mask[:, None, None, :]
+        sees = sees.expand(symbols.shape[0], -1, -1, -1)
+        if self.prefix:
+            sees = torch.cat([across.expand(-1, -1, sees.shape[2], -1), sees], 3)
+        x = self.dropout(self.symbol(symbols) * self.width**0.5)
+        kept = []
+        for index, block in enumerate(self._blocks()):
+            past = None if cache is None else (cache[2 * index], cache[2 * index + 1], places)
+            x, own = block(x, positions, sees, memory.keys[index], past, across)
+            kept.append(own)
+        return F.linear(self.norm(x), self.symbol.weight, self.bias), kept
+
+    def _blocks(self) -> list[CausalBlock]:
+        return [block for block in self.blocks if isinstance(block, CausalBlock)]
+
+
+def search(
+    decoder: Decoder, memory: Memory, *, beams: int, longest: int, penalty: float
+) -> tuple[Int[Tensor, "batch beam place"], Int[Tensor, "batch beam"], Float[Tensor, "batch beam"]]:
+    """Beam search for the most probable sequences, the best first: symbols (END after the end), how many come before
+    END, and the log-probability. beams = 1 is greedy. A sequence is ranked by log p / ((5 + n) / 6)^penalty (Wu et al. 2016): 0
+    favours short ones. What has not ended after `longest` symbols ends there."""
+    rows, device = memory.mask.shape[0], memory.mask.device
+    wide = memory.repeated(beams)
+    like = memory.keys[0][0]
+    start = torch.zeros(rows, beams, device=device)
+    start[:, 1:] = NEVER  # all beams begin alike: only the first counts, or all would stay alike
+    state = (
+        torch.zeros((), dtype=torch.int64, device=device),
+        torch.zeros(rows, beams, longest, dtype=torch.int64, device=device),
+        start,
+        torch.zeros(rows, beams, dtype=torch.bool, device=device),
+        decoder.empty(rows * beams, longest, like),
+    )
+
+    def going(place: Tensor, _: Tensor, __: Tensor, done: Tensor, ___: Tensor) -> Tensor:
+        return (place < longest) & ~done.all()
+
+    def further(place: Tensor, symbols: Tensor, score: Tensor, done: Tensor, cache: Tensor) -> State:
+        before = (place - 1).clamp(min=0)
+        last = torch.where(place > 0, symbols.index_select(2, before[None])[:, :, 0], END)
+        scores, cache = decoder.step(last.flatten(), place, wide, cache)
+        count = scores.shape[-1]
+        log_p = scores.float().log_softmax(-1).reshape(-1, beams, count)
+        ended = torch.arange(count, device=device) == END
+        log_p = torch.where(done[..., None], torch.where(ended, 0.0, NEVER), log_p)
+        score, found = (score[..., None] + log_p).flatten(1).topk(beams, dim=1)
+        chosen = found % count
+        if beams > 1:
+            parent = found // count
+            symbols = symbols.gather(1, parent[..., None].expand_as(symbols))
+            done = done.gather(1, parent)
+            line = (torch.arange(parent.shape[0], device=device)[:, None] * beams + parent).flatten()
+            cache = cache.index_select(1, line)
+        symbols = symbols.index_copy(2, place[None], chosen[..., None])
+        return place + 1, symbols, score, done | (chosen == END), cache
+
+    _, symbols, score, _, _ = loop(going, further, state)
+    lengths = (symbols != END).sum(2)
+    ranked = score / ((5 + lengths) / 6) ** penalty
+    order = ranked.argsort(dim=1, descending=True)
+    return (
+        symbols.gather(1, order[..., None].expand_as(symbols)),
+        lengths.gather(1, order),
+        score.gather(1, order),
+    )
+
+
+def loop(going: Callable[..., Tensor], further: Callable[..., State], state: State) -> State:
+    """Repeat `further` while `going`: in Python, or as one loop of the graph in an export, where the number of turns
+    depends on the data."""
+    if torch.compiler.is_exporting():
+        from torch._higher_order_ops.while_loop import while_loop
+
+        found: State = while_loop(going, further, state)  # type: ignore[no-untyped-call]
+        return found
+    while bool(going(*state)):
+        state = further(*state)
+    return state

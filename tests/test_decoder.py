@@ -1,0 +1,195 @@
+"""Texts that are written symbol after symbol: the decoder, its search, and the heads on it."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from endwise import losses
+from endwise.modalities.audio import Audio
+from endwise.modalities.category import Category
+from endwise.modalities.text import Text, TextContract
+from endwise.modalities.text.sequence import SequenceHead, spelt_log_p
+from endwise.nn.decoder import END, Decoder, search
+from endwise.nn.interface import Tokens
+from endwise.nn.size import Size
+
+SIZE = Size.of("tiny", width=32, depth=2, heads=2)
+BOTH = pytest.mark.parametrize("prefix", [False, True], ids=["across", "prefix"])
+
+
+def made(symbols: int = 7, *, prefix: bool, seed: int = 0) -> Decoder:
+    """An untrained decoder whose answers are not all alike."""
+    torch.manual_seed(seed)
+    decoder = Decoder(SIZE, symbols, prefix=prefix).eval()
+    with torch.no_grad():
+        decoder.norm.weight.fill_(0.7)
+        decoder.bias.normal_()
+    return decoder
+
+
+def memory(rows: int = 3, places: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    lengths = torch.arange(places, places - rows, -1)[:, None]
+    return torch.randn(rows, places, SIZE.width), torch.arange(places) < lengths
+
+
+@BOTH
+def test_one_symbol_after_the_other_scores_as_all_at_once(prefix: bool) -> None:
+    """The cache is exact: what is taught is what is used."""
+    decoder, (tokens, mask) = made(prefix=prefix), memory()
+    symbols = torch.randint(0, 7, (3, 6))
+    looked_at = decoder.begin(tokens, mask)
+    together, cache = decoder(symbols, looked_at), decoder.empty(3, 6, tokens)
+    for place in range(6):
+        scores, cache = decoder.step(symbols[:, place], torch.tensor(place), looked_at, cache)
+        torch.testing.assert_close(scores, together[:, place], atol=1e-5, rtol=1e-5)
+
+
+@BOTH
+def test_a_symbol_never_sees_what_comes_after_it(prefix: bool) -> None:
+    decoder, (tokens, mask) = made(prefix=prefix), memory()
+    symbols = torch.randint(0, 7, (3, 6))
+    looked_at = decoder.begin(tokens, mask)
+    changed = symbols.clone()
+    changed[:, 4:] = (changed[:, 4:] + 1) % 7
+    one, other = decoder(symbols, looked_at), decoder(changed, looked_at)
+    torch.testing.assert_close(one[:, :4], other[:, :4])
+    assert not torch.allclose(one[:, 4], other[:, 4])
+
+
+@BOTH
+def test_padding_of_the_memory_is_never_looked_at(prefix: bool) -> None:
+    decoder, (tokens, mask) = made(prefix=prefix), memory()
+    symbols = torch.randint(0, 7, (3, 4))
+    long = decoder(symbols, decoder.begin(tokens, mask))
+    count = int(mask[2].sum())
+    alone = decoder(symbols[2:], decoder.begin(tokens[2:, :count], mask[2:, :count]))
+    torch.testing.assert_close(long[2:], alone, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(prefix=st.booleans(), seed=st.integers(0, 10_000), penalty=st.sampled_from([0.0, 1.0]))
+def test_enough_beams_find_the_best_of_all_sequences(prefix: bool, seed: int, penalty: float) -> None:
+    """With as many beams as there are sequences, beam search is exhaustive."""
+    decoder, (tokens, mask) = made(3, prefix=prefix, seed=seed), memory(1, 3)
+    longest = 3
+    looked_at = decoder.begin(tokens, mask)
+    with torch.no_grad():
+        symbols, lengths, score = search(decoder, looked_at, beams=27, longest=longest, penalty=penalty)
+        best = -math.inf
+        for length in range(longest + 1):
+            for found in itertools.product([1, 2], repeat=length):
+                after = torch.tensor([[*found, END]])[:, :longest]
+                before = torch.tensor([[END, *found]])[:, :longest]
+                log_p = decoder(before, looked_at).log_softmax(-1).gather(2, after[..., None]).sum()
+                best = max(best, float(log_p) / ((5 + length) / 6) ** penalty)
+    got = float(score[0, 0]) / ((5 + int(lengths[0, 0])) / 6) ** penalty
+    assert got == pytest.approx(best, abs=1e-4)
+    assert (symbols[0, 0, int(lengths[0, 0]) :] == END).all()
+
+
+@BOTH
+def test_the_score_is_the_log_probability_of_what_was_written(prefix: bool) -> None:
+    decoder, (tokens, mask) = made(prefix=prefix), memory()
+    looked_at = decoder.begin(tokens, mask)
+    with torch.no_grad():
+        symbols, lengths, score = search(decoder, looked_at, beams=4, longest=8, penalty=1.0)
+        for beam in range(4):
+            written = symbols[:, beam]
+            before = torch.cat([torch.full((3, 1), END), written[:, :-1]], 1)
+            log_p = decoder(before, looked_at).log_softmax(-1).gather(2, written[..., None])[..., 0]
+            chosen = torch.arange(8) <= lengths[:, beam : beam + 1]
+            torch.testing.assert_close((log_p * chosen).sum(1), score[:, beam], atol=1e-4, rtol=1e-4)
+
+
+def test_what_ctc_thinks_of_a_sequence_is_its_loss() -> None:
+    """The loop over frames, which an exported graph can hold, equals torch's own."""
+    torch.manual_seed(0)
+    log_p = torch.randn(4, 9, 5).log_softmax(-1)
+    frames = torch.tensor([9, 7, 4, 1])
+    symbols = torch.tensor([[[1, 1, 2, 0]], [[3, 4, 0, 0]], [[0, 0, 0, 0]], [[2, 0, 0, 0]]])
+    lengths = (symbols != 0).sum(2)
+    wanted = -losses.ctc(log_p, frames, symbols[:, 0], lengths[:, 0])
+    torch.testing.assert_close(spelt_log_p(log_p, frames, symbols, lengths)[:, 0], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_target_of_any_length_costs_per_symbol_and_weighs_its_symbols() -> None:
+    torch.manual_seed(0)
+    head = SequenceHead(9, SIZE, prefix=False, beams=1, longest=5, penalty=1.0, smoothing=0.1).eval()
+    tokens, mask = memory()
+    prediction = head(Tokens(tokens, mask))
+    target, sizes = torch.tensor([[1, 2, 3], [4, 0, 0], [0, 0, 0]]), torch.tensor([[3], [1], [0]])
+    together = head.loss(prediction, target, sizes)["cross_entropy"]
+    assert head.weight(target, sizes).tolist() == [4, 2, 1]
+    for row in range(3):
+        count = int(sizes[row])
+        part = {name: value[row : row + 1] for name, value in prediction.items()}
+        alone = head.loss(part, target[row : row + 1, :count], sizes[row : row + 1])["cross_entropy"]
+        torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=1e-5)
+
+
+# ---- declarations --------------------------------------------------------------------------------------------------
+
+
+def learnt(texts: list[str], declared: Text) -> TextContract:
+    values = [np.frombuffer(text.encode(), np.uint8) for text in texts]
+    return declared.fit(iter(values), missing=0, role="output")
+
+
+def test_the_decoder_follows_from_the_inputs() -> None:
+    """Sound has the order of its words; anything else is looked at as a whole."""
+    sound, other = {"a": Audio()}, {"a": Audio(), "b": Category()}
+    assert Text().beside(sound, {}).decoder == "ctc"
+    assert Text().beside(other, {}).decoder == "attention"
+    assert Text(decoder="lm").beside(sound, {}).decoder == "lm"
+
+
+TEXTS = ["Ein Hund läuft über den Strand.", "Zwei Hunde laufen.", "A DOG runs", "  two  spaces ", "", "日本 と 😀"] * 40
+
+
+@pytest.mark.parametrize("units", ["characters", "bytes", "bpe"])
+def test_what_is_written_is_the_text_again(units: str) -> None:
+    """Case, spaces and letters outside the alphabet's own come back as they were."""
+    declared = Text(units=units, decoder="attention")  # type: ignore[arg-type]
+    contract = learnt(TEXTS, declared)
+    assert contract.units == units
+    for text in TEXTS[:6]:
+        symbols = declared.transform(np.frombuffer(text.encode(), np.uint8), contract)
+        assert symbols.size == 0 or (symbols.min() >= 1 and symbols.max() < contract.num_symbols)
+        decoded = {"symbols": np.append(symbols, [0, 0]), "length": np.array(len(symbols)), "score": np.array(-0.5)}
+        answer = declared.write(decoded, contract)
+        assert answer.value == text
+        assert answer.confidence == pytest.approx(math.exp(-0.5 / (len(symbols) + 1)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(max_size=30))
+def test_bpe_writes_any_text(text: str) -> None:
+    import unicodedata
+
+    text = unicodedata.normalize("NFC", text.encode("utf-8", "ignore").decode())
+    declared = Text(units="bpe", decoder="attention")
+    contract = CONTRACT
+    symbols = declared.transform(np.frombuffer(text.encode(), np.uint8), contract)
+    decoded = {"symbols": symbols, "length": np.array(len(symbols)), "score": np.array(0.0)}
+    assert declared.write(decoded, contract).value == text
+
+
+CONTRACT = learnt(TEXTS, Text(units="bpe", decoder="attention"))
+
+
+def test_few_texts_are_written_in_characters() -> None:
+    assert learnt(["yes", "no"], Text(decoder="attention")).units == "characters"
+    assert learnt(TEXTS, Text(decoder="ctc")).units == "characters"
+
+
+def test_a_language_model_is_scored_by_likelihood() -> None:
+    """Nothing need be written to say how probable a text is."""
+    names = [metric.name for metric in Text().metrics(learnt(TEXTS, Text(decoder="lm")))]
+    assert names[0] == "bits_per_byte"
+    assert all(metric.of_term for metric in Text().metrics(learnt(TEXTS, Text(decoder="lm"))))
