@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from endwise.modalities.boolean import Boolean
     from endwise.modalities.category import Category
     from endwise.modalities.date import Date
+    from endwise.modalities.embedding import Embedding
     from endwise.modalities.image import Image
     from endwise.modalities.number import Number
     from endwise.modalities.tags import Tags
@@ -50,6 +51,7 @@ _HOMES = {
     "Boolean": "endwise.modalities.boolean",
     "Date": "endwise.modalities.date",
     "Tags": "endwise.modalities.tags",
+    "Embedding": "endwise.modalities.embedding",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",

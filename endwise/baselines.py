@@ -54,7 +54,9 @@ def baselines(
         np.asarray(train_rows, dtype=np.int64), MAX_FIT_ROWS, seed, "the classical baseline was fitted"
     )
     began = time.perf_counter()
-    features = _features(recipe.inputs, dataset, rows, scored, np.asarray(test_rows, dtype=np.int64), notes)
+    features = None
+    if not all(item.of_row for item in recipe.outputs.values()):
+        features = _features(recipe.inputs, dataset, rows, scored, np.asarray(test_rows, dtype=np.int64), notes)
     shared = (time.perf_counter() - began) / max(1, len(recipe.outputs))
     found: dict[str, Baseline] = {}
     for name, item in recipe.outputs.items():
@@ -62,7 +64,9 @@ def baselines(
         constant = _trivial(item, contracts[name], dataset.fields[name], np.asarray(train_rows, dtype=np.int64), seed)
         began = time.perf_counter()
         answers = None
-        if features is not None and constant is not None:
+        if item.of_row:
+            answers = _of_rows_classical(item, contracts[name], recipe.inputs, dataset, rows, scored, test_rows, own)
+        elif features is not None and constant is not None:
             answers = _classical(item, contracts[name], dataset.fields[name], rows, *features, own)
         found[name] = Baseline(
             trivial=[] if constant is None else [constant] * len(test_rows),
@@ -106,6 +110,37 @@ def _classical(
     for message in dict.fromkeys(str(item.message).splitlines()[0] for item in said):
         notes.append(f"the classical baseline: {message}")
     return [item.from_classical(row, contract) for row in predicted]
+
+
+def _of_rows_classical(
+    item: Modality,
+    contract: Contract,
+    inputs: Mapping[str, Modality],
+    dataset: "Dataset",
+    rows: np.ndarray,
+    scored: "Dataset",
+    other_rows: np.ndarray,
+    notes: list[str],
+) -> list[Answer] | None:
+    """For an output without a column: each input's features apart, since they are what it relates."""
+    own, other, there = {}, {}, {}
+    for name in item.made_of():
+        made = _features({name: inputs[name]}, dataset, rows, scored, np.asarray(other_rows, dtype=np.int64), notes)
+        if made is None:
+            notes.append(f"there is no classical baseline for {item.type} without hand features of {name}")
+            return None
+        own[name], other[name] = made
+        there[name] = dataset.fields[name].present[rows]
+    try:
+        found = item.classical(contract).fit(own, there).predict(other)
+    except (ValueError, np.linalg.LinAlgError) as wrong:
+        notes.append(f"the classical baseline could not be fitted: {str(wrong).splitlines()[0]}")
+        return None
+    given = {name: scored.fields[name].present for name in found}
+    return [
+        item.from_classical({name: made[at] for name, made in found.items() if given[name][row]}, contract)
+        for at, row in enumerate(other_rows)
+    ]
 
 
 def _predicted(estimator: Any, features: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@ Plain JSON values in and out of these functions, except the arrays of `Answered`
 (metrics.py), drawing (report/).
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ PROBE_ROWS, PROBE_CLASSES = 1_000, 200
 PROBE_BATCH = 64
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the probes' ridge penalty, chosen on the training rows
 OTHER = "(other)"
+QUERIES, NEAREST, RETRIEVAL_ROWS = 8, 4, 500  # shown of each pair of inputs, and looked at
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,16 @@ class Answered:
 
 def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered]) -> dict[str, Any]:
     """{output: {"directions", "mistakes", and what applies of "confusion", "confusions", "reliability", "roc", "pr",
-    "classes", "pairs", "coverage"}}."""
+    "classes", "pairs", "coverage", "retrieval"}}."""
     previews = _Previews(model, dataset)
     out: dict[str, Any] = {}
     for name, item in scored.items():
         found: dict[str, Any] = {"directions": {metric.name: metric.direction for metric in item.metrics}}
-        if item.answers:
+        if item.answers and not item.item.of_row:
             found |= _behaviour(item)
-        if item.truths:
+        if item.truths and item.item.of_row:
+            found["retrieval"] = retrieval(item, previews, dataset)
+        elif item.truths:
             found["mistakes"] = mistakes(item, previews, dataset)
         out[name] = found
     return out
@@ -270,6 +274,55 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[
     ]
 
 
+# ---- retrieval -------------------------------------------------------------------------------------------------------
+
+
+def retrieval(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[dict[str, Any]]:
+    """For each ordered pair of inputs, queries spread over how well they did, with the nearest rows: {"from", "to",
+    "queries": [{"origin", "query", "rank", "found": [{"score", "right", "origin", "shown"}]}]}."""
+    inputs = scored.item.made_of()
+    given = [answer.detail["vectors"] for answer in scored.answers]
+    out = []
+    for one, other in itertools.permutations(inputs, 2):
+        asked = [row for row, own in enumerate(given) if one in own and other in own]
+        gallery = [row for row, own in enumerate(given) if other in own]
+        if not asked:
+            continue
+        scores = np.array([given[row][one] for row in asked]) @ np.array([given[row][other] for row in gallery]).T
+        right = np.array(
+            [[_same(scored.truths[a], scored.truths[b], one, other) for b in gallery] for a in asked[:RETRIEVAL_ROWS]]
+        )
+        scores = scores[:RETRIEVAL_ROWS]
+        best = np.where(right, scores, -np.inf).max(1)[:, None]
+        rank = 1 + (~right & (scores >= best)).sum(1)
+        chosen = np.argsort(rank, kind="stable")[np.unique(np.linspace(0, len(rank) - 1, QUERIES).astype(int))]
+        queries = []
+        for at in chosen.tolist():
+            nearest = np.argsort(-scores[at], kind="stable")[:NEAREST]
+            queries.append(
+                {
+                    "origin": dataset.origin(int(scored.rows[asked[at]])),
+                    "query": previews.of(int(scored.rows[asked[at]]))[one],
+                    "rank": int(rank[at]),
+                    "found": [
+                        {
+                            "score": float(scores[at, place]),
+                            "right": bool(right[at, place]),
+                            "origin": dataset.origin(int(scored.rows[gallery[place]])),
+                            "shown": previews.of(int(scored.rows[gallery[place]]))[other],
+                        }
+                        for place in nearest.tolist()
+                    ],
+                }
+            )
+        out.append({"from": one, "to": other, "queries": queries})
+    return out
+
+
+def _same(truth: Mapping[str, int], found: Mapping[str, int], one: str, other: str) -> bool:
+    return truth[one] == found.get(one) or truth[other] == found[other]
+
+
 # ---- what each layer already knows -------------------------------------------------------------------------------------
 
 
@@ -435,4 +488,15 @@ def _repeated(module: nn.Module) -> Iterator[nn.Module]:
             yield from _repeated(child)
 
 
-__all__ = ["Answered", "confusion", "coverage", "curves", "mistakes", "output_details", "pairs", "probe", "reliability"]
+__all__ = [
+    "Answered",
+    "confusion",
+    "coverage",
+    "curves",
+    "mistakes",
+    "output_details",
+    "pairs",
+    "probe",
+    "reliability",
+    "retrieval",
+]

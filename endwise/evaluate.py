@@ -140,7 +140,7 @@ def evaluate(
         baselines=beside,
         losses=_losses(scored, notes),
         by=None if by is None else _by(model, dataset, scored, by, notes),
-        ablation=_ablation(model, dataset, rows, notes) if len(model.recipe.inputs) > 1 else None,
+        ablation=_ablation(model, dataset, rows, notes) if _can_be_left_out(model.recipe) else None,
         notes=tuple(notes),
         details=plain(found),
     )
@@ -396,6 +396,11 @@ def _number(cell: Any) -> float:
 # ---- what each input is worth ----------------------------------------------------------------------------------------
 
 
+def _can_be_left_out(recipe: Recipe) -> bool:
+    """Is there an input without which an output could still be given?"""
+    return len(recipe.inputs) > 1 and not all(item.of_row for item in recipe.outputs.values())
+
+
 def _ablation(model: Model, dataset: Dataset, rows: np.ndarray, notes: list[str]) -> list[dict[str, Any]]:
     """Each input left out in turn, on the same rows: what the first metric of every output loses, paired."""
     some = _some(rows, ABLATION_ROWS)
@@ -413,6 +418,8 @@ def _ablation(model: Model, dataset: Dataset, rows: np.ndarray, notes: list[str]
             else "replaced by other rows' values (none was missing in training)"
         )
         for output, item in model.recipe.outputs.items():
+            if item.of_row:  # what it relates cannot be left out of it
+                continue
             store = dataset.fields[output]
             there = np.flatnonzero(store.present[some])
             truths = [item.truth(store[row], model.contracts[output]) for row in some[there].tolist()]

@@ -66,7 +66,9 @@ COPIED = re.compile(r"\bendwise(?=\.[a-z_])")
 HEAVY = frozenset(
     {"torch", "pydantic", "pandas", "polars", "sklearn", "scipy", "pyarrow", "safetensors", "yaml", "typer"}
 )
-SCORING = frozenset({"endwise.metrics", "endwise.losses", "endwise.modalities.classical"})  # a bundle scores nothing
+SCORING = frozenset(  # a bundle scores nothing
+    {"endwise.metrics", "endwise.losses", "endwise.modalities.classical", "endwise.modalities.embedding.recall"}
+)
 DECODERS = {"PIL": "pillow", "soundfile": "soundfile", "soxr": "soxr", "tokenizers": "tokenizers"}
 RUN = '''"""Answers from raw values, without torch: python run.py INPUT... [--json] [--input name=value] [--verify]"""
 

@@ -73,5 +73,32 @@ def ctc_impossible(
     return sizes < target_sizes + repeats
 
 
+def contrast(
+    vectors: Float[Tensor, "batch input dim"], identity: Int[Tensor, "batch input"], scale: Float[Tensor, ""]
+) -> Float[Tensor, " batch"]:
+    """Symmetric InfoNCE (van den Oord et al. 2018) over all pairs of inputs: -log of the share that a row's own partner
+    has among the partners in the batch, at similarities times `scale`, averaged over the row's ordered pairs.
+
+    identity: a number that equal values share, 0 where the row lacks the input. Rows that equal this one on either side
+    of a pair are neither partners nor rivals. A row with fewer than two inputs has loss 0.
+    """
+    batch, count = identity.shape
+    there = identity != 0
+    itself = torch.eye(batch, dtype=torch.bool, device=identity.device)
+    alike = [identity[:, None, k] == identity[None, :, k] for k in range(count)]
+    total, pairs = vectors.new_zeros(batch, dtype=torch.float32), vectors.new_zeros(batch, dtype=torch.float32)
+    for one in range(count):
+        for other in range(one + 1, count):
+            both = there[:, one] & there[:, other]
+            scores = scale.float() * (vectors[:, one].float() @ vectors[:, other].float().T).float()
+            rival = ~(alike[one] | alike[other]) | itself
+            for matrix, rivals in ((scores, rival & there[None, :, other]), (scores.T, rival & there[None, :, one])):
+                masked = torch.where(rivals | itself, matrix, -torch.inf)
+                found = masked.logsumexp(1) - matrix.diagonal()
+                total = total + torch.where(both, found, 0.0) / 2
+            pairs = pairs + both
+    return total / pairs.clamp(min=1)
+
+
 def _row_mean(values: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:
     return values.flatten(1).mean(1) if values.dim() > 1 else values

@@ -56,20 +56,21 @@ class Network(nn.Module):
                 for name, item in inputs.items()
             }
         )
-        self.trunk = Transformer(size, causal=False) if len(inputs) > 1 else None
-        self.heads = nn.ModuleDict(
-            {_key(name): item.beside(inputs, outputs).head(contracts[name], size) for name, item in outputs.items()}
-        )
+        trunk = Transformer(size, causal=False) if len(inputs) > 1 else None
+        heads = {name: item.beside(inputs, outputs).head(contracts[name], size) for name, item in outputs.items()}
+        self.trunk = None if all(head.own_tokens for head in heads.values()) else trunk
+        self.heads = nn.ModuleDict({_key(name): head for name, head in heads.items()})
         self.input_names = tuple(inputs)
         self.output_names = tuple(outputs)
+        self.compares_rows = any(head.compares_rows for head in heads.values())
 
     def tokens(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Tokens:
         """The shared tokens: every input's, side by side, through the trunk."""
         parts = {name: self.inputs[_key(name)](inputs[name], present[name]) for name in self.input_names}
-        joined = _joined(parts)
+        joined = replace(_joined(parts), present=dict(present))
         if self.trunk is None:
             return joined
-        return joined.with_values(self.trunk(joined.values, joined.mask))
+        return replace(joined, values=self.trunk(joined.values, joined.mask), own_values=joined.values)
 
     def load_pretrained(self) -> None:
         """Fill the encoders that begin with pretrained weights."""
@@ -93,7 +94,10 @@ class Network(nn.Module):
 
     def answer(self, tokens: Tokens) -> Predictions:
         """The heads on given tokens (what the objective's gradient norms are taken at)."""
-        return {name: self.heads[_key(name)](tokens) for name in self.output_names}
+        own = tokens if tokens.own_values is None else tokens.with_values(tokens.own_values)
+        return {
+            name: self.heads[_key(name)](own if self.head(name).own_tokens else tokens) for name in self.output_names
+        }
 
     def decode(self, predictions: Predictions) -> Predictions:
         """Predictions as final answers in tensors: {output: {name: tensor}}, of the outputs that are given."""

@@ -67,7 +67,9 @@ def term_values(
         target, head = batch.targets[name], network.head(name)
         present = batch.present[name]
         weight = head.weight(target.values, target.sizes) * batch.weight * present
-        for term, loss in head.loss(predictions[name], target.values, target.sizes).items():
+        # a row without a target must not be compared with either; its place may hold anything
+        known = torch.where(present[:, None], target.values, 0) if head.compares_rows else target.values
+        for term, loss in head.loss(predictions[name], known, target.sizes).items():
             # where, not times: the loss of a blank target may be infinite, and 0 * inf is NaN
             values[f"{name}.{term}"] = torch.where(present, loss.float() * weight, 0.0).sum() / totals[name]
     return values

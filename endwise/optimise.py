@@ -177,8 +177,9 @@ def _norms_at_tokens(values: Mapping[str, Tensor], tokens: Tensor) -> dict[str, 
     """The norm of each term's gradient at the shared tokens: who pulls how hard."""
     out = {}
     for name, value in values.items():
-        (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True)
-        out[name] = gradient.float().norm()
+        (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True, allow_unused=True)
+        if gradient is not None:  # a head with `own_tokens` does not pull at the trunk
+            out[name] = gradient.float().norm()
     return out
 
 

@@ -29,6 +29,7 @@ EMA_SHARE = 0.02  # the average's horizon, as a share of all steps
 SAMPLES_WANTED = 250_000  # passes of single rows that a default training makes ...
 EPOCHS_RANGE = (8, 60)  # ... within this many epochs
 MAX_EVALUATIONS = 20
+COMPARED_ROWS = 256
 MIN_GAIN = 1.1  # bf16 must be this much faster to be chosen
 BUDGET_SHARE = 0.97  # what is planned for; the rest is slack for a busy machine
 
@@ -107,9 +108,20 @@ def resolve_goal(recipe: Recipe, contracts: Mapping[str, Any]) -> Goal:
     return recipe.goal
 
 
-def auto_batch_size(rows: int) -> int:
-    """About 0.6 sqrt(rows) as a power of two in 8..256: small data needs many steps, large data large batches."""
+def auto_batch_size(rows: int, *, compares_rows: bool = False) -> int:
+    """About 0.6 sqrt(rows) as a power of two in 8..256: small data needs many steps, large data large batches. Where the
+    rows of a batch are each other's rivals: about a quarter of all rows, at most COMPARED_ROWS."""
+    if compares_rows:
+        return int(min(COMPARED_ROWS, max(32, 2 ** round(math.log2(max(1.0, rows / 4)))), rows))
     return int(min(256, max(8, 2 ** round(math.log2(max(1.0, 0.6 * math.sqrt(rows)))))))
+
+
+def whole_batch_error(batch_size: int) -> TrainingError:
+    """What is said when a batch whose rows are compared does not fit: cut up, it would be another objective."""
+    return TrainingError(
+        f"a batch of {batch_size} rows does not fit into memory, and its rows are compared with each other, so that it "
+        f"cannot be cut. Fix: write train.batch_size: {max(1, batch_size // 2)}, or a smaller train.size."
+    )
 
 
 def auto_device(wanted: str) -> str:
@@ -139,6 +151,13 @@ def resolve(
 ) -> Plan:
     """Measure, then decide. `first`: a few batches as the loader gives them; `budget_s`: what is left of the budget."""
     train = recipe.train
+    require(
+        train.micro_batch is None or train.micro_batch >= batch_size or not network.compares_rows,
+        field="train.micro_batch",
+        got=train.micro_batch,
+        allowed="null beside an output that compares the rows of a batch",
+        fix="remove it; if the batch does not fit into memory, write a smaller train.batch_size",
+    )
     device = auto_device(train.device)
     trial = _chosen(recipe, network, objective, first, device)
     step_s = trial.step_s
@@ -262,6 +281,8 @@ def _tried(
         except (MemoryError, RuntimeError) as failed:
             if not out_of_memory(failed) or micro == 1:
                 raise
+            if network.compares_rows:
+                raise whole_batch_error(len(batch)) from failed
             micro = max(1, micro // 2)
             continue
         if device.startswith("cuda"):

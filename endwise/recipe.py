@@ -6,6 +6,7 @@ A recipe holds declarations only. What is learnt from data is the contract's, wh
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -213,7 +214,7 @@ class Recipe(Part):
         reserved = {self.data.split, self.data.group, self.data.weight} - {None}
         for name, declared in self.outputs.items():
             require(
-                (declared.column or name) not in reserved,
+                declared.of_row > 0 or (declared.column or name) not in reserved,
                 field=f"outputs.{name}.column",
                 got=declared.column or name,
                 allowed="a column that is not data.split, data.group or data.weight",
@@ -230,6 +231,12 @@ class Recipe(Part):
                 allowed=f"a divisor of trunk.width = {size.width}",
                 fix="change one of the two",
             )
+        # frozen for everybody else: here the declarations see each other for the first time
+        self.__dict__["outputs"] = {
+            name: item.beside(self.inputs, self.outputs) if item.of_row else item for name, item in self.outputs.items()
+        }
+        if all(item.of_row for item in self.outputs.values()):  # a row is answered by whatever it has
+            self.__dict__["inputs"] = {name: replace(item, optional=True) for name, item in self.inputs.items()}
         given = [name for name in ("steps", "epochs") if getattr(self.train, name) is not None]
         require(
             len(given) < 2,

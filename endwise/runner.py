@@ -38,6 +38,7 @@ FORMAT, VERSION = "endwise bundle", 1
 DESCRIPTION, GRAPH, GOLDEN = "bundle.json", "graph.onnx", "golden/golden.json"
 ENTRIES = frozenset({"format", "version", "name", "inputs", "outputs", "contracts", "tensors", "files", "info"})
 SCORE_TOLERANCE = 1e-4  # absolute: probabilities and other scores
+VECTOR = 16  # numbers in a list from which on it is one
 NUMBER_TOLERANCE = 1e-4  # relative to the number, or to the mean size of that answer where it is larger
 DTYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -230,11 +231,11 @@ def differences(expected: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str
     for row in wanted:
         for where, value in row.items():
             if isinstance(value, float):
-                sizes.setdefault(where, []).append(abs(value))
+                sizes.setdefault(_measured_as(where, row), []).append(abs(value))
     out = []
     for index, (one, other) in enumerate(zip(wanted, found, strict=True)):
         for where in [*one, *(name for name in other if name not in one)]:
-            allowed = _allowed(where, one.get(where), sizes)
+            allowed = _allowed(where, one.get(where), sizes.get(_measured_as(where, one), ()))
             if not _same(one.get(where), other.get(where), allowed):
                 out.append(Difference(index, where, one.get(where), other.get(where), allowed))
     return out
@@ -263,11 +264,17 @@ def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
         yield where, value
 
 
-def _allowed(where: str, value: Any, sizes: Mapping[str, Sequence[float]]) -> float | None:
+def _measured_as(where: str, row: Mapping[str, Any]) -> str:
+    """A long list is a vector in a space: its numbers are measured against all of them, not each against itself."""
+    whole = where.rpartition(".")[0]
+    return whole if row.get(f"{whole}.length", 0) >= VECTOR else where
+
+
+def _allowed(where: str, value: Any, sizes: Sequence[float]) -> float | None:
     if not isinstance(value, float):
         return None
     if where.split(".")[1] == "value":
-        return NUMBER_TOLERANCE * max(abs(value), sum(sizes[where]) / len(sizes[where]))
+        return NUMBER_TOLERANCE * max(abs(value), sum(sizes) / len(sizes))
     return SCORE_TOLERANCE * max(1.0, abs(value))
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from endwise.batch import Batch, Ragged
+from endwise.data.read import content_hash
 from endwise.errors import BadValue, EndwiseError, RecipeError
 from endwise.files import kind_of, plain
 from endwise.modalities import TABLE, modality_class
@@ -46,6 +47,7 @@ HEART_STEPS, HEART_SHARE, HEART_RATE = 400, 0.3, 3e-3  # the loss must fall belo
 ALONE_TOLERANCE = 1e-4
 FIELD = "value"  # the name of the field under test; its partner is named for its role
 PARTNER = "partner"
+SECOND = "second"  # beside the partner, for an output that relates inputs
 WAYS = {INPUT_ROLE: "in", OUTPUT_ROLE: "out"}
 
 
@@ -106,6 +108,8 @@ class Case:
         self.partner, values = partner or default_partner(role)
         self.partner_examples = tuple(itertools.islice(itertools.cycle(values), len(examples)))
         self.label = label or f"{declaration.type} {WAYS[role]}"
+        # what relates inputs needs two: the partner, and the examples as texts
+        self.second: Modality | None = modality_class("text")() if declaration.of_row else None
 
     @property
     def is_input(self) -> bool:
@@ -118,6 +122,8 @@ class Case:
         from endwise.recipe import Recipe
 
         mine, other = {FIELD: self.declaration}, {PARTNER: self.partner}
+        if self.second is not None:
+            other |= {SECOND: self.second}
         return Recipe(
             name="contract-suite",
             data=[{"in memory": True}],
@@ -131,28 +137,38 @@ class Case:
     def decoded(self) -> dict[str, list[np.ndarray]]:
         """What `read` gives for every example, by field."""
         fetch = file_fetcher(".")
-        return {
-            FIELD: [self.declaration.read(raw, fetch) for raw in self.examples],
-            PARTNER: [self.partner.read(raw, fetch) for raw in self.partner_examples],
-        }
+        found = {PARTNER: [self.partner.read(raw, fetch) for raw in self.partner_examples]}
+        if self.second is not None:
+            found[SECOND] = [self.second.read(raw, fetch) for raw in self.examples]
+        return {FIELD: [self.declared.read(raw, fetch) for raw in self.raw_targets(found)], **found}
+
+    @cached_property
+    def declared(self) -> Modality:
+        """The modality under test as it stands in the recipe."""
+        return {**self.recipe.inputs, **self.recipe.outputs}[FIELD]
+
+    def raw_targets(self, others: Mapping[str, Sequence[np.ndarray]]) -> Sequence[Any]:
+        """The raw values of the field under test: the examples, or, without a column, what the other fields are."""
+        return _contents(others) if self.declaration.of_row else self.examples
 
     @cached_property
     def contracts(self) -> dict[str, Contract]:
         """Fitted on all examples; `fit` sees each value once."""
-        roles: dict[str, Role] = {FIELD: self.role, PARTNER: OUTPUT_ROLE if self.is_input else INPUT_ROLE}
-        items = {FIELD: self.declaration, PARTNER: self.partner}
-        sections = self.recipe.inputs, self.recipe.outputs
+        sections: tuple[tuple[Role, Mapping[str, Modality]], ...]
+        sections = ((INPUT_ROLE, self.recipe.inputs), (OUTPUT_ROLE, self.recipe.outputs))
+        beside = self.recipe.inputs, self.recipe.outputs
         return {
-            name: items[name].beside(*sections).fit(iter(self.decoded[name]), missing=0, role=roles[name])
-            for name in items
+            name: item.beside(*beside).fit(iter(self.decoded[name]), missing=0, role=role)
+            for role, section in sections
+            for name, item in section.items()
         }
 
     @cached_property
     def values(self) -> dict[str, list[np.ndarray]]:
         """What `transform` makes of every example, by field."""
-        items = {FIELD: self.declaration, PARTNER: self.partner}
         return {
-            name: [items[name].transform(value, self.contracts[name]) for value in self.decoded[name]] for name in items
+            name: [item.transform(value, self.contracts[name]) for value in self.decoded[name]]
+            for name, item in {**self.recipe.inputs, **self.recipe.outputs}.items()
         }
 
     @property
@@ -163,8 +179,10 @@ class Case:
     @property
     def raw_rows(self) -> list[dict[str, Any]]:
         """The inputs as a caller of `predict` gives them."""
-        name, raws = (FIELD, self.examples) if self.is_input else (PARTNER, self.partner_examples)
-        return [{name: raw} for raw in raws]
+        given = {FIELD: self.examples} if self.is_input else {PARTNER: self.partner_examples}
+        if self.second is not None:
+            given[SECOND] = self.examples
+        return [dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=True)]
 
     @property
     def input_name(self) -> str:
@@ -252,8 +270,9 @@ def a_wrong_field_is_refused_with_the_fix(case: Case) -> None:
 
 def a_value_is_read_the_same_way_every_time(case: Case) -> None:
     fetch = file_fetcher(".")
-    for raw, first in zip(case.examples, case.decoded[FIELD], strict=True):
-        again = case.declaration.read(raw, fetch)
+    raws = case.raw_targets({name: values for name, values in case.decoded.items() if name != FIELD})
+    for raw, first in zip(raws, case.decoded[FIELD], strict=True):
+        again = case.declared.read(raw, fetch)
         _expect(isinstance(again, np.ndarray), f"read gave {type(again).__name__}, not an array")
         _expect(_equal(first, again), f"reading {raw!r:.80} twice gave two values")
     values = case.values[FIELD]
@@ -286,7 +305,7 @@ def a_contract_survives_being_saved(case: Case) -> None:
 
 
 def a_blank_fits_among_the_values(case: Case) -> None:
-    blank, value = case.declaration.blank(case.contract), case.values[FIELD][0]
+    blank, value = case.declared.blank(case.contract), case.values[FIELD][0]
     axes = case.declaration.axes
     _expect(
         (blank.dtype, blank.ndim, blank.shape[axes:]) == (value.dtype, value.ndim, value.shape[axes:]),
@@ -355,6 +374,8 @@ def a_row_alone_is_answered_as_in_a_batch(case: Case) -> None:
     _expect_same(together, _answers(model, case.batch(room=5)), "more padding changes an answer")
     for row in range(len(case.examples)):
         _expect_same([together[row]], _answers(model, case.batch([row])), f"row {row} is answered differently alone")
+    if model.network.compares_rows:
+        return
     losses = {term: values.tolist() for term, values in _row_losses(model, case.batch().to("cpu")).items()}
     for row in range(len(case.examples)):
         for term, value in _row_losses(model, case.batch([row]).to("cpu")).items():
@@ -426,21 +447,22 @@ def _missing_target(case: Case) -> None:
 
 def an_answer_is_in_the_users_kind_of_value(case: Case) -> None:
     answers = _written(case.trained(), case.batch())
-    truths = [case.declaration.truth(value, case.contract) for value in case.decoded[FIELD]]
+    truths = [case.declared.truth(value, case.contract) for value in case.decoded[FIELD]]
     for answer in answers:
         _expect(isinstance(answer, Answer), f"write gave {type(answer).__name__}, not an Answer")
         json.dumps(plain(answer.to_dict()), allow_nan=False)
-        known = {type(truth) for truth in truths}
+        known = {list} if case.declaration.of_row else {type(truth) for truth in truths}
         _expect(type(answer.value) in known, f"answers are {type(answer.value).__name__}, truths {known}")
         _expect(answer.confidence is None or 0 <= answer.confidence <= 1, f"a confidence of {answer.confidence}")
 
 
 def it_is_scored_beside_a_trivial_answer(case: Case) -> None:
-    truths = [case.declaration.truth(value, case.contract) for value in case.decoded[FIELD]]
+    truths = [case.declared.truth(value, case.contract) for value in case.decoded[FIELD]]
     answers = _written(case.trained(), case.batch())
-    trivial = [case.declaration.trivial(truths, case.contract)] * len(truths)
-    perfect = [Answer(truth) for truth in truths]
-    metrics = case.declaration.metrics(case.contract)
+    trivial = [case.declared.trivial(truths, case.contract)] * len(truths)
+    # what has no column has no right answer to write down: it is held against chance
+    perfect = answers if case.declaration.of_row else [Answer(truth) for truth in truths]
+    metrics = case.declared.metrics(case.contract)
     _expect(len(metrics) > 0, "no metric: an output is scored")
     weights = np.ones(len(truths))
     goal = metrics[0]
@@ -575,7 +597,7 @@ def _row_losses(model: "Model", batch: Batch) -> dict[str, "Tensor"]:
 
 
 def _with_input(batch: Batch, name: str, field: Ragged) -> Batch:
-    return dataclasses.replace(batch, inputs={name: field})
+    return dataclasses.replace(batch, inputs={**batch.inputs, name: field})
 
 
 def _written(model: "Model", batch: Batch) -> list[Answer]:
@@ -591,6 +613,15 @@ def _terms(model: "Model", batch: Batch) -> dict[str, np.ndarray]:
 def _answers(model: "Model", batch: Batch) -> list[dict[str, Any]]:
     found = model.answers(batch)
     return [{name: answers[row].to_dict() for name, answers in found.items()} for row in range(len(batch))]
+
+
+def _contents(fields: Mapping[str, Sequence[np.ndarray]]) -> list[dict[str, bytes]]:
+    """The raw value of an output without a column, row by row."""
+    sums = {
+        name: [content_hash(item.dtype.str, item.shape, item.tobytes()) for item in values]
+        for name, values in fields.items()
+    }
+    return [dict(zip(sums, row, strict=True)) for row in zip(*sums.values(), strict=True)]
 
 
 def _padded(field: Ragged, axes: int, room: int) -> Ragged:
@@ -689,6 +720,7 @@ def cases() -> list[Case]:
                 Text(decoder="lm", beams=2),
             )
         ),
+        Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
     ]
     roles: tuple[Role, Role] = (INPUT_ROLE, OUTPUT_ROLE)
     for name, examples in SCALARS.items():
@@ -707,7 +739,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("text in",), ("text by attention out", "text by lm out")),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
-        ("number out", "boolean out", "number[3] out"),
+        ("number out", "boolean out", "number[3] out", "embedding out"),
     ),
 )
 
@@ -728,6 +760,11 @@ def check_export_group(inputs: Sequence[Case], outputs: Sequence[Case]) -> None:
         train={"size": "tiny"},
     )
     contracts = {name: case.contract for name, case in {**takes, **gives}.items()}
+    content = _contents({name: case.decoded[FIELD] for name, case in takes.items()})
+    for name, item in recipe.outputs.items():
+        if item.of_row:
+            targets = [item.read(row, file_fetcher(".")) for row in content]
+            contracts[name] = item.fit(iter(targets), missing=0, role=OUTPUT_ROLE)
     rows: list[dict[str, Any]] = [{name: case.examples[row] for name, case in takes.items()} for row in range(8)]
     if len(takes) > 1:
         for row, name in enumerate(takes):

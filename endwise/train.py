@@ -31,7 +31,7 @@ from endwise.metrics import Metric
 from endwise.model import Model
 from endwise.objective import Objective, denominators, term_values
 from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, out_of_memory, schedule, step
-from endwise.plan import PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal
+from endwise.plan import PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal, whole_batch_error
 from endwise.recipe import Recipe
 from endwise.run import Run
 
@@ -173,7 +173,11 @@ def fit_folds(recipe: Recipe, run: Run, *, k: int | None = None, progress: Progr
 def training_loader(recipe: Recipe, dataset: Dataset, model: Model) -> Loader:
     """The shuffled batches of the training rows."""
     rows, wanted = dataset.splits.train, recipe.train.batch_size
-    batch_size = auto_batch_size(len(rows)) if wanted == "auto" else min(wanted, len(rows))
+    batch_size = (
+        min(wanted, len(rows))
+        if wanted != "auto"
+        else auto_batch_size(len(rows), compares_rows=model.network.compares_rows)
+    )
     return Loader(dataset, recipe, model.contracts, rows, batch_size=batch_size, seed=recipe.train.seed, shuffle=True)
 
 
@@ -295,6 +299,8 @@ class _Trainer:
             except (MemoryError, RuntimeError) as failed:
                 if not out_of_memory(failed):
                     raise
+                if self.model.network.compares_rows:
+                    raise whole_batch_error(len(batch)) from failed
                 if self.at.micro_batch == 1:
                     raise TrainingError(
                         f"step {self.at.step} does not fit into memory even with one row at a time. "

@@ -285,12 +285,12 @@ class _Looker:
         self._missing(name, modality, role)
         self._constant(name, role)
         self._lengths(name, modality)
-        if role == OUTPUT_ROLE and contract is not None:
+        if role == OUTPUT_ROLE and contract is not None and not modality.of_row:
             self._classes(name, modality, contract)
         return FieldReport(
             role=role,
             type=modality.type,
-            column=self.data.columns[name],
+            column=self.data.columns.get(name, ""),
             present=int(store.present.sum()),
             missing=int(len(store) - store.present.sum() - len(store.bad)),
             broken=len(store.bad),

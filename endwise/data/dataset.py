@@ -121,6 +121,11 @@ def prepare(
     fields = {
         name: _prepared(name, declared[name], column, everything, jobs, progress) for name, column in columns.items()
     }
+    fields |= {
+        name: _made_of_rows(name, item, fields, everything)
+        for name, item in recipe.outputs.items()
+        if item.of_row and all(own in fields for own in item.made_of())
+    }
     bad = _bad_rows(fields, everything)
     count = sum(len(table) for table in everything)
     _check_bad(bad, count, recipe.data.max_bad)
@@ -186,6 +191,8 @@ def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, error:
     found: dict[str, str] = {}
     for section, declared in (("inputs", recipe.inputs), ("outputs", recipe.outputs)):
         for name, modality in declared.items():
+            if modality.of_row:
+                continue
             column = modality.column or name
             lacking = next((table for table in tables if column not in table.columns), None)
             if lacking is None:
@@ -230,6 +237,32 @@ def _prepared(
     key = field_key(modality, [(part.values, table.base) for part, table in zip(parts, tables, strict=True)])
     about = f"{name} ({modality.type}) of {', '.join(table.name for table in tables)}"
     return open_field(key, count, decode, about=about, still_good=still_good)
+
+
+def _made_of_rows(name: str, modality: Modality, fields: Mapping[str, FieldStore], tables: "list[Table]") -> FieldStore:
+    """The target of an output without a column, from what is already known of its row's inputs."""
+    own = {given: fields[given] for given in modality.made_of()}
+    present = np.stack([store.present for store in own.values()], axis=1)
+    count = len(present)
+
+    def decode() -> Iterator[Packed]:
+        sums = {given: store.content for given, store in own.items()}
+        rows = [
+            {given: sums[given][row].tobytes() if there else None for given, there in zip(sums, flags, strict=True)}
+            if sum(flags) >= modality.of_row
+            else None
+            for row, flags in enumerate(present.tolist())
+        ]
+        return read_column(modality, [Cells(rows, _no_files)], workers=1)
+
+    contents = [[given, store.fingerprint, np.packbits(store.present).tobytes()] for given, store in own.items()]
+    return open_field(
+        field_key(modality, [(contents, "")]), count, decode, about=f"{name} ({modality.type}) of the rows"
+    )
+
+
+def _no_files(path: str) -> bytes:
+    raise BadValue(f"{path!r} is no part of a row's own content")
 
 
 def _reads_now(modality: Modality, parts: list[Cells], row: int) -> bool:
@@ -304,7 +337,7 @@ def _split(
     if source is not None:
         none = np.zeros(0, np.int64)
         return Splits(train=none, val=none, test=np.flatnonzero(keep), how=f"every row of {tables['all'].name}")
-    outputs = {modality.column or name for name, modality in recipe.outputs.items()}
+    outputs = {modality.column or name for name, modality in recipe.outputs.items() if not modality.of_row}
     keys = _split_keys(recipe, fields)
     return split_rows(recipe.data, tables, recipe.train.seed, keys=keys, outputs=outputs).without(np.flatnonzero(~keep))
 

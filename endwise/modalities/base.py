@@ -101,6 +101,7 @@ class Modality:
     contract_class: ClassVar[builtins.type[Contract]] = Contract
     axes: ClassVar[int] = 0  # leading axes of a transformed value that differ from row to row
     read_fields: ClassVar[tuple[str, ...] | None] = None  # fields that change what `read` gives; None: all may
+    of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
     optional: bool = input_field(False, "the value may be missing at prediction even if it never was in training")
@@ -192,8 +193,14 @@ class Modality:
     def beside(self, inputs: Mapping[str, "Modality"], outputs: Mapping[str, "Modality"]) -> Self:
         """This field as it stands among the others: where a default depends on them (mirroring a picture is harmless
         for a class and wrong for a steering angle; a text is spelt along a recording but not along a picture). What
-        `fit`, `encoder` and `head` are called on. Default: itself."""
+        `fit`, `encoder` and `head` are called on. An output without a column has it from the recipe on, with the
+        inputs that it is made of written out. Default: itself."""
         return self
+
+    def made_of(self) -> tuple[str, ...]:
+        """The inputs that an output without a column is made of. The raw value that `read` gets is then a mapping of
+        those of them that the row has to the hash of their decoded values: enough to know equal rows by."""
+        raise NotImplementedError
 
     # ---- torch side --------------------------------------------------------------------------------------------
 

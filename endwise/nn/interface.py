@@ -1,6 +1,7 @@
 """What a modality's network side must be: an Encoder for inputs, a Head for outputs, and Tokens between them."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +16,8 @@ class Tokens:
 
     spans: {input: slice} where each input's tokens lie. grids: {input: (shape, stride)} for inputs whose tokens lie on
     a grid of the raw value (pixels, samples). levels: {input: feature maps} for heads that need finer ones.
+    present: {input: bool [batch]}, which rows have it; the others' tokens are a learnt stand-in. own_values: the values
+    before the trunk, where there is one.
     """
 
     values: Float[Tensor, "batch token width"]
@@ -22,6 +25,8 @@ class Tokens:
     spans: dict[str, slice] = field(default_factory=dict)
     grids: dict[str, Grid] = field(default_factory=dict)
     levels: dict[str, list[Tensor]] = field(default_factory=dict)
+    present: dict[str, Bool[Tensor, " batch"]] = field(default_factory=dict)
+    own_values: Float[Tensor, "batch token width"] | None = None
 
     def with_values(self, values: Float[Tensor, "batch token width"]) -> "Tokens":
         """The same tokens after a layer that keeps their order."""
@@ -53,7 +58,15 @@ class Encoder(nn.Module):
 
 
 class Head(nn.Module):
-    """Tokens -> a prediction, the loss of that prediction, and its decoding to a final answer (all in the graph)."""
+    """Tokens -> a prediction, the loss of that prediction, and its decoding to a final answer (all in the graph).
+
+    own_tokens: True for a head that wants each input's tokens as its encoder gave them, before the trunk mixes them.
+    compares_rows: True for a head whose loss sets the rows of a batch against each other. Such a batch is never cut
+    into micro-batches, and the target of a row that has none is zero in `loss`.
+    """
+
+    own_tokens: ClassVar[bool] = False
+    compares_rows: ClassVar[bool] = False
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """Raw predictions by name, batch first: {'logits': ...}."""
@@ -61,8 +74,8 @@ class Head(nn.Module):
 
     def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
         """Unreduced terms by name, one value a row (in float32 whatever the autocast). Not divided by anything that
-        depends on other rows. What only helps to learn (smoothed labels) is for `self.training`: elsewhere a term
-        is what metrics `of_term` and the published losses are made of."""
+        depends on other rows, unless the head says `compares_rows`. What only helps to learn (smoothed labels) is for
+        `self.training`: elsewhere a term is what metrics `of_term` and the published losses are made of."""
         raise NotImplementedError
 
     def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:

@@ -62,6 +62,7 @@ def _page(facts: _Facts) -> str:
         ("results", "Results", _results(facts)),
         ("mistakes", "Worst mistakes", _mistakes(facts)),
         ("answers", "How the answers behave", _behaviour(facts)),
+        ("retrieval", "What is found by what", _retrieval(facts)),
         ("learning", "How it learnt", _learning(facts)),
         ("depth", "What each layer already knows", _depth(facts)),
         ("data", "The data", _data(facts)),
@@ -255,6 +256,34 @@ def _behaviour(facts: _Facts) -> str:
             folded = f"<details><summary>{escape(output)} class by class</summary>{table}</details>" if table else ""
             parts.append(f'<h3>{escape(output)}</h3><div class="pair">{"".join(drawn)}</div>{folded}')
     return "".join(parts)
+
+
+def _retrieval(facts: _Facts) -> str:
+    """Queries from the easiest to the hardest, each with its nearest rows."""
+    parts = []
+    for output, detail in facts.details.get("outputs", {}).items():
+        for pair in detail.get("retrieval") or []:
+            rows = []
+            for query in pair["queries"]:
+                found = [
+                    f'{_preview(pair["to"], item["shown"])}<span class="{"right" if item["right"] else "wrong"}">{item["score"]:.3f}</span>'
+                    for item in query["found"]
+                ]
+                asked = f'{_preview(pair["from"], query["query"])}<span class="quiet">{escape(query["origin"])}</span>'
+                rows.append([asked, str(query["rank"]), *found])
+            width = max(len(row) for row in rows) - 2
+            names = [pair["from"], "rank of the right one", *(f"{pair['to']}, no. {n + 1}" for n in range(width))]
+            filled = [row + [""] * (len(names) - len(row)) for row in rows]
+            parts.append(
+                f"<h3>{escape(output)}: {escape(pair['from'])} → {escape(pair['to'])}</h3>"
+                + _table(names, filled, numbers=(1,))
+            )
+    if not parts:
+        return ""
+    return (
+        '<p class="quiet">Scored rows, from the easiest query to the hardest, with the cosine of the angle to each answer; '
+        '<span class="right">right</span> and <span class="wrong">wrong</span> ones.</p>' + "".join(parts)
+    )
 
 
 def _learning(facts: _Facts) -> str:
