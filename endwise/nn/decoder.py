@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.nn.blocks import rotate
+from endwise.nn.blocks import attend, rotate
 from endwise.nn.size import Size
 
 END = 0  # the symbol that begins every sequence and ends it
@@ -91,12 +91,12 @@ class CausalBlock(nn.Module):
         keys, values = own
         if self.prefix and memory is not None:
             keys, values = torch.cat([memory[0], keys], 2), torch.cat([memory[1], values], 2)
-        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=sees)
+        mixed = attend(query, keys, values, sees)
         x = x + self.dropout(self.outward(self._join(mixed)))
         if not self.prefix:
-            assert memory is not None
+            assert memory is not None and across is not None
             query = self._split(self.ask(self.norm_across(x)))
-            mixed = F.scaled_dot_product_attention(query, memory[0], memory[1], attn_mask=across)
+            mixed = attend(query, memory[0], memory[1], across)
             x = x + self.dropout(self.taken(self._join(mixed)))
         gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
         return x + self.dropout(self.feed_out(F.silu(gate) * value)), own
