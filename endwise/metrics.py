@@ -27,6 +27,7 @@ ECE_BINS = 15  # equal-width bins of confidence (Guo et al. 2017)
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)  # what log-loss takes a zero for, as scikit-learn does
 
 RowStatistics = Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
+Shares = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Estimate:
             return f"undefined n={self.n}"
         if math.isnan(self.low) or math.isnan(self.high):
             return f"{self.value:.4g} (no interval) n={self.n}"
+        if self.low == self.high:  # every resample gave the same: the rows do not vary, and nothing bounds the value
+            return f"{self.value:.4g} (degenerate interval) n={self.n}"
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] n={self.n}"
 
 
@@ -59,6 +62,8 @@ class Metric:
 
     from_sums: what a summable metric makes of weighted sums [..., k]; it makes the bootstrap one matrix product.
     proportion: the value is a share of rows, so that an interval exists even where all rows are alike.
+    shares(stats): the same for a value between 0 and 1 that is a mean over classes or a share of some rows: (rows,
+    class of each) of the rows it stands on; a row may be in several classes.
     of_term: `rows` takes this loss term of the head in the place of answers: float64 [n, 2], each row's loss per unit
     and how many units it has (`Head.loss`, `Head.weight`).
     """
@@ -71,6 +76,7 @@ class Metric:
     from_sums: Callable[[np.ndarray], np.ndarray] | None = None
     proportion: bool = False
     of_term: str | None = None
+    shares: Shares | None = None
 
     def looks_at(self, answers: Sequence[Any], terms: Mapping[str, Any]) -> Sequence[Any]:
         """What `rows` takes beside the truths: the answers, or the term it is made of."""
@@ -103,13 +109,14 @@ def summable(
     unit: str | None = None,
     proportion: bool = False,
     of_term: str | None = None,
+    shares: Shares | None = None,
 ) -> Metric:
     """A metric that is a function of weighted sums of its per-row statistics [n, k]."""
 
     def combine(stats: np.ndarray, weights: np.ndarray) -> float:
         return float(from_sums(weights @ stats))
 
-    return Metric(name, direction, rows, combine, unit, from_sums, proportion, of_term)
+    return Metric(name, direction, rows, combine, unit, from_sums, proportion, of_term, shares)
 
 
 # ---- the engine ------------------------------------------------------------------------------------------------
@@ -138,8 +145,11 @@ def estimate(
     with the same id are drawn together: recordings of one speaker are no independent evidence).
 
     The percentiles are moved outwards for few rows as a t interval would be (Hesterberg 2015, "expanded percentile"),
-    and to the value itself where the bootstrap is biased (calibration error). A proportion without any variation (all
-    right, all wrong) gets Wilson's interval (1927). One row gives no interval otherwise.
+    and to the value itself where the bootstrap is biased (calibration error). Where no resample differs (all right, all
+    wrong) the bootstrap says nothing; a share then gets Wilson's interval (1927), which for n rows without an error ends
+    at 3.84 / (n + 3.84), about the rule of three (3.7 / n at 97.5 %). A mean over classes (macro F1, AUROC) is as sure as so many
+    rows of one class: K^2 / sum(1 / n_k), few where one class has few. Error rates of text count rows, not words. What
+    has no bounds (a mean error) keeps its degenerate interval and is printed as such. One row gives no interval otherwise.
     """
     count = _same_length(truths, answers)
     if count == 0:
@@ -274,12 +284,30 @@ def _estimates(
     for metric, item, values in zip(metrics, stats, drawn, strict=True):
         at = _at(metric, item, weights)
         made = _interval(at, values, count, drawable)
-        if metric.proportion and math.isfinite(at) and (count < 2 or made.low == made.high):
-            per_unit = np.bincount(units, weights=weights)
-            low, high = _wilson(at, float(per_unit.sum() ** 2 / np.square(per_unit).sum()))
-            made = Estimate(at, low, high, count)
+        if 0 <= at <= 1 and (count < 2 or made.low == made.high):
+            rows = _independent(metric, item, weights, units)
+            if rows > 0:
+                made = Estimate(at, *_wilson(at, rows), count)
         out[metric.name] = made
     return out
+
+
+def _independent(metric: Metric, stats: np.ndarray, weights: np.ndarray, units: np.ndarray) -> float:
+    """How many independent rows a share stands on (Kish 1965 for weights and clusters): K^2 / sum(1 / n_k) of the rows
+    n_k of its K classes, so that a mean of shares has the variance of one share of so many. 0: the metric is no share."""
+    if metric.proportion:
+        rows, classes = np.arange(len(stats)), np.zeros(len(stats), np.int64)
+    elif metric.shares is not None:
+        rows, classes = metric.shares(stats)
+    else:
+        return 0.0
+    counts = []
+    for one in np.unique(classes):
+        inside = rows[classes == one]
+        per_unit = np.bincount(units[inside], weights=weights[inside])
+        if per_unit.any():
+            counts.append(float(per_unit.sum() ** 2 / np.square(per_unit).sum()))
+    return len(counts) ** 2 / sum(1 / count for count in counts) if counts else 0.0
 
 
 def _at(metric: Metric, stats: np.ndarray, weights: np.ndarray) -> float:
@@ -392,6 +420,21 @@ def _ratio_of_sums(sums: np.ndarray) -> np.ndarray:
     return np.asarray(_ratio(sums[..., 0], sums[..., 1]))
 
 
+def _of_column(column: int) -> Shares:
+    """Every row, in the class that this statistic names."""
+    return lambda stats: (np.arange(len(stats)), stats[:, column])
+
+
+def _where_any(*columns: int) -> Shares:
+    """The rows in which one of these statistics is not zero, as one class."""
+
+    def shares(stats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(stats[:, list(columns)].any(1))
+        return rows, np.zeros(len(rows), np.int64)
+
+    return shares
+
+
 # ---- classes ---------------------------------------------------------------------------------------------------
 
 
@@ -407,7 +450,7 @@ def balanced_accuracy() -> Metric:
         right, true, _ = _class_counts(stats, weights)
         return float(_mean_defined(_ratio(right, true)))
 
-    return Metric("balanced_accuracy", "max", _class_ids, combine)
+    return Metric("balanced_accuracy", "max", _class_ids, combine, shares=_of_column(0))
 
 
 def macro_f1() -> Metric:
@@ -417,7 +460,7 @@ def macro_f1() -> Metric:
         right, true, said = _class_counts(stats, weights)
         return float(_mean_defined(_ratio(2 * right, true + said)))
 
-    return Metric("macro_f1", "max", _class_ids, combine)
+    return Metric("macro_f1", "max", _class_ids, combine, shares=_of_column(0))
 
 
 def f1(positive: Any = True) -> Metric:
@@ -426,17 +469,23 @@ def f1(positive: Any = True) -> Metric:
     def from_sums(sums: np.ndarray) -> np.ndarray:
         return np.asarray(_ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2]))
 
-    return summable("f1", "max", _hits(positive), from_sums)
+    return summable("f1", "max", _hits(positive), from_sums, shares=_where_any(1))
 
 
 def precision(positive: Any = True) -> Metric:
     """Share of right ones among the answers that are `positive`. Undefined if none is."""
-    return summable("precision", "max", _hits(positive), lambda sums: np.asarray(_ratio(sums[..., 0], sums[..., 2])))
+    return summable(
+        "precision", "max", _hits(positive), lambda sums: np.asarray(_ratio(sums[..., 0], sums[..., 2])),
+        shares=_where_any(2),
+    )  # fmt: skip
 
 
 def recall(positive: Any = True) -> Metric:
     """Share of the truths that are `positive` and were found. Undefined if none is."""
-    return summable("recall", "max", _hits(positive), lambda sums: np.asarray(_ratio(sums[..., 0], sums[..., 1])))
+    return summable(
+        "recall", "max", _hits(positive), lambda sums: np.asarray(_ratio(sums[..., 0], sums[..., 1])),
+        shares=_where_any(1),
+    )  # fmt: skip
 
 
 def auroc(classes: Sequence[str]) -> Metric:
@@ -580,7 +629,7 @@ def _ranking(name: str, classes: Sequence[str], area: Callable[[np.ndarray, np.n
             _one_against_rest(stats[:, 0] == index, stats[:, 1 + index], weights, area) for index in range(len(classes))
         ])))  # fmt: skip
 
-    return Metric(name, "max", rows, combine)
+    return Metric(name, "max", rows, combine, shares=_of_column(0))  # the rest of one class counts as a class too
 
 
 def _dense_rank(scores: Sequence[float]) -> np.ndarray:
@@ -683,7 +732,7 @@ def tags_micro_f1() -> Metric:
     def from_sums(sums: np.ndarray) -> np.ndarray:
         return np.asarray(_ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2]))
 
-    return summable("micro_f1", "max", rows, from_sums)
+    return summable("micro_f1", "max", rows, from_sums, shares=_where_any(1, 2))
 
 
 def tags_macro_f1() -> Metric:
@@ -700,7 +749,10 @@ def tags_macro_f1() -> Metric:
         right, true, said = np.split(sums, 3, axis=-1)
         return np.asarray(_mean_defined(_ratio(2 * right, true + said)))
 
-    return summable("macro_f1", "max", rows, from_sums)
+    def shares(stats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.nonzero(np.split(stats, 3, axis=1)[1])  # type: ignore[return-value]
+
+    return summable("macro_f1", "max", rows, from_sums, shares=shares)
 
 
 def tags_auroc(tags: Sequence[str]) -> Metric:
@@ -721,7 +773,11 @@ def tags_auroc(tags: Sequence[str]) -> Metric:
         each = [_one_against_rest(true[:, index], ranks[:, index], weights, _auroc) for index in range(len(tags))]
         return float(_mean_defined(np.array(each)))
 
-    return Metric("auroc", "max", rows, combine)
+    def shares(stats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        true = stats[:, : len(tags)] == 1
+        return np.nonzero(np.concatenate([true, ~true], axis=1))  # type: ignore[return-value]
+
+    return Metric("auroc", "max", rows, combine, shares=shares)
 
 
 def _membership(rows: Sequence[Any], known: Mapping[Any, int]) -> np.ndarray:
@@ -737,12 +793,12 @@ def _membership(rows: Sequence[Any], known: Mapping[Any, int]) -> np.ndarray:
 
 def wer() -> Metric:
     """Word error rate: substitutions, deletions and insertions per reference word, over all rows together (jiwer)."""
-    return summable("wer", "min", _edits("process_words"), _errors_per_unit)
+    return summable("wer", "min", _edits("process_words"), _errors_per_unit, shares=_where_any(1))
 
 
 def cer() -> Metric:
     """Character error rate: the same per reference character, blanks counted (jiwer)."""
-    return summable("cer", "min", _edits("process_characters"), _errors_per_unit)
+    return summable("cer", "min", _edits("process_characters"), _errors_per_unit, shares=_where_any(1))
 
 
 def _edits(process: str) -> RowStatistics:

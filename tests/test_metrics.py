@@ -339,6 +339,53 @@ def test_few_rows_that_are_all_right_do_not_prove_perfection() -> None:
     assert 0.5 < made.low < 0.6  # Wilson: 5 of 5
 
 
+def said(truth: Any, sure: float = 1.0) -> Answer:
+    spread = {name: (1 - sure) / 2 for name in CLASSES}
+    if isinstance(truth, list):
+        return Answer(truth, sure, detail={"probabilities": {tag: float(tag in truth) for tag in "ab"}})
+    named = {"true": float(truth), "false": 1.0 - truth} if isinstance(truth, bool) else {**spread, truth: sure}
+    return Answer(truth, sure, detail={"probabilities": named})
+
+
+PERFECT = [
+    *((metric, list(CLASSES) * 20, 60) for metric in (metrics.macro_f1(), metrics.balanced_accuracy())),
+    *((metric, list(CLASSES) * 20, 60) for metric in (metrics.auroc(CLASSES), metrics.average_precision(CLASSES))),
+    (metrics.auroc(("true",)), [True, False] * 30, 60),
+    *((metric, [True, False] * 30, 30) for metric in (metrics.f1(), metrics.precision(), metrics.recall())),
+    (metrics.tags_micro_f1(), [["a"], ["b"], []] * 20, 40),
+    (metrics.tags_macro_f1(), [["a"], ["b"]] * 30, 60),
+    (metrics.tags_auroc("ab"), [["a"], ["b"]] * 30, 120),
+    *((metric, ["one two", "three"] * 30, 60) for metric in (metrics.wer(), metrics.cer())),
+]
+
+
+@pytest.mark.parametrize(("metric", "truths", "rows"), PERFECT, ids=lambda item: getattr(item, "name", ""))
+def test_a_perfect_score_is_bounded_by_how_many_rows_it_stands_on(metric: Metric, truths: list[Any], rows: int) -> None:
+    """The bootstrap of rows that are all right is [1, 1] whatever their number; n rows without an error leave room
+    for 3.84 / (n + 3.84) of them (Wilson 1927)."""
+    made = metrics.estimate(metric, truths, [said(truth) for truth in truths])
+    room = 3.841459 / (rows + 3.841459)
+    expected = (1 - room, 1.0) if metric.direction == "max" else (0.0, room)
+    assert (made.low, made.high) == pytest.approx(expected, abs=1e-6)
+    assert made.value in (0.0, 1.0)
+
+
+def test_a_mean_over_classes_is_no_surer_than_its_rarest_class() -> None:
+    rare = ["cat"] * 98 + ["dog"] * 2
+    low = [metrics.estimate(metrics.macro_f1(), truths, [said(truth) for truth in truths]).low
+           for truths in (rare, ["cat", "dog"] * 50)]  # fmt: skip
+    assert low[0] < 0.7 < 0.95 < low[1]
+    of_one_speaker = metrics.estimate(metrics.macro_f1(), ["cat", "dog"] * 50, [said(t) for t in ["cat", "dog"] * 50],
+                                      clusters=[row // 25 for row in range(100)])  # fmt: skip
+    assert of_one_speaker.low < 0.7  # four speakers, not a hundred rows
+
+
+def test_an_interval_that_nothing_bounds_is_called_degenerate() -> None:
+    made = metrics.estimate(metrics.mae(), [1.0, 2.0, 3.0], [Answer(1.5), Answer(2.5), Answer(3.5)])
+    assert made.low == made.high == 0.5
+    assert str(made) == "0.5 (degenerate interval) n=3"
+
+
 def test_one_row_gives_no_interval_and_no_row_no_value() -> None:
     one = metrics.estimate(metrics.mae(), [1.0], [Answer(3.0)])
     assert one.to_dict() == {"value": 2.0, "low": None, "high": None, "n": 1}
