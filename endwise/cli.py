@@ -371,31 +371,14 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _print_scores(metrics: Mapping[str, Any]) -> None:
-    """A table: each metric of each output beside its baselines."""
-    for output, values in metrics.get("outputs", {}).items():
-        typer.echo(f"{output}")
-        base = metrics.get("baselines", {}).get(output, {})
-        for name, estimate in values.items():
-            line = f"  {name:<18} {_spelled(estimate)}"
-            for kind in ("trivial", "classical"):
-                other = (base.get(kind) or {}).get(name)
-                if other is not None:
-                    line += f"   {kind} {other['value']:.4g}"
-            typer.echo(line)
-    for note in metrics.get("notes", []):
+def _print_scores(found: Mapping[str, Any]) -> None:
+    """Tables of every metric beside its baselines, of groups and of inputs left out; what has to be said, on stderr."""
+    from endwise.scores import lines
+
+    for line in lines(found):
+        typer.echo(line)
+    for note in found.get("notes", []):
         _note(note)
-    groups = metrics.get("by")
-    if groups:
-        typer.echo(json.dumps(groups, indent=1))
-
-
-def _spelled(estimate: Mapping[str, Any]) -> str:
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if value is None:
-        return "not defined on these rows"
-    interval = "" if low is None else f" [{low:.4g}, {high:.4g}]"
-    return f"{value:.4g}{interval} n={estimate['n']}"
 
 
 @contextlib.contextmanager

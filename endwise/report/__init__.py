@@ -115,8 +115,10 @@ def _verdict(facts: _Facts) -> str:
 def _against(own: Mapping[str, Any], other: Mapping[str, Any], direction: str, kind: str) -> str:
     sign = 1 if direction == "max" else -1
     gain = sign * (own["value"] - other["value"])
-    apart = own["low"] > other["high"] or own["high"] < other["low"]
     said = f"The {kind} baseline reaches {_estimate(other)}: "
+    if None in (own["low"], own["high"], other["low"], other["high"]):
+        return said + "without intervals, these rows do not show a difference."
+    apart = own["low"] > other["high"] or own["high"] < other["low"]
     if not apart:
         return said + "the intervals overlap, so these rows do not show a difference."
     return said + (
@@ -427,7 +429,12 @@ def _estimate(value: Mapping[str, Any] | None) -> str:
         return "—"
     if value["value"] is None:
         return "not defined"
-    return f'{value["value"]:.4g} <span class="quiet">[{value["low"]:.3g}, {value["high"]:.3g}]</span>'
+    low, high = value["low"], value["high"]
+    if low is None or high is None:
+        return f'{value["value"]:.4g} <span class="quiet">(no interval)</span>'
+    if low == high:
+        return f'{value["value"]:.4g} <span class="quiet">(degenerate interval: the rows do not vary)</span>'
+    return f'{value["value"]:.4g} <span class="quiet">[{low:.3g}, {high:.3g}]</span>'
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
