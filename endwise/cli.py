@@ -239,7 +239,7 @@ def export(
     from endwise.export import export_run
 
     del onnx
-    result = export_run(run, out=out)
+    result = export_run(run, out=out, progress=None if as_json else _note)
     if as_json:
         _print_json(result.to_dict())
     else:

@@ -23,10 +23,10 @@ import shutil
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -57,8 +57,13 @@ if TYPE_CHECKING:
     from endwise.model import Model
     from endwise.run import Run
 
+RowsFrom = Literal["test", "val", "train", "given"]
+ROWS_FROM: dict[RowsFrom, str] = {
+    "test": "test rows", "val": "validation rows",
+    "train": "training rows (fewer than five were held out)", "given": "given rows",
+}  # fmt: skip
 GOLDEN_ROWS = 8
-MIN_ROWS = 5  # fewer held-out rows prove nothing
+MIN_ROWS = 5  # fewer rows prove nothing
 PARITY_ROWS = 64
 PACKAGE = Path(__file__).parent
 RUNNER = "runner"  # the name of the copied package inside a bundle
@@ -98,7 +103,8 @@ class ExportResult:
     folder: Path
     inputs: tuple[str, ...]  # the graph's input names
     outputs: tuple[str, ...]
-    rows: int  # held-out rows (and rows with values left out) whose answers were compared
+    rows: int  # rows (and rows with values left out) whose answers were compared
+    rows_from: RowsFrom  # the split they are of; 'given' by the caller
     golden: int
     largest_difference: float  # of any score or number, absolute
     bytes: int
@@ -111,8 +117,8 @@ class ExportResult:
     def __str__(self) -> str:
         return (
             f"exported to {self.folder} ({self.bytes / 1e6:.1f} MB, {self.seconds:.0f} s)\n"
-            f"  {self.rows} held-out rows get the same answers as from the model; scores and numbers differ by at most "
-            f"{self.largest_difference:.1e}\n"
+            f"  {self.rows} {ROWS_FROM[self.rows_from]} get the same answers as from the model; scores and numbers differ "
+            f"by at most {self.largest_difference:.1e}\n"
             f"  {self.golden} golden inputs lie in golden/: python {self.folder / 'run.py'} --verify"
         )
 
@@ -137,7 +143,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class _Example:
-    """One held-out row: raw cells by input name, how their files are fetched, and its name for people."""
+    """One row of the proof: raw cells by input name, how their files are fetched, and its name for people."""
 
     cells: Mapping[str, Any]
     fetch: Fetch
@@ -147,13 +153,19 @@ class _Example:
 # ---- the verb -------------------------------------------------------------------------------------------------------
 
 
-def export_run(run: "str | Path | Run", *, out: str | Path | None = None) -> ExportResult:
-    """Export the model of a run, gated by rows it was not trained on: its test rows, else its validation rows."""
+def export_run(
+    run: "str | Path | Run", *, out: str | Path | None = None, progress: Callable[[str], None] | None = None
+) -> ExportResult:
+    """Export the model of a run, gated by rows it was not trained on: its test rows, else its validation rows; where
+    neither are five, its training rows (`rows_from` says which). progress: is told each step as it begins."""
     from endwise.run import Run
 
+    tell = progress or _nobody
     opened = Run.open(run)
-    found = _held_out(opened, PARITY_ROWS)
-    return _export(opened.model(), Path(out) if out is not None else opened.path / "export", found, PARITY_ROWS, None)
+    tell("reading rows to prove the export on")
+    rows, found = _examples(opened, PARITY_ROWS)
+    place = Path(out) if out is not None else opened.path / "export"
+    return _export(opened.model(), place, found, PARITY_ROWS, None, rows, tell)
 
 
 def export(
@@ -167,8 +179,8 @@ def export(
 ) -> ExportResult:
     """Write the bundle of `model` to the folder `out`.
 
-    examples: at least five held-out rows {input: raw value}, relative paths taken from `base`; they serve as golden
-    inputs and, up to `parity_rows` of them (the shortest and the longest always), as the proof that the graph gives
+    examples: at least five rows {input: raw value}, best held-out ones, relative paths taken from `base`; they serve as
+    golden inputs and, up to `parity_rows` of them (the shortest and the longest always), as the proof that the graph gives
     the model's answers: labels equal, numbers and scores within 1e-4. opset: None takes torch's default.
 
     Raises ExportError naming the output, the row and both values when they differ, or the input and the axis when the
@@ -176,7 +188,7 @@ def export(
     """
     fetch = file_fetcher(base)
     rows = [_Example(row, fetch, f"row {index + 1}") for index, row in enumerate(examples)]
-    return _export(model, Path(out), rows, parity_rows, opset)
+    return _export(model, Path(out), rows, parity_rows, opset, "given", _nobody)
 
 
 def verify(bundle: str | Path | Bundle, *, modalities: Sequence[type[Modality]] = ()) -> int:
@@ -227,18 +239,24 @@ def _timed(action: Any) -> float:
         return (time.perf_counter() - start) * 1000
 
 
-def _held_out(run: "Run", count: int) -> list[_Example]:
-    """Rows of the run's own data that trained nothing, with the raw cells of every input."""
+def _nobody(step: str) -> None:
+    """Nobody wants to be told."""
+
+
+def _examples(run: "Run", count: int) -> tuple[RowsFrom, list[_Example]]:
+    """Rows of the run's own data, of the first of test, validation and training that has enough, with the raw cells of
+    every input."""
     from endwise.data.dataset import prepare
 
     recipe = run.recipe
     dataset = prepare(recipe)
     splits = dataset.splits
-    parts = [part for part in (splits.test, splits.val, splits.train) if len(part) >= MIN_ROWS]
-    rows = parts[0] if parts else splits.train
+    parts: dict[RowsFrom, np.ndarray] = {"test": splits.test, "val": splits.val, "train": splits.train}
+    name: RowsFrom = next((name for name, part in parts.items() if len(part) >= MIN_ROWS), "train")
+    rows = parts[name]
     chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)] if len(rows) else rows
     fetches = [table.fetch for table in dataset.tables for _ in range(len(table))]  # by row id
-    return [
+    return name, [
         _Example({name: dataset.raw(name, row) for name in recipe.inputs}, fetches[row], dataset.origin(row))
         for row in map(int, chosen)
     ]
@@ -248,30 +266,34 @@ def _held_out(run: "Run", count: int) -> list[_Example]:
 
 
 def _export(
-    model: "Model", out: Path, examples: Sequence[_Example], parity_rows: int, opset: int | None
-) -> ExportResult:
+    model: "Model", out: Path, examples: Sequence[_Example], parity_rows: int, opset: int | None,
+    rows_from: RowsFrom, tell: Callable[[str], None],
+) -> ExportResult:  # fmt: skip
     start = time.perf_counter()
     need("onnxscript", extra="export", what="export")
     need("onnxruntime", extra="export", what="export")
-    require(len(examples) >= MIN_ROWS, field="examples", got=len(examples), allowed=f"at least {MIN_ROWS} held-out rows",
-            fix="give more rows that the model was not trained on", error=ExportError)  # fmt: skip
+    require(len(examples) >= MIN_ROWS, field="examples", got=len(examples), allowed=f"at least {MIN_ROWS} rows to compare answers on",
+            fix="give more, best such that the model was not trained on", error=ExportError)  # fmt: skip
     _check_place(out)
     reference = _reference(model)
     rows = [_read(reference, example) for example in examples]
     picked = _picked(reference, rows, parity_rows)
     with _appearing(out) as folder:
+        tell(f"tracing {model.parameters:,} parameters and writing them as ONNX: usually 5 to 20 s, of any size")
         names = _write_graph(reference, [rows[i] for i in picked], folder / GRAPH, opset)
+        tell(f"writing the runner and {GOLDEN_ROWS} golden inputs")
         answers = _answers(reference, rows)
         golden = _write_golden(reference, folder, examples, rows, answers)
         _write_runner(reference, folder)
         _write_description(reference, folder, opset)
         outside = tuple({type(item) for item in _fields(reference).values() if item.type not in TABLE})
         bundle = Bundle.load(folder, modalities=outside)
+        tell(f"comparing the graph's answers with the model's on {len(picked)} {ROWS_FROM[rows_from]}")
         compared, largest = _gate(reference, bundle, [rows[i] for i in picked], [examples[i].origin for i in picked])
         verify(bundle)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return ExportResult(folder=out, inputs=tuple(names), outputs=tuple(t for part in bundle.description["tensors"].values() for t in part.values()),
-                        rows=compared, golden=golden, largest_difference=largest, bytes=size,
+                        rows=compared, rows_from=rows_from, golden=golden, largest_difference=largest, bytes=size,
                         seconds=time.perf_counter() - start)  # fmt: skip
 
 
@@ -290,7 +312,7 @@ def _read(model: "Model", example: _Example) -> dict[str, np.ndarray | None]:
         return read_row(model.recipe.inputs, model.contracts, example.cells, example.fetch)
     except FieldError as wrong:
         raise ExportError(
-            f"{example.origin}: field {wrong.field!r}: {wrong.reason}. Fix: give held-out rows that can be read."
+            f"{example.origin}: field {wrong.field!r}: {wrong.reason}. Fix: give rows that can be read."
         ) from None
 
 

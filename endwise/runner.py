@@ -59,7 +59,7 @@ class Difference:
 
     def __str__(self) -> str:
         room = "" if self.allowed is None else f" (allowed difference {self.allowed:.3g})"
-        return f"{self.where} of row {self.row + 1}: expected {self.expected!r}, the graph says {self.got!r}{room}"
+        return f"{self.where} of row {self.row + 1}: expected {self.expected!r}, got {self.got!r}{room}"
 
 
 class Bundle:

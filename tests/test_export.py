@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from endwise.errors import DataError, ExportError, ModelError
-from endwise.export import ExportResult, benchmark, export, verify
+from endwise.export import ExportResult, benchmark, export, export_run, verify
 from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import Contract
 from endwise.modalities.number import Number
@@ -27,6 +27,7 @@ from endwise.nn.scalars import NumberHead
 from endwise.nn.size import Size
 from endwise.recipe import Recipe
 from endwise.runner import Bundle, differences
+from endwise.train import fit
 
 REPOSITORY = Path(__file__).parent.parent
 ROWS: list[dict[str, Any]] = [
@@ -375,11 +376,29 @@ def test_a_network_that_cannot_be_exported_is_named_with_its_axis(kind: type, tm
 
 
 def test_rows_that_prove_nothing_are_refused(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="at least 5 held-out rows"):
+    with pytest.raises(ExportError, match="at least 5 rows"):
         export(model, tmp_path / "bundle", examples=ROWS[:4])
     with pytest.raises(ExportError, match="row 2: field 'weight'"):
         export(model, tmp_path / "bundle", examples=[ROWS[0], {**ROWS[1], "weight": "heavy"}, *ROWS[2:]])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("split", "said"), [("train", "training rows (fewer than five"), ("test", " test rows get")])
+def test_a_run_says_which_rows_proved_it_and_what_it_is_doing(split: str, said: str, tmp_path: Path) -> None:
+    """A table too small to have held-out rows is exported all the same, and not called held-out."""
+    lines = [f"{row},{3 * row},{split if row > 6 else 'train'}" for row in range(12)]
+    (tmp_path / "small.csv").write_text("\n".join(["weight,price,split", *lines]) + "\n")
+    recipe = Recipe(
+        data=str(tmp_path / "small.csv"), inputs={"weight": "number"}, outputs={"price": "number"},
+        train={"size": "tiny", "steps": 2, "precision": "fp32"}, goal={"output": "price", "metric": "mae", "direction": "min"},
+    )  # fmt: skip
+    run = fit(recipe, out=tmp_path / "run").run
+    told: list[str] = []
+    result = export_run(run, progress=told.append)
+    assert result.rows_from == split
+    assert said in str(result)
+    assert "held-out rows get" not in str(result)
+    assert [word for word in ("reading", "tracing", "comparing") if not any(word in step for step in told)] == []
 
 
 def test_a_bundle_of_an_outside_modality_needs_its_class(tmp_path: Path) -> None:
