@@ -32,6 +32,9 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+SOURCES = ("path", "train", "val", "test")  # the fields of `data` that hold rows
+
+
 class Data(Part):
     """Where the rows are and how they are split."""
 
@@ -171,6 +174,8 @@ class Recipe(Part):
     def _short_data(cls, value: Any) -> Any:
         if isinstance(value, Data):
             return value
+        if _is_columns(value):  # a column may be called 'split', 'path' or 'weight'
+            return {"path": value}
         if isinstance(value, Mapping) and any(key in Data.model_fields for key in value):
             return value
         if isinstance(value, Mapping) and all(
@@ -432,6 +437,24 @@ def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
             kept = {key: spec[key] for key in ("default", "description") if key in spec}
             schema["properties"][name] = {"type": ["number", "string", "null"], **kept}
     return schema
+
+
+def _is_columns(value: Any) -> bool:
+    """Whether this is a table {column: cells} and no `data` section, whatever its columns are called: a section has
+    tables in its sources (a list of rows, a frame) and a name or a number in all other fields."""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    if not all(_is_column(cells) for cells in value.values()):
+        return False
+    return any(key not in SOURCES for key in value) and not all(
+        isinstance(cells, list | tuple) and cells and isinstance(cells[0], Mapping) for cells in value.values()
+    )
+
+
+def _is_column(cells: Any) -> bool:
+    """A list, an array or a series; not a text, and not a frame of several columns."""
+    sized = hasattr(cells, "__len__") and not isinstance(cells, str | bytes | Mapping)
+    return sized and not hasattr(cells, "columns")
 
 
 def _rebased(data: Any, folder: Path) -> Any:

@@ -152,3 +152,31 @@ def test_the_schema_knows_every_field_and_type():
     kinds = schema["properties"]["outputs"]["additionalProperties"]["anyOf"]
     assert "category" in kinds[0]["enum"] and "image" not in kinds[0]["enum"]
     assert schema == json.loads(json.dumps(schema))
+
+
+@pytest.mark.parametrize(
+    "names", [("x", "y", "split"), ("x", "y", "weight"), ("path", "y"), ("path", "split"), ("x", "y", "group", "max_bad")]
+)
+def test_a_table_of_columns_may_have_columns_of_any_name(names):
+    columns = {name: [1.0, 2.0] for name in names}
+    assert Recipe(**with_(data=columns)).data.path is columns
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"path": [{"x": 1.0, "y": "a"}], "split": "side"},
+        {"train": [{"x": 1.0, "y": "a"}], "test": [{"x": 2.0, "y": "b"}]},
+        {"path": [{"x": 1.0, "y": "a"}], "max_bad": 0.1},
+        {"path": {"x": [1.0], "y": ["a"]}},
+    ],
+)
+def test_a_section_with_rows_in_memory_stays_a_section(section):
+    data = Recipe(**with_(data=section)).data
+    assert {name: getattr(data, name) for name in section} == section
+
+
+def test_a_misspelt_section_is_still_no_table():
+    for wrong in ({"pth": "calls.csv"}, {"trian": [{"x": 1.0}], "test": [{"x": 1.0}]}, {"path": "a.csv", "slpit": "s"}):
+        with pytest.raises(RecipeError, match=r"pth|trian|slpit"):
+            Recipe(**with_(data=wrong))
