@@ -107,8 +107,8 @@ def _classical(
         except (ValueError, np.linalg.LinAlgError) as wrong:
             notes.append(f"the classical baseline could not be fitted: {str(wrong).splitlines()[0]}")
             return None
-    for message in dict.fromkeys(str(item.message).splitlines()[0] for item in said):
-        notes.append(f"the classical baseline: {message}")
+    for message in dict.fromkeys(str(item.message).splitlines()[0].rstrip(" :.") for item in said):
+        notes.append(f"the classical baseline: {message}")  # a warning's first line ends where its list would begin
     return [item.from_classical(row, contract) for row in predicted]
 
 

@@ -127,6 +127,17 @@ def test_a_model_that_cannot_be_fitted_is_a_note_and_no_crash() -> None:
     assert len(found["kind"]["trivial"]) > 0
 
 
+def test_what_a_fit_warns_of_is_a_whole_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn's warning of a stop at the last iteration ends its first line in the colon of a list."""
+    from sklearn.linear_model import LogisticRegression
+
+    monkeypatch.setattr(Kind, "classical", lambda self, contract: LogisticRegression(max_iter=1))
+    notes = made(declared(rows(), outputs={"kind": Kind()}))[0]["kind"]["notes"]
+    assert len(notes) == 1
+    assert "lbfgs failed to converge" in notes[0]
+    assert notes[0][-1].isalnum() or notes[0][-1] == ")"
+
+
 def test_sparse_and_dense_features_stand_side_by_side() -> None:
     data = [{**row, "said": f"it is {row['kind']} and {index % 7}"} for index, row in enumerate(rows(said=[]))]
     data = [{**row, "said": None} if index % 9 == 0 else row for index, row in enumerate(data)]
