@@ -10,6 +10,7 @@ import pytest
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.store import usage
 from endwise.errors import DataError, RecipeError
+from endwise.propose import propose
 from endwise.recipe import Recipe
 from tests.toys import Amount, Kind, Letters
 
@@ -53,6 +54,23 @@ def test_every_row_is_read_and_on_one_side() -> None:
     assert dataset.weight.tolist() == [1.0] * ROWS
     assert len(dataset) == ROWS
     assert dataset.bad == dataset.notes == ()
+
+
+def test_a_text_file_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
+    for row in range(40):
+        file = tmp_path / "notes" / ("good" if row % 2 else "bad") / f"{row}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(f"note number {row}".encode() if row != 7 else "café".encode("latin-1"))
+    found = Recipe(
+        data={"path": str(tmp_path / "notes"), "max_bad": 0.05}, inputs={"text": "text"}, outputs={"label": "category"}
+    )
+    dataset = prepare(found)
+    assert [(item.field, item.origin.replace(os.sep, "/")) for item in dataset.bad] == [("text", "notes/good/7.txt")]
+    assert "not UTF-8" in dataset.bad[0].reason
+    assert len(all_rows(dataset)) == 39
+    with pytest.raises(DataError, match=r"(?s)1 of 40 rows.*7\.txt.*not UTF-8"):
+        prepare(found.replace(**{"data.max_bad": 0.01}))
+    assert propose(str(tmp_path / "notes")).recipe.inputs["text"].type == "text"
 
 
 def test_progress_counts_the_rows_of_each_field() -> None:

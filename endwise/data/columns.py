@@ -180,7 +180,8 @@ class ChainedColumn(Column):
 
 
 class TextFileColumn(Column):
-    """The text inside files, read when asked for."""
+    """The text inside files, read when asked for; the bytes of a file that is not UTF-8, so that whoever reads the
+    cell refuses that row and no other."""
 
     def __init__(self, finder: "Finder", paths: Sequence[str]) -> None:
         self.finder = finder
@@ -192,13 +193,12 @@ class TextFileColumn(Column):
     def stream(self, start: int, stop: int) -> Iterator[Any]:
         return map(self.cell, range(start, stop))
 
-    def cell(self, row: int) -> str | None:
-        path = self.paths[row]
-        data = self.finder.fetch(path)
+    def cell(self, row: int) -> str | bytes | None:
+        data = self.finder.fetch(self.paths[row])
         try:
             return data.decode("utf-8-sig") or None
-        except UnicodeDecodeError as wrong:
-            raise DataError(f"{path}: not UTF-8 text (byte {wrong.start}). Fix: save the file as UTF-8.") from None
+        except UnicodeDecodeError:
+            return data
 
 
 class ParquetFile:
