@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import endwise as ew
 from endwise import testing
 from endwise.errors import BadValue, DataError, ModelError, RecipeError, SetupError
+from endwise.modalities.audio import Audio
+from endwise.modalities.image import Image
 from endwise.modalities.text import Text
 from endwise.model import Model
-from endwise.nn.pretrained import PretrainedEncoder
+from endwise.nn.efficientnet import LITE, EfficientNetLite
+from endwise.nn.pretrained import Pretrained
 from endwise.optimise import Average, Optimiser
 from endwise.recipe import Recipe
 from endwise.testing import Case, check_export
@@ -28,9 +32,8 @@ from endwise.train import fit
 
 transformers = pytest.importorskip("transformers")
 
-WORDS = (
-    "[PAD] [CLS] [SEP] [UNK] a b c d e f g h i j k l m n o p q r s t u v w x y z the sea calm wind rain is cold".split()
-)
+SPELT = "[PAD] [CLS] [SEP] [UNK] a b c d e f g h i j k l m n o p q r s t u v w x y z the sea calm wind rain is cold"
+WORDS = SPELT.split()
 POSITIONS = 24
 TEXT_FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24},
@@ -76,9 +79,8 @@ def text_case(folder: Path, **fields: Any) -> Case:
     return Case(Text(pretrained=f"hf:{folder}", **fields), texts, "input", label="text in, pretrained")
 
 
-def encoder_of(model: Model) -> PretrainedEncoder:
-    found = next(iter(model.network.inputs.values())).encoder
-    assert isinstance(found, PretrainedEncoder)
+def encoder_of(model: Model) -> Pretrained:
+    (found,) = [part for part in model.network.modules() if isinstance(part, Pretrained)]
     return found
 
 
@@ -101,7 +103,7 @@ def test_every_text_family_is_filled_answers_alone_as_in_a_batch(family: str, tm
     ids = torch.tensor([case.contract.ids.encode("the sea is calm")])
     with torch.inference_mode():
         expected = plain.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        got = encoder_of(model).backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        got = encoder_of(model).network(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     assert torch.allclose(expected, got, atol=1e-6)
     testing.a_row_alone_is_answered_as_in_a_batch(case)
     testing.it_runs_in_half_precision(case)
@@ -123,11 +125,177 @@ def test_every_way_of_tuning_reloads_and_exports(bert: Path, way: Any) -> None:
         check_export(case.trained(), case.raw_rows)
 
 
+PICTURE_FAMILIES: dict[str, dict[str, Any]] = {
+    "vit": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 32, "patch_size": 8},
+    "dinov2": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    "convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+}  # fmt: skip
+
+
+def picture_weights(folder: Path, family: str) -> Path:
+    """A tiny picture model of random weights with the scale of its pictures; the built-in family in timm's layout."""
+    torch.manual_seed(0)
+    if family in LITE:
+        folder.mkdir()
+        network = EfficientNetLite(family)
+        save_file(
+            {name: value.contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors"
+        )
+        scale = {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.5, 0.5], "input_size": [3, 32, 32], "license": "apache-2.0"}
+        (folder / "config.json").write_text(json.dumps({"architecture": family, "pretrained_cfg": scale}))
+        return folder
+    config = transformers.CONFIG_MAPPING[family](**PICTURE_FAMILIES[family])
+    model = transformers.MODEL_MAPPING[type(config)](config)
+    for weight in model.parameters():
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    scale = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.5, 0.5], "size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(scale))
+    return folder
+
+
+def picture_case(folder: Path, family: str, **fields: Any) -> Case:
+    kind = "timm" if family in LITE else "hf"
+    label = "image in, pretrained"
+    return Case(Image(pretrained=f"{kind}:{folder}", **fields), testing._pictures(), "input", label=label)
+
+
+@pytest.mark.parametrize("promise", [check.function.__name__ for check in testing.CHECKS if "input" in check.roles])
+def test_a_fine_tuned_picture_encoder_keeps_every_promise(tmp_path: Path, promise: str) -> None:
+    case = picture_case(picture_weights(tmp_path / "weights", "convnext"), "convnext")
+    (check,) = [check for check in testing.checks_of(case) if check.name == promise]
+    check()
+
+
+@pytest.mark.parametrize("family", [*PICTURE_FAMILIES, "tf_efficientnet_lite0"])
+def test_every_picture_family_is_filled_and_answers_alone_as_in_a_batch(family: str, tmp_path: Path) -> None:
+    folder = picture_weights(tmp_path / "weights", family)
+    case = picture_case(folder, family)
+    model = case.model()
+    stored = load_file(folder / "model.safetensors")
+    got = encoder_of(model).network.state_dict()
+    if family in LITE:
+        assert all(torch.equal(stored[name], value) for name, value in got.items())
+    else:
+        plain = transformers.AutoModel.from_pretrained(folder).state_dict()
+        assert all(torch.equal(plain[name], value) for name, value in got.items())
+    testing.a_row_alone_is_answered_as_in_a_batch(case)
+    testing.it_runs_in_half_precision(case)
+    assert case.contract.channels == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [*PICTURE_FAMILIES, "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("way", ["full", "lora"])
+def test_every_picture_family_exports(family: str, way: Any, tmp_path: Path) -> None:
+    case = picture_case(picture_weights(tmp_path / "weights", family), family, fine_tune=way)
+    check_export(case.trained(), case.raw_rows)
+
+
+def test_a_picture_transformer_sees_other_sides_than_its_own(tmp_path: Path) -> None:
+    case = picture_case(picture_weights(tmp_path / "weights", "vit"), "vit", side_px=48)
+    testing.a_row_alone_is_answered_as_in_a_batch(case)
+    assert case.contract.height * case.contract.width == pytest.approx(48**2, rel=0.3)
+
+
+def test_pictures_are_scaled_as_the_weights_were_trained(tmp_path: Path) -> None:
+    model = picture_case(picture_weights(tmp_path / "weights", "resnet"), "resnet").model()
+    encoder: Any = next(iter(model.network.inputs.values())).encoder
+    assert encoder.mean.tolist() == pytest.approx([0.5, 0.4, 0.3])
+    assert encoder.deviation.tolist() == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_statistics_of_what_never_learns_stay(tmp_path: Path) -> None:
+    case = picture_case(picture_weights(tmp_path / "weights", "resnet"), "resnet", fine_tune="top", top_layers=1)
+    model = case.model()
+    before = {name: value.clone() for name, value in encoder_of(model).network.named_buffers()}
+    testing._learn(model, case.batch().to("cpu"), steps=2, until=0.0)
+    moved = {name for name, value in encoder_of(model).network.named_buffers() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith("encoder.stages.1.") for name in moved)
+
+
+def test_a_picture_folder_without_its_scale_is_refused(tmp_path: Path) -> None:
+    folder = picture_weights(tmp_path / "weights", "resnet")
+    (folder / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(RecipeError, match="mean and std of three channels"):
+        assert picture_case(folder, "resnet").contract
+
+
+SOUND = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "conv_dim": [8, 8],
+    "conv_kernel": [10, 4], "conv_stride": [40, 4], "num_feat_extract_layers": 2, "feat_extract_norm": "layer",
+    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "do_stable_layer_norm": True,
+}  # fmt: skip
+
+
+def sound_weights(folder: Path, family: str, **changed: Any) -> Path:
+    """A tiny network of samples with random weights."""
+    torch.manual_seed(0)
+    config = transformers.CONFIG_MAPPING[family](**{**SOUND, **changed})
+    model = transformers.MODEL_MAPPING[type(config)](config)
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 8000, "do_normalize": True}))
+    return folder
+
+
+def sound_case(folder: Path, **fields: Any) -> Case:
+    declared = Audio(pretrained=f"hf:{folder}", rate_hz=8_000, **fields)
+    return Case(declared, testing._tones(), "input", label="audio in, pretrained")
+
+
+@pytest.mark.parametrize("promise", [check.function.__name__ for check in testing.CHECKS if "input" in check.roles])
+def test_a_fine_tuned_sound_encoder_keeps_every_promise(tmp_path: Path, promise: str) -> None:
+    case = sound_case(sound_weights(tmp_path / "weights", "wav2vec2"))
+    (check,) = [check for check in testing.checks_of(case) if check.name == promise]
+    check()
+
+
+@pytest.mark.parametrize("family", ["hubert"])
+def test_every_sound_family_answers_alone_as_in_a_batch(family: str, tmp_path: Path) -> None:
+    case = sound_case(sound_weights(tmp_path / "weights", family))
+    testing.a_row_alone_is_answered_as_in_a_batch(case)
+    testing.it_runs_in_half_precision(case)
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert"])
+def test_samples_reach_the_network_as_transformers_would_give_them(family: str, tmp_path: Path) -> None:
+    folder = sound_weights(tmp_path / "weights", family)
+    case = sound_case(folder)
+    encoder: Any = next(iter(case.model().network.inputs.values())).encoder
+    plain = transformers.AutoModel.from_pretrained(folder).eval()
+    wave = torch.from_numpy(case.values["value"][0].astype(np.float32)) / 32_768
+    normal = (wave - wave.mean()) / (wave.var(unbiased=False) + 1e-7).sqrt()
+    kept: list[torch.Tensor] = []
+    encoder.outlet.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
+    with torch.inference_mode():
+        expected = plain(normal[None]).last_hidden_state
+        encoder(torch.from_numpy(case.values["value"][0])[None], torch.tensor([[len(wave)]]))
+    assert torch.allclose(kept[0][:, : expected.shape[1]], expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["hubert"])
+def test_every_sound_family_exports(family: str, tmp_path: Path) -> None:
+    case = sound_case(sound_weights(tmp_path / "weights", family))
+    check_export(case.trained(), case.raw_rows)
+
+
+def test_sound_of_another_rate_or_normalised_over_padding_is_refused(tmp_path: Path) -> None:
+    folder = sound_weights(tmp_path / "weights", "wav2vec2")
+    with pytest.raises(RecipeError, match="write rate_hz: 8000"):
+        Audio(pretrained=f"hf:{folder}").fit([], missing=0, role="input")
+    folder = sound_weights(tmp_path / "other", "wav2vec2", feat_extract_norm="group")
+    with pytest.raises(RecipeError, match="neighbours in the batch"):
+        Audio(pretrained=f"hf:{folder}", rate_hz=8_000).fit([], missing=0, role="input")
+
+
 # ---- what learns -----------------------------------------------------------------------------------------------------
 
 
 def learning(model: Model) -> set[str]:
-    return {name for name, weight in encoder_of(model).backbone.named_parameters() if weight.requires_grad}
+    return {name for name, weight in encoder_of(model).network.named_parameters() if weight.requires_grad}
 
 
 def test_frozen_weights_have_no_gradient_no_optimiser_no_average_and_no_dropout(bert: Path) -> None:
@@ -135,12 +303,12 @@ def test_frozen_weights_have_no_gradient_no_optimiser_no_average_and_no_dropout(
     network = model.network
     assert learning(model) == set()
     optimiser = Optimiser(network, objective_of(model), learning_rate=None, weight_decay=0.05)
-    inside = {id(weight) for weight in encoder_of(model).backbone.parameters()}
+    inside = {id(weight) for weight in encoder_of(model).network.parameters()}
     assert not inside & {id(weight) for weight in optimiser.weights}
-    assert not any("backbone" in name for name in Average(network, 0.9).tensors)
+    assert not any("pretrained.network" in name for name in Average(network, 0.9).tensors)
     network.train()
-    assert not any(part.training for part in encoder_of(model).backbone.modules())
-    assert encoder_of(model).project.training
+    assert not any(part.training for part in encoder_of(model).network.modules())
+    assert encoder_of(model).training
 
 
 def test_adapters_begin_as_nothing_and_are_all_that_learns(bert: Path) -> None:
@@ -151,7 +319,7 @@ def test_adapters_begin_as_nothing_and_are_all_that_learns(bert: Path) -> None:
     for model in (plain, adapted):
         encoder_of(model).eval()
     with torch.inference_mode():
-        one, other = (encoder_of(m).backbone(input_ids=row).last_hidden_state for m in (plain, adapted))
+        one, other = (encoder_of(m).network(input_ids=row).last_hidden_state for m in (plain, adapted))
     assert torch.allclose(one, other, atol=1e-6)
 
 
@@ -167,7 +335,7 @@ def test_the_top_layers_learn_and_the_others_rest(bert: Path) -> None:
 def test_lower_layers_learn_more_slowly_and_later(bert: Path) -> None:
     model = text_case(bert, pretrained_rate=1e-3, layer_decay=0.5, unfreeze=0.6).model()
     optimiser = Optimiser(model.network, objective_of(model), learning_rate=0.01, weight_decay=0.05)
-    names = {id(weight): name for name, weight in encoder_of(model).backbone.named_parameters()}
+    names = {id(weight): name for name, weight in encoder_of(model).network.named_parameters()}
 
     def rates(done: float) -> dict[str, float]:
         optimiser.set_rate(1.0, done)
@@ -381,12 +549,12 @@ def test_a_saved_model_cannot_ask_for_code_or_another_architecture(bert: Path, t
     model = text_case(bert).model()
     model.save(tmp_path / "model")
     description = json.loads((tmp_path / "model" / "model.json").read_text())
-    config = description["contracts"]["value"]["weights"]["config"]
-    config.update(auto_map={"AutoModel": "evil.Model"}, attn_implementation="somebody/kernels")
+    weights = description["contracts"]["value"]["weights"]
+    weights["config"].update(auto_map={"AutoModel": "evil.Model"}, attn_implementation="somebody/kernels")
     (tmp_path / "model" / "model.json").write_text(json.dumps(description))
     loaded = Model.load(tmp_path / "model")
     assert encoder_of(loaded).config._attn_implementation == "sdpa"
-    config["model_type"] = "evil"
+    weights["family"] = "evil"
     (tmp_path / "model" / "model.json").write_text(json.dumps(description))
     with pytest.raises(ModelError, match="evil"):
         Model.load(tmp_path / "model")

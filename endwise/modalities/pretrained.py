@@ -6,6 +6,7 @@ licence, sha256 of every weight file), so that a saved model needs the folder no
 
     hf:models/minilm               a folder in the layout of the Hugging Face hub: config.json, *.safetensors
     hf:sentence-transformers/all-MiniLM-L6-v2      the same, by its name on the hub (or from the hub's cache)
+    timm:models/lite0, timm:tf_efficientnet_lite0.in1k      a folder in timm's layout, or a name: for pictures
     package:some_package/model     a folder inside an installed package, which is not imported
 """
 
@@ -51,7 +52,8 @@ class PretrainedInput(Modality):
     families: ClassVar[tuple[str, ...]] = ()
 
     pretrained: str | None = input_field(
-        None, "weights to begin with: hf:FOLDER or hf:NAME (Hugging Face), package:NAME/FOLDER; null: from scratch"
+        None,
+        "weights to begin with: hf:FOLDER or hf:NAME (Hugging Face), timm:... (pictures), package:NAME/FOLDER; null: none",
     )
     fine_tune: Literal["full", "top", "lora", "frozen"] | None = input_field(
         None, "what of them learns. full: all (null); top: the last layers; lora: low-rank adapters; frozen: nothing"
@@ -132,44 +134,88 @@ def describe(source: str, families: tuple[str, ...], field: str) -> dict[str, An
     """Plain JSON: where the weights came from, their sha256 by file, the licence, and the architecture."""
     folder = find(source, field)
     config = _json(folder / CONFIG, field)
-    family = config.get("model_type")
+    family = config.get("model_type") or config.get("architecture")  # timm's word
     require(
-        family in families, field=f"{field}: model_type", got=family, allowed=f"one of {', '.join(families)}",
+        family in families, field=f"{field}: config.json", got=family, allowed=f"one of {', '.join(families)}",
         fix="take a model of these architectures, or of this kind of input",
     )  # fmt: skip
     return {
         "source": source,
+        "family": family,
         "sha256": {name: _sha256(folder / name) for name in weight_files(folder, field)},
         "licence": licence(folder, config),
         "config": config,
     }
 
 
+def picture_scale(source: str, weights: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """How a picture must be given to the weights: mean and std per channel (full scale = 1), and the side in pixels
+    they were trained on."""
+    config = weights["config"]
+    if isinstance(config.get("pretrained_cfg"), dict):
+        given = config["pretrained_cfg"]
+        mean, deviation, side = given.get("mean"), given.get("std"), (given.get("input_size") or [None])[-1]
+    else:
+        given = _json(find(source, field) / "preprocessor_config.json", field)
+        mean, deviation, sides = (
+            given.get("image_mean"),
+            given.get("image_std"),
+            given.get("crop_size") or given.get("size"),
+        )
+        if isinstance(sides, dict):
+            sides = sides.get("height") or sides.get("shortest_edge")
+        side = sides or config.get("image_size")
+    good = all(isinstance(item, list) and len(item) == 3 for item in (mean, deviation)) and isinstance(side, int)
+    require(
+        good, field=field, got={"mean": mean, "std": deviation, "side": side},
+        allowed="the mean and std of three channels and the side of the pictures the weights were trained on",
+        fix="preprocessor_config.json (image_mean, image_std, size) or timm's pretrained_cfg says them",
+    )  # fmt: skip
+    return {"mean": mean, "std": deviation, "side_px": side}
+
+
+def sound_scale(source: str, weights: Mapping[str, Any], rate_hz: int, field: str) -> dict[str, Any]:
+    """How samples must be given to the weights: whether each recording is brought to mean 0 and deviation 1."""
+    given, config = _json(find(source, field) / "preprocessor_config.json", field), weights["config"]
+    wanted = given.get("sampling_rate", 16_000)
+    require(
+        wanted == rate_hz, field="Audio.rate_hz", got=rate_hz, allowed=f"{wanted}, the rate of the pretrained weights",
+        fix=f"write rate_hz: {wanted}; recordings are resampled",
+    )  # fmt: skip
+    require(
+        config.get("feat_extract_norm") == "layer", field=f"{field}: feat_extract_norm",
+        got=config.get("feat_extract_norm", "group"), allowed="'layer'",
+        fix="'group' normalises over a recording and its padding, so that an answer would depend on its neighbours in "
+        "the batch: take a large model, or XLS-R",
+    )  # fmt: skip
+    return {"normalise": bool(given.get("do_normalize", True))}
+
+
 def summary_of(weights: Mapping[str, Any]) -> str:
     """For people: 'bert of hf:models/minilm (apache-2.0, sha256 53aa5117)'."""
     first = next(iter(weights["sha256"].values()))
-    return f"{weights['config']['model_type']} of {weights['source']} ({weights['licence']}, sha256 {first[:8]})"
+    return f"{weights['family']} of {weights['source']} ({weights['licence']}, sha256 {first[:8]})"
 
 
 # ---- where the weights lie -------------------------------------------------------------------------------------------
 
 
 def split_source(source: str, field: str) -> tuple[str, str]:
-    """('hf' or 'package', what follows the colon)."""
+    """('hf', 'timm' or 'package', what follows the colon)."""
     kind, colon, place = source.partition(":")
     require(
-        kind in ("hf", "package") and bool(colon) and bool(place.strip()), field=field, got=source,
-        allowed="hf:FOLDER, hf:NAME or package:NAME/FOLDER", fix="write hf: before the folder of config.json and *.safetensors",
+        kind in ("hf", "timm", "package") and bool(colon) and bool(place.strip()), field=field, got=source,
+        allowed="hf:FOLDER, hf:NAME, timm:FOLDER, timm:NAME or package:NAME/FOLDER", fix="write hf: before the folder of config.json and *.safetensors",
     )  # fmt: skip
     return kind, place
 
 
 def rebased(source: Any, base: Path) -> Any:
     """A relative folder as seen from `base`, where there is one; anything else as it is."""
-    if not isinstance(source, str) or not source.startswith("hf:"):
+    if not isinstance(source, str) or not source.startswith(("hf:", "timm:")):
         return source
-    folder = base / source[3:]
-    return f"hf:{folder}" if folder.is_dir() else source
+    kind, _, place = source.partition(":")
+    return f"{kind}:{base / place}" if (base / place).is_dir() else source
 
 
 def find(source: str, field: str) -> Path:
@@ -185,14 +231,15 @@ def find(source: str, field: str) -> Path:
         allowed="an existing folder, or the name of a model on the hub",
         fix="relative folders are taken from the recipe's; is the preparation still to be run?",
     )  # fmt: skip
+    name = f"timm/{place}" if kind == "timm" and "/" not in place else place
     hub = need("huggingface_hub", extra="hub", what=f"{field}: {source}")
     try:
-        return Path(hub.snapshot_download(place, allow_patterns=list(HUB_FILES)))
+        return Path(hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as wrong:  # offline, unknown, gated, disk: the hub's library has its own tree of errors
         reason = str(wrong).strip().splitlines()[0][:200] if str(wrong).strip() else type(wrong).__name__
         raise SetupError(
             f"{field} = {source!r}: there is no such folder, and the hub gives no such model ({reason}). Fix: with a "
-            f"network, 'hf download {place} --local-dir FOLDER'; then write hf:FOLDER."
+            f"network, 'hf download {name} --local-dir FOLDER'; then write {kind}:FOLDER."
         ) from None
 
 
@@ -236,8 +283,9 @@ def licence(folder: Path, config: Mapping[str, Any]) -> str:
         found = re.search(r"^license:\s*[\"']?([^\s\"'#]+)", card.read_text(encoding="utf-8", errors="replace"), re.M)
         if found:
             return found[1]
-    if isinstance(config.get("license"), str):
-        return str(config["license"])
+    for place in (config, config.get("pretrained_cfg")):
+        if isinstance(place, dict) and isinstance(place.get("license"), str):
+            return str(place["license"])
     for file in sorted([*folder.glob("LICENSE*"), *folder.glob("LICENCE*")]):
         lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
         return next((line[:80] for line in lines if line), NOT_STATED)

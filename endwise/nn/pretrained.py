@@ -6,16 +6,18 @@ the network. Not here: finding folders (modalities/pretrained.py), reading raw v
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from endwise.errors import ModelError, need, refusal
+from endwise.nn.efficientnet import LITE, EfficientNetLite
 from endwise.nn.interface import Encoder, Tokens
 from endwise.nn.size import Size
 
@@ -34,6 +36,7 @@ class Family:
     layers: str
 
 
+SPEECH = ("wav2vec2", "hubert")
 FAMILIES: dict[str, Family] = {
     "bert": Family(("embeddings",), "encoder.layer"),
     "roberta": Family(("embeddings",), "encoder.layer"),
@@ -41,6 +44,12 @@ FAMILIES: dict[str, Family] = {
     "electra": Family(("embeddings", "embeddings_project"), "encoder.layer"),
     "distilbert": Family(("embeddings",), "transformer.layer"),
     "mpnet": Family(("embeddings",), "encoder.layer"),
+    **dict.fromkeys(SPEECH, Family(("feature_extractor", "feature_projection"), "encoder.layers")),
+    "vit": Family(("embeddings",), "layers"),
+    "dinov2": Family(("embeddings",), "encoder.layer"),
+    "resnet": Family(("embedder",), "encoder.stages"),
+    "convnext": Family(("embeddings",), "encoder.stages"),
+    **dict.fromkeys(LITE, Family(("conv_stem", "bn1"), "blocks")),
 }
 
 
@@ -59,37 +68,39 @@ class Tuning:
     rank: int
 
 
-class PretrainedEncoder(Encoder):
-    """A pretrained network, a learnt projection to the token width, and a norm. Subclasses say how values enter.
+class Pretrained(nn.Module):
+    """A pretrained network and what of it learns. Encoders hold one, and say how their values enter it.
 
-    weights: what the contract keeps of them (`config`, `sha256`, `source`). folder: where they lie, asked only when
-    they are loaded.
+    weights: what the contract keeps of them (`family`, `config`, `sha256`, `source`). folder: where they lie, asked only
+    when they are loaded.
     """
 
-    def __init__(self, weights: Mapping[str, Any], tuning: Tuning, size: Size, folder: Callable[[], Path]) -> None:
+    def __init__(self, weights: Mapping[str, Any], tuning: Tuning, folder: Callable[[], Path]) -> None:
         super().__init__()
-        self.tuning, self._folder = tuning, folder
-        self.family = FAMILIES[weights["config"]["model_type"]]
-        self.backbone = build(weights["config"])
-        self.config: Any = self.backbone.config
+        name = str(weights["family"])
+        if name not in FAMILIES:
+            raise ModelError(f"the pretrained architecture {name!r} is not one of {', '.join(FAMILIES)}.")
+        self.tuning, self._folder, self.family = tuning, folder, FAMILIES[name]
+        self.network = build(name, weights["config"])
         self.quiet: list[nn.Module] = []  # parts that never learn: their dropout and statistics rest in training too
         self._tune()
-        self.project = nn.Linear(self.hidden_width, size.width)
-        self.norm = nn.LayerNorm(size.width)
 
     @property
-    def hidden_width(self) -> int:
-        """Numbers a token of the pretrained network has."""
-        return int(self.config.hidden_size)
+    def config(self) -> Any:
+        """The architecture, as `transformers` has it."""
+        return self.network.config
 
-    def load_pretrained(self) -> None:
+    def forward(self, *values: Tensor, **named: Any) -> Any:
+        """Whatever the network takes and gives."""
+        return self.network(*values, **named)
+
+    def load(self) -> None:
         """Fill the network from its folder; every weight of it must be there."""
-        found = read_weights(self._folder(), self.backbone)
+        found = read_weights(self._folder(), self.network)
         with torch.no_grad():
-            for name, value in self.backbone.state_dict().items():
-                plain = name.replace(".base_layer.", ".")
+            for name, value in self.network.state_dict().items():
                 if ".lora_" not in name:
-                    value.copy_(found[plain])
+                    value.copy_(found[name.replace(".base_layer.", ".")])
 
     def train(self, mode: bool = True) -> Self:
         """What never learns stays in evaluation mode."""
@@ -98,23 +109,26 @@ class PretrainedEncoder(Encoder):
             part.eval()
         return self
 
-    def tokens(self, hidden: Float[Tensor, "batch token hidden"], mask: Bool[Tensor, "batch token"]) -> Tokens:
-        """The network's tokens at the common width."""
-        return Tokens(self.norm(self.project(hidden)), mask)
+    def layers(self) -> list[nn.Module]:
+        """The network's layers, the lowest first."""
+        found = _part(self.network, self.family.layers)
+        assert isinstance(found, nn.ModuleList | nn.Sequential)
+        return list(found)
 
     def _tune(self) -> None:
         """Which weights learn, in which group of the optimiser."""
         tuning, layers = self.tuning, self.layers()
         if tuning.way in ("frozen", "lora"):
-            self.backbone.requires_grad_(False)
+            self.network.requires_grad_(False)
         if tuning.way == "frozen":
-            self.quiet = [self.backbone]
+            self.quiet = [self.network]
             return
-        _rated(self.backbone, tuning.rate, 0.0)  # what lies above the layers: a last norm
+        _rated(self.network, tuning.rate, 0.0)  # what lies above the layers: a last norm
         if tuning.way == "lora":
-            adapters(self.backbone, self.family.layers, tuning.rank)
+            adapters(self.network, self.family.layers, tuning.rank)
+            self.quiet = [part for part in self.network.modules() if isinstance(part, nn.BatchNorm2d)]
             return
-        stem = [part for name in self.family.stem if (part := _part(self.backbone, name)) is not None]
+        stem = [part for name in self.family.stem if (part := _part(self.network, name)) is not None]
         learning = len(layers) + 1 if tuning.way == "full" else tuning.top or max(1, len(layers) // 2)
         if tuning.way == "top" and learning > len(layers):
             raise refusal(
@@ -130,46 +144,67 @@ class PretrainedEncoder(Encoder):
                     part.requires_grad_(False)
                     self.quiet.append(part)
 
-    def layers(self) -> list[nn.Module]:
-        """The network's layers, the lowest first."""
-        found = _part(self.backbone, self.family.layers)
-        assert isinstance(found, nn.ModuleList)
-        return list(found)
+
+class Outlet(nn.Module):
+    """A pretrained network's tokens at the common width: a learnt projection and a norm."""
+
+    def __init__(self, width: int, size: Size) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, size.width)
+        self.norm = nn.LayerNorm(size.width)
+
+    def forward(self, hidden: Float[Tensor, "batch token hidden"]) -> Float[Tensor, "batch token width"]:
+        """Token by token."""
+        out: Tensor = self.norm(self.project(hidden))
+        return out
 
 
-class TokenEncoder(PretrainedEncoder):
+class TokenEncoder(Encoder):
     """Ids of a pretrained tokenizer -> one token each."""
+
+    def __init__(self, weights: Mapping[str, Any], tuning: Tuning, size: Size, folder: Callable[[], Path]) -> None:
+        super().__init__()
+        self.pretrained = Pretrained(weights, tuning, folder)
+        self.outlet = Outlet(int(self.pretrained.config.hidden_size), size)
+
+    def load_pretrained(self) -> None:
+        """From the folder."""
+        self.pretrained.load()
 
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """Padding is masked, whatever ids it holds."""
         mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
-        ids = torch.where(mask, values, self.config.pad_token_id or 0)
-        hidden = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return self.tokens(hidden, mask)
+        ids = torch.where(mask, values, self.pretrained.config.pad_token_id or 0)
+        hidden = self.pretrained(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return Tokens(self.outlet(hidden), mask)
 
 
 # ---- building and filling ----------------------------------------------------------------------------------------------
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(family: str, config: Mapping[str, Any]) -> nn.Module:
     """The network of a config.json with random weights, in float32, without the parts that no token passes."""
+    if family in LITE:
+        return EfficientNetLite(family)
     library = need("transformers", extra="hub", what="a pretrained encoder")
-    family = str(config["model_type"])
-    if family not in FAMILIES:
-        raise ModelError(f"config.json: model_type {family!r} is not one of {', '.join(FAMILIES)}.")
     values = {name: value for name, value in config.items() if name not in REMOVED}
     settings = library.CONFIG_MAPPING[family].from_dict(values)
     kind = library.MODEL_MAPPING[type(settings)]
+    if family in SPEECH:  # changes of the training rows are the modality's, drawn from torch's generator
+        settings.apply_spec_augment, settings.layerdrop = False, 0.0
     settings._attn_implementation = "sdpa" if kind._supports_sdpa else "eager"
     with _silent(library):
         network: nn.Module = kind(settings)
-    if getattr(network, "pooler", None) is not None:
+    pooler = getattr(network, "pooler", None)
+    if pooler is not None and any(True for _ in pooler.parameters()):
         network.pooler = None  # type: ignore[assignment]
     return network.float()
 
 
 def read_weights(folder: Path, like: nn.Module) -> dict[str, Tensor]:
     """A folder's weights under the names of `like`, as `transformers` reads them: safetensors alone, nothing fetched."""
+    if isinstance(like, EfficientNetLite):
+        return _own_weights(folder, like)
     library = need("transformers", extra="hub", what="a pretrained encoder")
     kind: Any = library.MODEL_MAPPING[type(like.config)]
     with _silent(library):
@@ -178,23 +213,40 @@ def read_weights(folder: Path, like: nn.Module) -> dict[str, Tensor]:
             output_loading_info=True,
         )  # fmt: skip
     lacking = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    odd = [*lacking, *map(str, report["mismatched_keys"])]
+    _complete(folder, [*lacking, *map(str, report["mismatched_keys"])])
+    found: dict[str, Tensor] = network.state_dict()
+    return found
+
+
+def _own_weights(folder: Path, like: nn.Module) -> dict[str, Tensor]:
+    """Weights of a network that is written here, under timm's names; what classified the original's is left out."""
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= load_file(file)
+    wanted = like.state_dict()
+    _complete(folder, [n for n, value in wanted.items() if n not in found or found[n].shape != value.shape])
+    return {name: found[name] for name in wanted}
+
+
+def _complete(folder: Path, odd: Sequence[str]) -> None:
     if odd:
         raise ModelError(
             f"{folder}: {len(odd)} weights are missing or of another shape than config.json says: {', '.join(odd[:3])}. "
             "Fix: copy the folder again; config.json and the weights must belong together."
         )
-    found: dict[str, Tensor] = network.state_dict()
-    return found
 
 
 def adapters(network: nn.Module, layers: str, rank: int) -> None:
-    """Low-rank adapters beside every linear map of the layers; they begin as nothing."""
+    """Low-rank adapters beside every linear map and every dense convolution of the layers; they begin as nothing."""
     library = need("peft", extra="hub", what="fine_tune: lora")
     part = _part(network, layers)
     assert part is not None
-    names = [name for name, module in part.named_modules(prefix=layers) if isinstance(module, nn.Linear)]
+    names = [name for name, module in part.named_modules(prefix=layers) if _dense(module)]
     library.inject_adapter_in_model(library.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), network)
+
+
+def _dense(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
 def _part(network: nn.Module, path: str) -> nn.Module | None:

@@ -10,6 +10,7 @@ import struct
 import wave
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,11 +20,11 @@ from endwise.modalities.base import (
     INPUT_ROLE,
     Contract,
     Fetch,
-    Modality,
     Role,
     file_bytes,
     input_field,
 )
+from endwise.modalities.pretrained import PretrainedInput, sound_scale, summary_of, verified
 
 if TYPE_CHECKING:
     from endwise.nn.interface import Encoder
@@ -50,10 +51,11 @@ class AudioContract(Contract):
     level_db_mean: float
     level_db_deviation: float
     silent: int
+    weights: dict[str, Any] | None = None  # pretrained: source, family, sha256, licence, architecture, scale of samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audio(Modality):
+class Audio(PretrainedInput):
     """A recording: WAV, FLAC, OGG or MP3, or samples in memory. Resampled to `rate_hz` and mixed to one channel.
 
     In memory: `(rate, samples)`, `{"array": samples, "sampling_rate": rate}`, or samples alone, taken to be at
@@ -66,6 +68,8 @@ class Audio(Modality):
     contract_class = AudioContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("rate_hz", "channel", "max_seconds")
+    instead: ClassVar[tuple[str, ...]] = ("frontend", "mels")
+    families: ClassVar[tuple[str, ...]] = ("wav2vec2", "hubert")
 
     rate_hz: int = input_field(16_000, "samples a second the network hears; other rates are resampled to it")
     channel: Literal["mix", "left", "right"] = input_field(
@@ -149,6 +153,9 @@ class Audio(Modality):
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> AudioContract:
         """Durations and levels of the training recordings."""
+        weights = self.weights_description()
+        if weights is not None and self.pretrained is not None:
+            weights["scale"] = sound_scale(self.pretrained, weights, self.rate_hz, "Audio.pretrained")
         lengths: list[int] = []
         levels: list[float] = []
         silent = 0
@@ -171,6 +178,7 @@ class Audio(Modality):
             level_db_mean=float(np.mean(levels)) if levels else LOWEST_DB,
             level_db_deviation=float(np.std(levels)) if levels else 0.0,
             silent=silent,
+            weights=weights,
         )
 
     def blank(self, contract: AudioContract) -> np.ndarray:
@@ -187,6 +195,7 @@ class Audio(Modality):
             f"{contract.rate_hz} Hz, {contract.seconds_min:.2f} to {contract.seconds_max:.2f} s "
             f"(median {contract.seconds_median:.2f} s), {contract.seconds_total / 60:.1f} min in all, "
             f"{contract.level_db_mean:.0f} dB{quiet}"
+            + (f"; {summary_of(contract.weights)}" if contract.weights is not None else "")
         )
 
     # ---- for baselines and reports -------------------------------------------------------------------------------
@@ -214,8 +223,10 @@ class Audio(Modality):
     # ---- network side --------------------------------------------------------------------------------------------
 
     def encoder(self, contract: AudioContract, size: "Size") -> "Encoder":
-        from endwise.modalities.audio.network import AudioEncoder
+        from endwise.modalities.audio.network import AudioEncoder, PretrainedSound
 
+        if contract.weights is not None:
+            return PretrainedSound(self, contract, size, partial(verified, contract.weights, "Audio.pretrained"))
         return AudioEncoder(self, contract, size)
 
 

@@ -5,20 +5,27 @@ layers themselves (nn/sound.py), reading files (the main file).
 """
 
 import contextlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from endwise.modalities.audio import Audio, AudioContract
 from endwise.nn.interface import Encoder, Tokens
 from endwise.nn.mel import Framing
+from endwise.nn.pretrained import Outlet, Pretrained
 from endwise.nn.size import Size
 from endwise.nn.sound import LearntMel, LogMel, Norm, SoundBlock, Subsample, add_noise, hide, real, respeed
 
 FULL_SCALE = {torch.int16: 32_768.0, torch.uint8: 128.0}
 SHORT_S = 3.0  # recordings of single words and commands
 SHIFT_S = 0.03
+QUIET = 1e-7  # of a variance, as in the feature extractor of transformers
 
 
 def token_stride(contract: AudioContract) -> int:
@@ -81,6 +88,75 @@ class AudioEncoder(Encoder):
         if changing and self.declaration.mask:
             frames = hide(frames, lengths)
         return frames, lengths
+
+
+class PretrainedSound(Encoder):
+    """A pretrained network that hears samples: its convolutions, its transformer, a token every 20 ms.
+
+    In training, samples are changed as in the encoder from scratch, and stretches of features hidden.
+    """
+
+    def __init__(self, declared: Audio, contract: AudioContract, size: Size, folder: Callable[[], Path]) -> None:
+        super().__init__()
+        assert contract.weights is not None
+        self.declaration, self.augment = declared, True
+        self.normalise = bool(contract.weights["scale"]["normalise"])
+        self.shift = round(SHIFT_S * declared.rate_hz) if declared.shift else 0
+        self.pretrained = Pretrained(contract.weights, declared.tuning(), folder)
+        config = self.pretrained.config
+        self.windows = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
+        self.hop = math.prod(stride for _, stride in self.windows)
+        self.reach = 1  # samples that one frame hears
+        for kernel, stride in reversed(self.windows):
+            self.reach = (self.reach - 1) * stride + kernel
+        self.outlet = Outlet(int(config.hidden_size), size)
+
+    def load_pretrained(self) -> None:
+        """From the folder."""
+        self.pretrained.load()
+
+    def forward(
+        self, values: Float[Tensor, "batch sample"] | Int[Tensor, "batch sample"], sizes: Int[Tensor, "batch 1"]
+    ) -> Tokens:
+        """Padding changes nothing; a recording shorter than a frame is heard with silence behind it."""
+        wave = values / FULL_SCALE[values.dtype] if values.dtype in FULL_SCALE else values
+        with _full_precision(wave):
+            wave, lengths = self.samples(wave.float(), sizes[:, 0])
+        network: Any = self.pretrained.network
+        x = F.pad(wave, (0, self.reach - 1))[:, None]
+        for layer in network.feature_extractor.conv_layers:  # its own forward would make the samples a leaf
+            x = layer(x)
+        features = x.transpose(1, 2)
+        mask = real(self.frames(lengths), features.shape[1])
+        projected = network.feature_projection(features)
+        hidden = projected[0] if isinstance(projected, tuple) else projected
+        if self.training and self.augment and self.declaration.mask:
+            hidden = hide(hidden, self.frames(lengths))
+        hidden = network.encoder(torch.where(mask[..., None], hidden, 0.0), attention_mask=mask).last_hidden_state
+        return Tokens(self.outlet(hidden), mask, grids={"audio": ((hidden.shape[1],), (float(self.hop),))})
+
+    def samples(
+        self, wave: Float[Tensor, "batch sample"], sizes: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch sample"], Int[Tensor, " batch"]]:
+        """Each recording at mean 0 and deviation 1 where the weights want that, zero past its end."""
+        changing = self.training and self.augment
+        if changing and (self.declaration.speed > 0 or self.shift):
+            wave, sizes = respeed(wave, sizes, most=self.declaration.speed, shift=self.shift)
+        sounding = real(sizes, wave.shape[1])
+        wave = torch.where(sounding, wave, 0.0)
+        if changing and self.declaration.noise:
+            wave = add_noise(wave, sounding)
+        if self.normalise:
+            count = sizes.clamp(min=1)[:, None]
+            centred = torch.where(sounding, wave - wave.sum(1, keepdim=True) / count, 0.0)
+            wave = centred / (centred.square().sum(1, keepdim=True) / count + QUIET).sqrt()
+        return wave, sizes
+
+    def frames(self, sizes: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """How many frames hear nothing but a recording's own samples, at least one."""
+        for kernel, stride in self.windows:
+            sizes = torch.div(sizes - kernel, stride, rounding_mode="floor") + 1
+        return sizes.clamp(min=1)
 
 
 def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[object]:

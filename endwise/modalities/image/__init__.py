@@ -13,12 +13,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from endwise.errors import BadValue, require
 from endwise.modalities.base import INPUT_ROLE, Contract, Fetch, Modality, Role, file_bytes, input_field
+from endwise.modalities.pretrained import PretrainedInput, picture_scale, summary_of, verified
 
 if TYPE_CHECKING:
     from endwise.nn.interface import Encoder
@@ -36,6 +38,7 @@ STATISTICS_SIDE_PX = 256  # colours of larger pictures are measured on every n-t
 PREVIEW_PX, PREVIEW_PNG_PX = 160, 64
 FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65_535.0}
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG
+LITE_NAMES = tuple(f"tf_efficientnet_lite{number}" for number in range(5))  # of timm, built in: nn/efficientnet.py
 CLASS_LIKE = frozenset({"category", "boolean", "tags"})  # answers that a mirrored picture does not change
 
 
@@ -57,10 +60,13 @@ class ImageContract(Contract):
     smallest: tuple[int, ...]
     median: tuple[int, ...]
     largest: tuple[int, ...]
+    weights: dict[str, Any] | None = (
+        None  # pretrained: source, family, sha256, licence, architecture, scale of pictures
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image(Modality):
+class Image(PretrainedInput):
     """A picture: JPEG, PNG, TIFF, WebP, BMP, GIF or PPM (a path, the bytes, a data URI), or pixels in memory.
 
     In memory: a PIL image; or an array [height, width] or [height, width, channels] of uint8, uint16, other whole
@@ -74,9 +80,12 @@ class Image(Modality):
     contract_class = ImageContract
     axes: ClassVar[int] = 2
     read_fields: ClassVar[tuple[str, ...]] = ("side_px", "channels")
+    instead: ClassVar[tuple[str, ...]] = ("backbone", "channels")
+    families: ClassVar[tuple[str, ...]] = ("vit", "dinov2", "resnet", "convnext", *LITE_NAMES)
 
     side_px: int | None = input_field(
-        None, "side of a square with the area the network sees, in the pictures' own aspect ratio; null: from the data"
+        None,
+        "side of a square with the area the network sees, in the pictures' own aspect ratio; null: from the data, or what pretrained weights were trained on",
     )
     channels: Literal["auto", "grey", "colour"] = input_field("auto", "auto: colour as soon as one picture has it")
     backbone: Literal["auto", "conv", "vit"] = input_field(
@@ -137,8 +146,11 @@ class Image(Modality):
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> ImageContract:
         """Sizes, channels, bits, and the mean and deviation of each channel."""
+        weights = self.weights_description()
+        if weights is not None and self.pretrained is not None:
+            weights["scale"] = picture_scale(self.pretrained, weights, "Image.pretrained")
         sizes: Counter[tuple[int, ...]] = Counter()
-        channels, bits = 1, 8
+        channels, bits = 3 if weights is not None else 1, 8
         first, second = np.zeros(3), np.zeros(3)
         for value in values:
             sizes[value.shape[:2]] += 1
@@ -150,7 +162,7 @@ class Image(Modality):
         colours = 3 if self.channels == "colour" else channels
         heights, widths = _sorted(sizes, 0), _sorted(sizes, 1)
         median = (_middle(heights, count), _middle(widths, count))
-        height, width = self._canvas(median, len(sizes) == 1)
+        height, width = self._canvas(median, len(sizes) == 1, weights)
         mean, square = first / max(count, 1), second / max(count, 1)
         deviation = np.sqrt(np.maximum(square - mean**2, 0))
         return ImageContract(
@@ -167,10 +179,13 @@ class Image(Modality):
             smallest=(heights[0][0], widths[0][0]) if count else median,
             median=median,
             largest=(heights[-1][0], widths[-1][0]) if count else median,
+            weights=weights,
         )
 
-    def _canvas(self, median: tuple[int, int], uniform: bool) -> tuple[int, int]:
+    def _canvas(self, median: tuple[int, int], uniform: bool, weights: dict[str, Any] | None) -> tuple[int, int]:
         height, width = median
+        if weights is not None:
+            return canvas(height, width, float(self.side_px or weights["scale"]["side_px"]))
         if self.side_px is None and uniform and height * width <= OWN_SIDE_PX**2 and _ratio(median) <= WIDEST:
             return median
         side = min(math.sqrt(height * width), float(LARGEST_SIDE_PX)) if self.side_px is None else float(self.side_px)
@@ -206,7 +221,10 @@ class Image(Modality):
         sizes = _spelled(contract.median)
         if not contract.uniform:
             sizes = f"{_spelled(contract.smallest)} to {_spelled(contract.largest)} (median {sizes})"
-        return f"{colours} pictures of {sizes} px, seen at {_spelled((contract.height, contract.width))} or less"
+        seen = _spelled((contract.height, contract.width))
+        if contract.weights is not None:
+            return f"{colours} pictures of {sizes} px, seen at {seen}; {summary_of(contract.weights)}"
+        return f"{colours} pictures of {sizes} px, seen at {seen} or less"
 
     # ---- inputs --------------------------------------------------------------------------------------------------
 
@@ -241,8 +259,10 @@ class Image(Modality):
 
     def encoder(self, contract: ImageContract, size: "Size") -> "Encoder":
         """Pixels to a grid of 16 to 64 tokens of width `size.width`."""
-        from endwise.modalities.image.network import ConvEncoder, PatchEncoder
+        from endwise.modalities.image.network import ConvEncoder, PatchEncoder, PretrainedPicture
 
+        if contract.weights is not None:
+            return PretrainedPicture(self, contract, size, partial(verified, contract.weights, "Image.pretrained"))
         return (PatchEncoder if self.backbone == "vit" else ConvEncoder)(self, contract, size)
 
 

@@ -5,15 +5,19 @@ differentiable down to the pixels. The canvas is the contract's, bounded by the 
 """
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from endwise.modalities.image import OWN_SIDE_PX, Image, ImageContract, canvas
+from endwise.modalities.image import LITE_NAMES, OWN_SIDE_PX, Image, ImageContract, canvas
 from endwise.nn.blocks import Transformer
+from endwise.nn.efficientnet import FEATURES
 from endwise.nn.interface import Encoder, Tokens
+from endwise.nn.pretrained import Outlet, Pretrained
 from endwise.nn.size import Size
 from endwise.nn.vision import Changes, ConvNet, augment, resize, resize_alike, scaled
 
@@ -37,12 +41,14 @@ class PictureEncoder(Encoder):
 
     def __init__(self, declared: Image, contract: ImageContract, size: Size, *, multiple: int = 1) -> None:
         super().__init__()
-        self.height, self.width = _canvas(declared, contract, size, multiple)
+        pretrained = contract.weights is not None
+        self.height, self.width = _canvas(declared, contract, None if pretrained else size, multiple)
         self.alike = contract.uniform
         self.augment = True
         self.changes = _changes(declared, math.sqrt(self.height * self.width))
-        self.register_buffer("mean", torch.tensor(contract.mean), persistent=False)
-        self.register_buffer("deviation", torch.tensor(contract.deviation), persistent=False)
+        scale = contract.weights["scale"] if contract.weights is not None else {}
+        self.register_buffer("mean", torch.tensor(scale.get("mean", contract.mean)), persistent=False)
+        self.register_buffer("deviation", torch.tensor(scale.get("std", contract.deviation)), persistent=False)
 
     def canvas(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tensor:
         """Pixels [batch, height, width, channel] of any sizes -> float32 [batch, channel, canvas height, width]."""
@@ -112,6 +118,51 @@ class PatchEncoder(PictureEncoder):
         return _on_grid(tokens, self.grid, (self.height, self.width), [level])
 
 
+class PretrainedPicture(PictureEncoder):
+    """A pretrained network on the canvas: the tokens are its last feature map, or its patches without the class token.
+
+    Pictures are scaled as the weights' own were. A transformer's places are interpolated where the canvas is not the
+    one it was trained on.
+    """
+
+    def __init__(self, declared: Image, contract: ImageContract, size: Size, folder: Callable[[], Path]) -> None:
+        assert contract.weights is not None
+        config, self.own = contract.weights["config"], contract.weights["family"] in LITE_NAMES
+        self.patch = int(config.get("patch_size", 0)) if contract.weights["family"] in ("vit", "dinov2") else 0
+        super().__init__(declared, contract, size, multiple=self.patch or 1)
+        self.pretrained = Pretrained(contract.weights, declared.tuning(), folder)
+        if self.own:
+            channels = FEATURES
+        elif self.patch:
+            channels = int(self.pretrained.config.hidden_size)
+        else:
+            channels = int(self.pretrained.config.hidden_sizes[-1])
+        self.outlet = Outlet(channels, size)
+
+    def load_pretrained(self) -> None:
+        """From the folder."""
+        self.pretrained.load()
+
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
+        """Grid tokens, row by row."""
+        levels = self.maps(self.canvas(values, sizes))
+        last = levels[-1]
+        tokens = self.outlet(last.flatten(2).transpose(1, 2))
+        return _on_grid(tokens, (last.shape[2], last.shape[3]), (self.height, self.width), levels)
+
+    def maps(self, x: Tensor) -> "Sequence[Tensor]":
+        """Feature maps [batch, channel, height, width], the last one for the tokens."""
+        if self.own:
+            found: list[Tensor] = self.pretrained(x)
+            return found
+        if not self.patch:
+            return [self.pretrained(pixel_values=x).last_hidden_state]
+        grid = (self.height // self.patch, self.width // self.patch)
+        places = {"interpolate_pos_encoding": True} if self.pretrained.config.model_type == "vit" else {}
+        hidden = self.pretrained(pixel_values=x, **places).last_hidden_state[:, -grid[0] * grid[1] :]
+        return [hidden.transpose(1, 2).unflatten(2, grid)]
+
+
 def _on_grid(tokens: Tensor, grid: tuple[int, int], canvas_px: tuple[int, int], levels: "Sequence[Tensor]") -> Tokens:
     return Tokens(
         values=tokens,
@@ -121,11 +172,11 @@ def _on_grid(tokens: Tensor, grid: tuple[int, int], canvas_px: tuple[int, int], 
     )
 
 
-def _canvas(declared: Image, contract: ImageContract, size: Size, multiple: int) -> tuple[int, int]:
-    """The contract's canvas, no larger than the dial's, rounded to whole patches."""
+def _canvas(declared: Image, contract: ImageContract, size: Size | None, multiple: int) -> tuple[int, int]:
+    """The contract's canvas, no larger than the dial's (pretrained weights have none), rounded to whole patches."""
     height, width = contract.height, contract.width
     side = math.sqrt(height * width)
-    most = SIDE_PX_BY_DIAL[size.dial]
+    most = SIDE_PX_BY_DIAL[size.dial] if size is not None else math.inf
     if declared.side_px is None and side > most:
         height, width = canvas(height, width, float(most))
     return tuple(max(1, round(length / multiple)) * multiple for length in (height, width))  # type: ignore[return-value]
