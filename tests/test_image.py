@@ -362,10 +362,10 @@ def test_wrong_fields_are_refused_by_name(fields: dict[str, Any], name: str) -> 
 
 
 def test_mirroring_is_for_classes_only_unless_it_is_asked_for() -> None:
-    assert Image().beside({"kind": Category()}).mirror is True
-    assert Image().beside({"kind": Category(), "angle": Number()}).mirror is False
-    assert Image(mirror=True).beside({"angle": Number()}).mirror is True
-    assert Image(mirror=False).beside({"kind": Category()}).mirror is False
+    assert Image().beside({}, {"kind": Category()}).mirror is True
+    assert Image().beside({}, {"kind": Category(), "angle": Number()}).mirror is False
+    assert Image(mirror=True).beside({}, {"angle": Number()}).mirror is True
+    assert Image(mirror=False).beside({}, {"kind": Category()}).mirror is False
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------
