@@ -75,6 +75,16 @@ def test_evaluate_prints_the_documented_object(work):
     assert json.loads(other.stdout)["outputs"]["good"]["accuracy"]["n"] == 200
 
 
+def test_evaluate_prints_tables_that_fit_a_terminal(work):
+    done = endwise("evaluate", "run", "--by", "machine", cwd=work)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "{" not in done.stdout
+    for told in ("good by machine", "what each input is worth", "without weight", "trivial", "classical"):
+        assert any(told in line for line in lines), told
+
+
 def test_predict_prints_one_line_a_row_and_goes_on_after_a_bad_one(work):
     (work / "new.csv").write_text("weight,colour\n9.0,red\nheavy,red\n1.0,blue\n")
     done = endwise("predict", "run", "new.csv", "--json", cwd=work)

@@ -340,7 +340,7 @@ def test_few_rows_that_are_all_right_do_not_prove_perfection() -> None:
 
 
 def said(truth: Any, sure: float = 1.0) -> Answer:
-    spread = {name: (1 - sure) / 2 for name in CLASSES}
+    spread = dict.fromkeys(CLASSES, (1 - sure) / 2)
     if isinstance(truth, list):
         return Answer(truth, sure, detail={"probabilities": {tag: float(tag in truth) for tag in "ab"}})
     named = {"true": float(truth), "false": 1.0 - truth} if isinstance(truth, bool) else {**spread, truth: sure}
