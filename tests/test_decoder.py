@@ -193,3 +193,33 @@ def test_a_language_model_is_scored_by_likelihood() -> None:
     names = [metric.name for metric in Text().metrics(learnt(TEXTS, Text(decoder="lm")))]
     assert names[0] == "bits_per_byte"
     assert all(metric.of_term for metric in Text().metrics(learnt(TEXTS, Text(decoder="lm"))))
+
+
+# ---- layers they share ---------------------------------------------------------------------------------------------
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    """Drawn from bytes, so the share is a multiple of 1/256, and what is left is scaled by exactly that."""
+    from endwise.nn.blocks import Dropout
+
+    torch.manual_seed(0)
+    layer, ones = Dropout(0.3), torch.ones(400, 501)
+    dropped = layer(ones)
+    share = float((dropped == 0).float().mean())
+    assert share == pytest.approx(77 / 256, abs=0.005)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
+    assert dropped.max() == pytest.approx(256 / 179)
+    assert not torch.equal(layer(ones), dropped)
+    torch.manual_seed(0)
+    assert torch.equal(layer(ones), dropped)
+    assert torch.equal(layer.eval()(ones), ones)
+
+
+def test_dropout_passes_the_gradient_of_what_it_kept() -> None:
+    from endwise.nn.blocks import Dropout
+
+    x = torch.ones(7, 9, requires_grad=True)
+    out = Dropout(0.5)(x)
+    out.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, out.detach())

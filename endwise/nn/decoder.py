@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.nn.blocks import attend, rotate
+from endwise.nn.blocks import Dropout, attend, rotate
 from endwise.nn.size import Size
 
 END = 0  # the symbol that begins every sequence and ends it
@@ -72,7 +72,7 @@ class CausalBlock(nn.Module):
             self.taken = nn.Linear(size.width, size.width, bias=False)
         self.feed_in = nn.Linear(size.width, 2 * hidden, bias=False)
         self.feed_out = nn.Linear(hidden, size.width, bias=False)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
 
     def forward(
         self,
@@ -94,7 +94,8 @@ class CausalBlock(nn.Module):
         mixed = attend(query, keys, values, sees)
         x = x + self.dropout(self.outward(self._join(mixed)))
         if not self.prefix:
-            assert memory is not None and across is not None
+            assert memory is not None
+            assert across is not None
             query = self._split(self.ask(self.norm_across(x)))
             mixed = attend(query, memory[0], memory[1], across)
             x = x + self.dropout(self.taken(self._join(mixed)))
@@ -122,7 +123,7 @@ class Decoder(nn.Module):
         self.symbol = nn.Embedding(symbols, size.width)
         nn.init.normal_(self.symbol.weight, std=size.width**-0.5)
         self.bias = nn.Parameter(torch.zeros(symbols))
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.blocks = nn.ModuleList([CausalBlock(size, prefix=prefix) for _ in range(max(1, size.depth))])
         self.norm = nn.RMSNorm(size.width)
         # with the embedding's weights as the output's, the first answer would be the symbol before, with certainty

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise import losses
+from endwise.nn.blocks import Dropout
 from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.size import Size
 
@@ -49,7 +50,7 @@ class Residual(nn.Module):
         super().__init__()
         self.norm = nn.RMSNorm(width)
         self.inward, self.outward = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
         """The same shape."""
@@ -63,7 +64,7 @@ class Pool(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size.width)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "batch width"]:
         """Mean over the real tokens, normalised."""

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.nn.blocks import Attention
+from endwise.nn.blocks import Attention, Dropout
 from endwise.nn.mel import Framing, fourier, gabor, hann, mel_filters
 from endwise.nn.size import Size
 
@@ -225,11 +225,11 @@ class SoundBlock(nn.Module):
             Norm(size.width),
             Norm(size.width),
         )
-        self.attention = Attention(size.width, size.heads, size.dropout)
+        self.attention = Attention(size.width, size.heads)
         self.convolution = Convolution(size.width)
         self.feed_in = nn.Linear(size.width, 2 * hidden, bias=False)
         self.feed_out = nn.Linear(hidden, size.width, bias=False)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
 
     def forward(self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"]) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_attention(x), mask, rotary=True))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.modalities.audio import Audio, AudioContract
+from endwise.nn.blocks import Dropout
 from endwise.nn.interface import Encoder, Tokens
 from endwise.nn.mel import Framing
 from endwise.nn.pretrained import Outlet, Pretrained
@@ -54,7 +55,7 @@ class AudioEncoder(Encoder):
         front = LogMel if declaration.frontend == "spectrogram" else LearntMel
         self.front: nn.Module = front(declaration.rate_hz, declaration.mels)
         self.subsample = Subsample(declaration.mels, self.stride, size.width)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.blocks = nn.ModuleList([SoundBlock(size) for _ in range(size.depth)])
         self.norm = Norm(size.width)
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from endwise import losses
 from endwise.modalities.embedding import EmbeddingContract
+from endwise.nn.blocks import Dropout
 from endwise.nn.interface import Head, Tokens
 from endwise.nn.size import Size
 
@@ -27,7 +28,7 @@ class Projection(nn.Module):
         self.linear = nn.Linear(width, dimensions, bias=False)
         self.inward = nn.Linear(width, width)
         self.outward = nn.Linear(width, dimensions, bias=False)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         nn.init.zeros_(self.outward.weight)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "batch dim"]:

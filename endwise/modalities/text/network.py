@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from endwise import losses
 from endwise.modalities.text import BLANK, TextContract
 from endwise.modalities.text.tokenizer import CASES
-from endwise.nn.blocks import Attention, Transformer
+from endwise.nn.blocks import Dropout, Transformer
 from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.size import Size
 
@@ -58,13 +58,10 @@ class TextEncoder(Encoder):
         nn.init.zeros_(self.phrase.weight)
         # single bytes mean nothing: two convolutions make them runs of nine before anything is added up
         self.stem = Runs(size.width) if contract.units == "bytes" else None
-        self.dropout = nn.Dropout(VECTOR_DROPOUT)
+        self.dropout = Dropout(VECTOR_DROPOUT)
         depth = size.depth if self.stem is not None else min(size.depth, max(1, size.depth // 2))
         self.context = Transformer(dataclasses.replace(size, depth=depth), causal=False, rotary=True)
         self.gate = nn.Parameter(torch.full((size.width,), 0.0 if self.stem is None else 1.0))
-        for part in self.context.modules():
-            if isinstance(part, Attention):
-                part.dropout = 0.0  # dropped weights forgo the fused kernel: long texts take four times as long on CPUs
 
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """A token for every `stride` units."""
@@ -127,7 +124,7 @@ class CTCHead(Head):
         self.frames = frames
         self.norm = nn.RMSNorm(size.width)
         self.inward = nn.Linear(size.width, frames * size.width)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.outward = nn.Linear(size.width, contract.num_symbols)
         self.register_buffer("impossible", torch.zeros((), dtype=torch.int64), persistent=False)
         nn.init.zeros_(self.inward.bias)
