@@ -186,7 +186,9 @@ def _test_beside(tops: list[str], name: str) -> str | None:
 def _look(table: Table, name: str) -> _Found:
     cells, repeats = _sample(table, name)
     there = [cell for cell in cells if cell is not None]
-    if any(isinstance(cell, str) for cell in there):  # bytes among texts are files that are no UTF-8: `check` names them
+    if any(
+        isinstance(cell, str) for cell in there
+    ):  # bytes among texts are files that are no UTF-8: `check` names them
         there = [cell for cell in there if not isinstance(cell, bytes)]
     if not there:
         return _Found(name, "empty", "it has no value in the rows looked at")

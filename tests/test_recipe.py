@@ -155,7 +155,8 @@ def test_the_schema_knows_every_field_and_type():
 
 
 @pytest.mark.parametrize(
-    "names", [("x", "y", "split"), ("x", "y", "weight"), ("path", "y"), ("path", "split"), ("x", "y", "group", "max_bad")]
+    "names",
+    [("x", "y", "split"), ("x", "y", "weight"), ("path", "y"), ("path", "split"), ("x", "y", "group", "max_bad")],
 )
 def test_a_table_of_columns_may_have_columns_of_any_name(names):
     columns = {name: [1.0, 2.0] for name in names}

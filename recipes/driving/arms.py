@@ -93,7 +93,9 @@ def main() -> None:
         n = arms[OURS]["mae"].n
         print(f"\n{output}, n = {n}\n  {'':<16} {'MAE':<26} above {OURS}")
         for name, both in arms.items():
-            print(f"  {name:<16} {_spelled(both['mae']):<26} {_spelled(both['above']) if 'above' in both else ''}".rstrip())
+            print(
+                f"  {name:<16} {_spelled(both['mae']):<26} {_spelled(both['above']) if 'above' in both else ''}".rstrip()
+            )
 
 
 def _spelled(one: Estimate) -> str:
