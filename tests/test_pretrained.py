@@ -35,6 +35,7 @@ transformers = pytest.importorskip("transformers")
 SPELT = "[PAD] [CLS] [SEP] [UNK] a b c d e f g h i j k l m n o p q r s t u v w x y z the sea calm wind rain is cold"
 WORDS = SPELT.split()
 POSITIONS = 24
+FAST = [check.function.__name__ for check in testing.CHECKS if "input" in check.roles and not check.slow]
 TEXT_FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24},
     "roberta": {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24},
@@ -87,7 +88,7 @@ def encoder_of(model: Model) -> Pretrained:
 # ---- the contract suite ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("promise", [check.function.__name__ for check in testing.CHECKS if "input" in check.roles])
+@pytest.mark.parametrize("promise", [*FAST, "an_exported_model_gives_the_same_answers"])
 def test_a_fine_tuned_text_encoder_keeps_every_promise(bert: Path, promise: str) -> None:
     case = text_case(bert)
     (check,) = [check for check in testing.checks_of(case) if check.name == promise]
@@ -117,12 +118,16 @@ def test_every_text_family_exports(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["top", "lora", "frozen"])
-def test_every_way_of_tuning_reloads_and_exports(bert: Path, way: Any) -> None:
+def test_every_way_of_tuning_learns_and_reloads(bert: Path, way: Any) -> None:
     case = text_case(bert, fine_tune=way)
     testing.one_batch_can_be_learnt_by_heart(case)
     testing.a_reloaded_model_gives_the_same_answers(case)
-    if way == "lora":  # the only one whose network has other layers than the full one
-        check_export(case.trained(), case.raw_rows)
+
+
+@pytest.mark.slow
+def test_adapters_export(bert: Path) -> None:
+    case = text_case(bert, fine_tune="lora")
+    check_export(case.trained(), case.raw_rows)
 
 
 PICTURE_FAMILIES: dict[str, dict[str, Any]] = {
@@ -161,7 +166,7 @@ def picture_case(folder: Path, family: str, **fields: Any) -> Case:
     return Case(Image(pretrained=f"{kind}:{folder}", **fields), testing._pictures(), "input", label=label)
 
 
-@pytest.mark.parametrize("promise", [check.function.__name__ for check in testing.CHECKS if "input" in check.roles])
+@pytest.mark.parametrize("promise", [*FAST, "an_exported_model_gives_the_same_answers"])
 def test_a_fine_tuned_picture_encoder_keeps_every_promise(tmp_path: Path, promise: str) -> None:
     case = picture_case(picture_weights(tmp_path / "weights", "convnext"), "convnext")
     (check,) = [check for check in testing.checks_of(case) if check.name == promise]
@@ -245,7 +250,9 @@ def sound_case(folder: Path, **fields: Any) -> Case:
     return Case(declared, testing._tones(), "input", label="audio in, pretrained")
 
 
-@pytest.mark.parametrize("promise", [check.function.__name__ for check in testing.CHECKS if "input" in check.roles])
+@pytest.mark.parametrize(
+    "promise", [*FAST, pytest.param("an_exported_model_gives_the_same_answers", marks=pytest.mark.slow)]
+)
 def test_a_fine_tuned_sound_encoder_keeps_every_promise(tmp_path: Path, promise: str) -> None:
     case = sound_case(sound_weights(tmp_path / "weights", "wav2vec2"))
     (check,) = [check for check in testing.checks_of(case) if check.name == promise]
