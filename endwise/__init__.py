@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from endwise.recipe import Data, Goal, Objective, Recipe, Train, Trunk
     from endwise.run import Run
     from endwise.runner import Bundle
+    from endwise.search import search
     from endwise.train import fit
 
 # name -> module: declare, read, train, use, extend
@@ -59,6 +60,7 @@ _HOMES = {
     "fit": "endwise.train",
     "evaluate": "endwise.evaluate",
     "export": "endwise.export",
+    "search": "endwise.search",
     "Run": "endwise.run",
     "Model": "endwise.model",
     "Prediction": "endwise.model",

@@ -247,6 +247,28 @@ def export(
 
 
 @app.command()
+def search(
+    run: RunPath,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A raw value of any input: text, or a file's path.")],
+    by: Annotated[
+        str | None,
+        typer.Option("--in", metavar="INPUT", help="Which input QUERY is; default: the one that can read it."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many rows.")] = 10,
+    data: Annotated[str | None, typer.Option(help="Search another table instead of the run's own data.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find rows by any of their inputs: the nearest in the space of the run's embedding, with their scores."""
+    from endwise.search import search as run_search
+
+    result = run_search(run, query, by=by, top=top, data=data)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        typer.echo(str(result))
+
+
+@app.command()
 def schema(
     as_json: AsJson = False,
 ) -> None:

@@ -18,6 +18,7 @@ PURPOSES = {
     "vision": "faster JPEG decoding",
     "hub": "Hugging Face data sets as hf://name",
     "export": "endwise export: ONNX bundles that run without torch",
+    "search": "endwise search: nearest rows in the space of an embedding",
     "frames": "pandas and polars frames as data",
     "dev": "everything that tests and linters need",
 }
