@@ -20,6 +20,9 @@ CLIP_NORM = 1.0
 BETAS = (0.9, 0.98)
 FINAL_RATE = 0.01  # of the peak, at the last step
 OBJECTIVE_RATE = 1e-2  # of the objective's own log-variances
+# their first gradient is zero but for rounding (each term is divided by its own first value): Adam would make a whole
+# step of either sign out of that
+OBJECTIVE_EPSILON = 1e-3
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -96,7 +99,7 @@ class Optimiser:
         if objective.log_variance.requires_grad:
             listed.append(
                 {"params": [objective.log_variance], "peak": OBJECTIVE_RATE, "lr": OBJECTIVE_RATE, "weight_decay": 0.0,
-                 "starts": 0.0}
+                 "eps": OBJECTIVE_EPSILON, "starts": 0.0}
             )  # fmt: skip
         self.adamw = torch.optim.AdamW(listed, betas=BETAS, fused=True)
         self.weights = [weight for group in listed for weight in group["params"]]
