@@ -185,6 +185,10 @@ def predict(
     pairs: Annotated[
         list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="One row, input by input.")
     ] = None,
+    samples: Annotated[int | None, typer.Option(help="Draw so many answers to the --input row at random.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of --samples: 0 greedy, 1 as the network has it.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of --samples: share of the probability to draw from.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of --samples; default 0.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Raw values in, final answers out: one line a row, in the order given."""
@@ -197,10 +201,37 @@ def predict(
         allowed="files or tables, or --input pairs",
         fix="give at least one INPUT, or --input name=value for each input",
     )
+    options = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    given = {name: value for name, value in options.items() if value is not None}
+    require(
+        samples is not None or not given,
+        field=f"--{next(iter(given), '').replace('_', '-')}",
+        got=next(iter(given.values()), None),
+        allowed="an option beside --samples",
+        fix="add --samples 1, or remove it: answers are not drawn at random otherwise",
+    )
+    require(
+        samples is None or bool(pairs),
+        field="--samples",
+        got=samples,
+        allowed="one row, as --input name=value",
+        fix="give the row with --input",
+    )
     model = Run.open(run).model()
     failed = 0
     if pairs:
-        results: Iterator[Any] = iter([model.predict(dict(_pair(pair, "--input") for pair in pairs))])
+        row = dict(_pair(pair, "--input") for pair in pairs)
+        results: Iterator[Any] = iter(
+            [model.predict(row)]
+            if samples is None
+            else model.sample(
+                row,
+                count=samples,
+                temperature=1.0 if temperature is None else temperature,
+                top_p=1.0 if top_p is None else top_p,
+                seed=seed or 0,
+            )
+        )
     else:
         results = model.predict_files(inputs or [])
     for result in results:

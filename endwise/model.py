@@ -37,6 +37,7 @@ from endwise.files import atomic, check_regular, kind_of, parse_json, read_json,
 from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
 from endwise.network import Network, Predictions
+from endwise.nn.interface import Head
 from endwise.nn.size import Size
 from endwise.recipe import Recipe
 from endwise.rows import FieldError, check_names, collate, file_fetcher, may_be_missing, read_row, written
@@ -226,6 +227,60 @@ class Model:
         source = self._source(rows, base)
         return self._predict_source(source, batch_size, on_bad)
 
+    def sample(
+        self,
+        row: Mapping[str, Any],
+        *,
+        count: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        base: str | Path = ".",
+    ) -> list[Prediction]:
+        """`count` answers to one row, drawn at random: what a text output by attention or lm might have written. The
+        same seed draws the same. temperature: 0 is greedy, 1 the network's own probabilities; top_p: only the most
+        probable symbols that together reach it (Holtzman et al. 2020). Other outputs are in each answer as `predict` has
+        them. ModelError when no output is written symbol after symbol."""
+        for name, value, allowed, kept in (
+            ("count", count, "at least 1", count >= 1),
+            ("temperature", temperature, "0 or more", 0 <= temperature < math.inf),
+            ("top_p", top_p, "above 0 and at most 1", 0 < top_p <= 1),
+        ):
+            require(kept, field=name, got=value, allowed=allowed, fix=f"change {name}", error=DataError)
+        written = [
+            name for name in self.network.output_names if type(self.network.head(name)).sample is not Head.sample
+        ]
+        require(
+            bool(written),
+            field="sample",
+            got=", ".join(self.recipe.outputs),
+            allowed="a model with a text output by attention, ctc+attention or lm",
+            fix="use predict: its detail has the probabilities",
+            error=ModelError,
+        )
+        check_names(row, self.recipe.inputs, self.recipe.outputs, "the row")
+        try:
+            values = read_row(self.recipe.inputs, self.contracts, row, file_fetcher(base))
+        except FieldError as wrong:
+            raise DataError(f"the row: field {wrong.field!r}: {wrong.reason}") from None
+        chance = torch.Generator(self.device).manual_seed(seed)
+        with torch.inference_mode(), self._evaluating():
+            found = self._predicted([values])
+            decoded = self.network.decode({name: part for name, part in found.items() if name not in written})
+            draws = {
+                name: self.network.head(name).sample(
+                    found[name], count=count, temperature=temperature, top_p=top_p, chance=chance
+                )
+                for name in written
+            }
+        arrays = {
+            name: {key: np.repeat(_array(value), count, 0) for key, value in part.items()}
+            for name, part in decoded.items()
+        }
+        arrays |= {name: {key: _array(value)[0] for key, value in part.items()} for name, part in draws.items()}
+        given = self.written(arrays, count)
+        return [Prediction({name: given[name][draw] for name in self.recipe.outputs}) for draw in range(count)]
+
     def predict_files(self, inputs: Sequence[str], *, batch_size: int = 64) -> Iterator[Prediction | DataError]:
         """What the command line gives: tables, folders and raw files, in their order; a row or a file that cannot be
         read gives a DataError in its place. Raw files need a model with a single input."""
@@ -310,15 +365,19 @@ class Model:
         return self._forward([values])[0]
 
     def _forward(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> list[Prediction]:
-        inputs, present = collate(self.recipe.inputs, self.contracts, rows)
-        device = self.device
         with torch.inference_mode(), self._evaluating():
-            sent = {name: field.to(device) for name, field in inputs.items()}
-            flags = {name: torch.from_numpy(there).to(device) for name, there in present.items()}
-            found = self.network.decode(self.network(sent, flags))
+            found = self.network.decode(self._predicted(rows))
         decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
         given = self.written(decoded, len(rows))
         return [Prediction({name: answers[row] for name, answers in given.items()}) for row in range(len(rows))]
+
+    def _predicted(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:
+        inputs, present = collate(self.recipe.inputs, self.contracts, rows)
+        device = self.device
+        sent = {name: field.to(device) for name, field in inputs.items()}
+        flags = {name: torch.from_numpy(there).to(device) for name, there in present.items()}
+        found: Predictions = self.network(sent, flags)
+        return found
 
     def _predict_source(self, source: _Source, batch_size: int, on_bad: OnBad) -> Iterator[Prediction | DataError]:
         window = batch_size * WINDOW_BATCHES

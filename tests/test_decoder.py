@@ -14,9 +14,12 @@ from endwise.modalities.audio import Audio
 from endwise.modalities.category import Category
 from endwise.modalities.text import Text, TextContract
 from endwise.modalities.text.sequence import SequenceHead, spelt_log_p
+from endwise.model import Model
 from endwise.nn.decoder import END, Decoder, search
 from endwise.nn.interface import Tokens
 from endwise.nn.size import Size
+from endwise.recipe import Recipe
+from endwise.train import fit
 
 SIZE = Size.of("tiny", width=32, depth=2, heads=2)
 BOTH = pytest.mark.parametrize("prefix", [False, True], ids=["across", "prefix"])
@@ -223,3 +226,58 @@ def test_dropout_passes_the_gradient_of_what_it_kept() -> None:
     out.sum().backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad, out.detach())
+
+
+# ---- a model that writes -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Two words in, two words out, learnt by heart."""
+    words = {"red": "rot", "green": "grün", "blue": "blau", "sea": "Meer"}
+    rows = [{"en": f"{a} {b}", "de": f"{words[a]} {words[b]}"} for a in words for b in words] * 4
+    recipe = Recipe(
+        data=rows,
+        inputs={"en": "text"},
+        outputs={"de": {"type": "text", "decoder": "attention"}, "long": {"type": "number", "column": "n"}},
+        train={"size": "tiny", "steps": 150, "batch_size": 16, "learning_rate": 0.004},
+    )
+    for row in rows:
+        row["n"] = len(row["en"])
+    return fit(recipe, out=tmp_path_factory.mktemp("writer") / "run")
+
+
+def test_a_small_language_is_learnt(writer: Model) -> None:
+    assert writer.predict({"en": "green sea"})["de"] == "grün Meer"
+    assert writer.predict(["red blue", "sea sea"])[1]["de"] == "Meer Meer"
+
+
+def test_drawing_at_temperature_zero_is_greedy_and_a_seed_draws_the_same(writer: Model) -> None:
+    assert {draw["de"] for draw in writer.sample({"en": "red red"}, count=3, temperature=0)} == {"rot rot"}
+    one = [draw["de"] for draw in writer.sample({"en": "red sea"}, count=8, temperature=3.0, seed=1)]
+    assert one == [draw["de"] for draw in writer.sample({"en": "red sea"}, count=8, temperature=3.0, seed=1)]
+    assert len(set(one)) > 1
+    assert {draw["de"] for draw in writer.sample({"en": "red sea"}, count=8, top_p=1e-6)} == {"rot Meer"}
+    assert len({draw["long"] for draw in writer.sample({"en": "red sea"}, count=3)}) == 1
+
+
+def test_draws_that_make_no_sense_are_refused(writer: Model) -> None:
+    from endwise.errors import EndwiseError
+
+    for wrong in ({"count": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 2.0}):
+        with pytest.raises(EndwiseError, match=next(iter(wrong))):
+            writer.sample({"en": "red sea"}, **wrong)  # type: ignore[arg-type]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), top_p=st.floats(0.05, 1.0))
+def test_only_the_most_probable_symbols_are_drawn(seed: int, top_p: float) -> None:
+    from endwise.nn.decoder import drawn
+
+    torch.manual_seed(seed)
+    log_p = torch.randn(1, 6).log_softmax(-1)
+    p, order = log_p[0].exp().sort(descending=True)
+    enough = int((p.cumsum(0) < top_p - 1e-6).sum()) + 1
+    chance = torch.Generator().manual_seed(seed)
+    for _ in range(20):
+        assert int(drawn(log_p, 1.0, top_p, chance)) in order[: enough + 1].tolist()

@@ -247,6 +247,49 @@ def search(
     )
 
 
+def sample(
+    decoder: Decoder,
+    memory: Memory,
+    *,
+    count: int,
+    longest: int,
+    temperature: float,
+    top_p: float,
+    chance: torch.Generator,
+) -> tuple[Int[Tensor, "batch draw place"], Int[Tensor, "batch draw"], Float[Tensor, "batch draw"]]:
+    """Sequences drawn at random, `count` for each row: symbols (END after the end), lengths, and log-probabilities as the
+    decoder has them. temperature: scores are divided by it, 0 takes the most probable symbol. top_p: only the fewest
+    symbols that together have this probability are drawn from (Holtzman et al. 2020)."""
+    rows, wide = memory.mask.shape[0] * count, memory.repeated(count)
+    device = memory.mask.device
+    cache = decoder.empty(rows, longest, memory.keys[0][0])
+    symbols = torch.zeros(rows, longest, dtype=torch.int64, device=device)
+    last, done = symbols[:, 0], torch.zeros(rows, dtype=torch.bool, device=device)
+    score = torch.zeros(rows, device=device)
+    for place in range(longest):
+        scores, cache = decoder.step(last, torch.tensor(place, device=device), wide, cache)
+        log_p = scores.float().log_softmax(-1)
+        last = torch.where(done, END, drawn(log_p, temperature, top_p, chance))
+        score = score + torch.where(done, 0.0, log_p.gather(1, last[:, None])[:, 0])
+        symbols[:, place] = last
+        done = done | (last == END)
+        if bool(done.all()):
+            break
+    lengths = (symbols != END).sum(1)
+    return symbols.view(-1, count, longest), lengths.view(-1, count), score.view(-1, count)
+
+
+def drawn(
+    log_p: Float[Tensor, "row symbol"], temperature: float, top_p: float, chance: torch.Generator
+) -> Int[Tensor, " row"]:
+    """One symbol a row."""
+    if temperature == 0:
+        return log_p.argmax(1)
+    p, order = (log_p / temperature).softmax(1).sort(dim=1, descending=True)
+    kept = torch.where(p.cumsum(1) - p < top_p, p, 0.0)  # the symbol that reaches top_p is still in
+    return order.gather(1, torch.multinomial(kept, 1, generator=chance))[:, 0]
+
+
 def loop(going: Callable[..., Tensor], further: Callable[..., State], state: State) -> State:
     """Repeat `further` while `going`: in Python, or as one loop of the graph in an export, where the number of turns
     depends on the data."""

@@ -86,6 +86,13 @@ class Head(nn.Module):
         """The final answer as tensors (ids, numbers, scores), batch first, exportable: `Modality.write` names them."""
         raise NotImplementedError
 
+    def sample(
+        self, prediction: dict[str, Tensor], *, count: int, temperature: float, top_p: float, chance: torch.Generator
+    ) -> dict[str, Tensor]:
+        """As `decode`, but `count` answers drawn at random for each row: [batch, draw, ...]. Only of heads that write
+        their answer symbol after symbol; the others have one answer and its probabilities."""
+        raise NotImplementedError
+
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Set decision thresholds and temperatures (buffers) on validation rows; what was set, for the report."""
         return {}

@@ -24,13 +24,13 @@ from endwise.nn.size import Size
 from endwise.nn.sound import LearntMel, LogMel, Norm, SoundBlock, Subsample, add_noise, hide, real, respeed
 
 FULL_SCALE = {torch.int16: 32_768.0, torch.uint8: 128.0}
-SHORT_S = 3.0  # recordings of single words and commands
+SHORT_S = 1.0  # recordings of single words and commands
 SHIFT_S = 0.03
 QUIET = 1e-7  # of a variance, as in the feature extractor of transformers
 
 
 def token_stride(contract: AudioContract) -> int:
-    """Frames (10 ms each) a token: 4 in long recordings, 2 where the median is below 3 s.
+    """Frames (10 ms each) a token: 4 in long recordings, 2 where the median is below 1 s.
 
     CTC needs more tokens than letters plus repeats. Running speech has up to 20 letters a second, which 25 tokens a
     second can carry; a single word said in a hurry has 5 letters in 0.2 s, which they cannot, and short recordings

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from endwise.modalities.text import BLANK
 from endwise.modalities.text.network import CTCHead
-from endwise.nn.decoder import END, NEVER, Decoder, State, loop, search
+from endwise.nn.decoder import END, NEVER, Decoder, State, loop, sample, search
 from endwise.nn.interface import Head, Tokens
 from endwise.nn.size import Size
 
@@ -59,6 +59,16 @@ class SequenceHead(Head):
         symbols, length, score = self.found(prediction)
         return {"symbols": symbols[:, 0], "length": length[:, 0], "score": score[:, 0]}
 
+    def sample(
+        self, prediction: dict[str, Tensor], *, count: int, temperature: float, top_p: float, chance: torch.Generator
+    ) -> dict[str, Tensor]:
+        """{'symbols': int64 [batch, draw, place], 'length', 'score': [batch, draw]}."""
+        memory = self.decoder.begin(prediction["memory"], prediction["real"])
+        symbols, length, score = sample(
+            self.decoder, memory, count=count, longest=self.longest, temperature=temperature, top_p=top_p, chance=chance
+        )
+        return {"symbols": symbols, "length": length, "score": score}
+
     def found(self, prediction: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """All beams: symbols [batch, beam, place], lengths and log-probabilities [batch, beam], the best first."""
         memory = self.decoder.begin(prediction["memory"], prediction["real"])
@@ -97,6 +107,12 @@ class JointHead(Head):
             "length": length.gather(1, best)[:, 0],
             "score": both.gather(1, best)[:, 0],
         }
+
+    def sample(
+        self, prediction: dict[str, Tensor], *, count: int, temperature: float, top_p: float, chance: torch.Generator
+    ) -> dict[str, Tensor]:
+        """As `SequenceHead.sample`; CTC has no say."""
+        return self.written.sample(prediction, count=count, temperature=temperature, top_p=top_p, chance=chance)
 
     def notes(self) -> list[str]:
         """Those of CTC."""
