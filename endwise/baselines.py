@@ -43,16 +43,15 @@ def baselines(
     *,
     score_on: "Dataset | None" = None,
     seed: int = 0,
+    most_rows: int = MAX_FIT_ROWS,
 ) -> dict[str, Baseline]:
     """{output: Baseline} for `test_rows` (of `score_on`, if that is another data set than the one trained on).
 
-    At most 10,000 training rows, drawn with `seed`, are used; a note says so. A model that cannot be fitted on these
+    At most `most_rows` training rows, drawn with `seed`, are used; a note says so. A model that cannot be fitted on these
     rows gives None and a note with the reason, never an exception.
     """
     scored = dataset if score_on is None else score_on
-    rows, notes = _sample(
-        np.asarray(train_rows, dtype=np.int64), MAX_FIT_ROWS, seed, "the classical baseline was fitted"
-    )
+    rows, notes = _sample(np.asarray(train_rows, dtype=np.int64), most_rows, seed, "the classical baseline was fitted")
     began = time.perf_counter()
     features = None
     if not all(item.of_row for item in recipe.outputs.values()):

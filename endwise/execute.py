@@ -38,7 +38,7 @@ from endwise.metrics import Metric, exact_match, summable
 
 SECONDS, MEGABYTES = 5.0, 512
 CHILD = Path(__file__).with_name("sandbox.py")
-STARTING_S = 5.0  # on the clock beside the program's own time: a busy machine starts a process late
+STARTING_S = 20.0  # on the clock beside the program's own time: a busy machine starts and serves a process late
 MESSAGE_CHARS = 300
 NAMESPACES = ("unshare", "--user", "--net", "--pid", "--fork", "--kill-child")
 
@@ -63,7 +63,7 @@ def run_tests(program: str, tests: str, *, seconds: float = SECONDS, megabytes: 
     """Run a Python program and then its tests (asserts) with the same names, in an empty folder, isolated from
     installed packages (`python -I -S`): only the standard library can be imported.
 
-    seconds: of CPU time and, with 5 more for a busy machine, on the clock. Raises SetupError on Windows.
+    seconds: of CPU time and, with 20 more for a busy machine, on the clock. Raises SetupError on Windows.
     """
     require(os.name == "posix", field="system", got=sys.platform, allowed="Linux or macOS, whose kernels limit processes",
             fix="run the evaluation there", error=SetupError)  # fmt: skip

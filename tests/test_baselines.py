@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from toys import Amount, Kind, Letters
 
-from endwise import baselines as module
-from endwise.baselines import baselines
+from endwise.baselines import MAX_FIT_ROWS, baselines
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.modalities.base import Answer
 from endwise.recipe import Recipe
@@ -44,9 +43,10 @@ def declared(data: Any, **values: Any) -> Recipe:
     )
 
 
-def made(recipe: Recipe) -> tuple[Any, Dataset]:
+def made(recipe: Recipe, most_rows: int = MAX_FIT_ROWS) -> tuple[Any, Dataset]:
     dataset, contracts = prepared(recipe)
-    return baselines(contracts, recipe, dataset, dataset.splits.train, dataset.splits.test), dataset
+    train, test = dataset.splits.train, dataset.splits.test
+    return baselines(contracts, recipe, dataset, train, test, most_rows=most_rows), dataset
 
 
 def test_both_answer_every_row_that_was_asked_for() -> None:
@@ -86,10 +86,9 @@ def test_an_input_without_hand_features_is_named() -> None:
     assert alone["y"]["classical"] is None
 
 
-def test_only_a_sample_of_many_rows_is_used_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_FIT_ROWS", 50)
-    found, _ = made(declared(rows()))
-    again, _ = made(declared(rows()))
+def test_only_a_sample_of_many_rows_is_used_and_said() -> None:
+    found, _ = made(declared(rows()), most_rows=50)
+    again, _ = made(declared(rows()), most_rows=50)
     assert any("50 of" in note and "drawn at random" in note for note in found["y"]["notes"])
     assert [answer.value for answer in found["y"]["classical"]] == [answer.value for answer in again["y"]["classical"]]
 
