@@ -540,3 +540,15 @@ def test_exported_equals_trained(units: str, spelt: TextContract, tmp_path: obje
         expected = net(other.values, other.sizes)
     for got, wanted in zip(made, expected, strict=True):
         np.testing.assert_allclose(got, wanted.numpy(), atol=1e-3, rtol=1e-3)
+
+
+def test_where_only_a_space_is_learnt_fewer_words_are_left_out() -> None:
+    from endwise.modalities.category import Category
+    from endwise.modalities.embedding import Embedding
+
+    inputs = {"en": Text(), "de": Text(drop=0.4)}
+    space, label = Embedding(of=("en", "de")), Category()
+    assert [item.beside(inputs, {"space": space}).drop for item in inputs.values()] == [0.2, 0.4]
+    assert Text().beside(inputs, {"space": space, "label": label}).drop is None
+    with pytest.raises(RecipeError, match=r"Text\.drop = 1\.0"):
+        Text(drop=1.0)

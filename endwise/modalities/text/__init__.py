@@ -30,6 +30,7 @@ from endwise.modalities.base import (
     Fetch,
     Modality,
     Role,
+    input_field,
     output_field,
     shared_field,
 )
@@ -64,6 +65,7 @@ LONGEST_KEPT = 8
 BLANK = 0  # "no letter here" of CTC, the end of what is written one by one; letter k is symbol 1 + k, and of
 # characters the last symbol is a letter never seen
 LONGEST_SHARE, LONGEST_MORE = 1.5, 8  # how much longer than any training text an answer may become
+DROP_BESIDE_SPACE = 0.2  # R@1 of 403 steps on Multi30k en-de: 0.94; of 500 steps at 0.5: 0.83
 UNKNOWN = "\ufffd"
 PREVIEW_CHARS = 2_000
 SHOWN_LETTERS = 40
@@ -156,7 +158,7 @@ class Text(PretrainedInput):
     contract_class = TextContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("source", "max_chars")
-    instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary")
+    instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary", "drop")
     families: ClassVar[tuple[str, ...]] = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet")
 
     source: Literal["inline", "file"] = shared_field(
@@ -170,6 +172,11 @@ class Text(PretrainedInput):
     )
     vocabulary: int | None = shared_field(
         None, "most units of bpe; default 8449 read and 4096 written, and never units too rare to be learnt"
+    )
+    drop: float | None = input_field(
+        None,
+        "share of units that training leaves out at random; default 0.5 (little text) to 0.1, and 0.2 where all that is "
+        "learnt is an embedding",
     )
     decoder: Literal["auto", "ctc", "attention", "ctc+attention", "lm"] = output_field(
         "auto", "ctc, attention, ctc+attention or lm; auto: ctc if every input is sound, else attention"
@@ -216,6 +223,11 @@ class Text(PretrainedInput):
             fix="leave it out: it follows from the training texts",
         )  # fmt: skip
         require(
+            self.drop is None or 0 <= self.drop < 1,
+            field="Text.drop", got=self.drop, allowed="a share from 0 up to (not) 1",
+            fix="leave it out",
+        )  # fmt: skip
+        require(
             0 <= self.label_smoothing < 1,
             field="Text.label_smoothing", got=self.label_smoothing, allowed="a number from 0 up to (not) 1",
             fix="leave it out for 0.1",
@@ -257,7 +269,9 @@ class Text(PretrainedInput):
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """The decoder of `auto`: sound has the order of its words, so they are spelt along it; anything else is looked at
-        as a whole."""
+        as a whole. And `drop` of an input: what tells a text from its neighbours is often a single word."""
+        if self.drop is None and self.pretrained is None and all(item.type == "embedding" for item in outputs.values()):
+            return dataclasses.replace(self, drop=DROP_BESIDE_SPACE)
         if self.decoder != "auto":
             return self
         sound = all(item.type == "audio" for item in inputs.values())
@@ -473,7 +487,7 @@ class Text(PretrainedInput):
 
             folder = partial(verified, contract.weights, "Text.pretrained")
             return TokenEncoder(contract.weights, self.tuning(), size, folder)
-        return TextEncoder(contract, size)
+        return TextEncoder(contract, size, drop=self.drop)
 
     def head(self, contract: TextContract, size: "Size") -> "Head":
         """What the contract's decoder is."""

@@ -45,11 +45,12 @@ class TextEncoder(Encoder):
 
     peak_rate = 2e-3
 
-    def __init__(self, contract: TextContract, size: Size) -> None:
+    def __init__(self, contract: TextContract, size: Size, *, drop: float | None = None) -> None:
+        """drop: the share of units left out in training; default by the amount of text, see `drop_of`."""
         super().__init__()
         self.vocabulary = contract.vocabulary
         self.stride = stride_of(contract.longest_units)
-        self.drop = drop_of(contract)
+        self.drop = drop_of(contract) if drop is None else drop
         self.unit = nn.Embedding(contract.vocabulary, size.width)
         self.case = nn.Embedding(CASES, size.width)
         self.phrase = nn.Embedding(1 + len(contract.phrases), size.width, padding_idx=0)
@@ -58,7 +59,7 @@ class TextEncoder(Encoder):
         nn.init.zeros_(self.phrase.weight)
         # single bytes mean nothing: two convolutions make them runs of nine before anything is added up
         self.stem = Runs(size.width) if contract.units == "bytes" else None
-        self.dropout = Dropout(VECTOR_DROPOUT)
+        self.dropout = Dropout(VECTOR_DROPOUT if drop is None else min(VECTOR_DROPOUT, drop / 2))
         depth = size.depth if self.stem is not None else min(size.depth, max(1, size.depth // 2))
         self.context = Transformer(dataclasses.replace(size, depth=depth), causal=False, rotary=True)
         self.gate = nn.Parameter(torch.full((size.width,), 0.0 if self.stem is None else 1.0))
