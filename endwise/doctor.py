@@ -16,7 +16,7 @@ import endwise
 # What each extra is for; what it holds is read from the installed package's own metadata.
 PURPOSES = {
     "vision": "faster JPEG decoding",
-    "hub": "Hugging Face data sets as hf://name",
+    "hub": "Hugging Face data sets as hf://name, and pretrained encoders",
     "export": "endwise export: ONNX bundles that run without torch",
     "search": "endwise search: nearest rows in the space of an embedding",
     "frames": "pandas and polars frames as data",

@@ -567,6 +567,29 @@ def test_a_saved_model_cannot_ask_for_code_or_another_architecture(bert: Path, t
         Model.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize("changed", [{"num_hidden_layers": 10**6, "intermediate_size": 10**5}, {"hidden_size": 2**40}, {"vocab_size": 2**45}])
+def test_a_saved_model_cannot_ask_for_more_than_its_weights(
+    bert: Path, tmp_path: Path, changed: dict[str, int]
+) -> None:
+    text_case(bert).model().save(tmp_path / "model")
+    description = json.loads((tmp_path / "model" / "model.json").read_text())
+    description["contracts"]["value"]["weights"]["config"].update(changed)
+    (tmp_path / "model" / "model.json").write_text(json.dumps(description))
+    with pytest.raises(ModelError):
+        Model.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("tf_efficientnet_lite0", 3_371_008), ("tf_efficientnet_lite4", 11_725_568)]
+)
+def test_the_built_in_networks_have_the_size_of_timms_without_the_classifier(name: str, weights: int) -> None:
+    network = EfficientNetLite(name).eval()
+    assert sum(weight.numel() for weight in network.parameters()) == weights
+    with torch.inference_mode():
+        maps = network(torch.zeros(1, 3, 65, 97))
+    assert [tuple(found.shape[2:]) for found in maps] == [(17, 25), (9, 13), (5, 7), (3, 4)]
+
+
 def test_contracts_say_where_the_tokenizer_is_from(bert: Path) -> None:
     contract = fitted(f"hf:{bert}")
     again = type(contract).from_dict(json.loads(json.dumps(contract.to_dict())))
