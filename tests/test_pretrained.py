@@ -567,7 +567,9 @@ def test_a_saved_model_cannot_ask_for_code_or_another_architecture(bert: Path, t
         Model.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("changed", [{"num_hidden_layers": 10**6, "intermediate_size": 10**5}, {"hidden_size": 2**40}, {"vocab_size": 2**45}])
+@pytest.mark.parametrize(
+    "changed", [{"num_hidden_layers": 10**6, "intermediate_size": 10**5}, {"hidden_size": 2**40}, {"vocab_size": 2**45}]
+)
 def test_a_saved_model_cannot_ask_for_more_than_its_weights(
     bert: Path, tmp_path: Path, changed: dict[str, int]
 ) -> None:
