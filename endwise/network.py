@@ -74,10 +74,8 @@ class Network(nn.Module):
 
     def load_pretrained(self) -> None:
         """Fill the encoders that begin with pretrained weights."""
-        for part in self.inputs.values():
-            encoder = part.encoder
-            assert isinstance(encoder, Encoder)
-            encoder.load_pretrained()
+        for name in self.input_names:
+            self.encoder(name).load_pretrained()
 
     def learnt(self) -> dict[str, Tensor]:
         """The state without the weights that never learn: what averages and checkpoints are made of."""
@@ -102,6 +100,12 @@ class Network(nn.Module):
     def decode(self, predictions: Predictions) -> Predictions:
         """Predictions as final answers in tensors: {output: {name: tensor}}, of the outputs that are given."""
         return {name: self.head(name).decode(prediction) for name, prediction in predictions.items()}
+
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of one input."""
+        found = self.inputs[_key(name)].encoder
+        assert isinstance(found, Encoder)
+        return found
 
     def head(self, output: str) -> Head:
         """The head of one output."""

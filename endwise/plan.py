@@ -27,7 +27,7 @@ WEIGHT_DECAY = 0.05
 WARMUP_SHARE = 0.06  # of all steps
 EMA_SHARE = 0.02  # the average's horizon, as a share of all steps
 SAMPLES_WANTED = 250_000  # passes of single rows that a default training makes ...
-EPOCHS_RANGE = (8, 60)  # ... within this many epochs
+EPOCHS_RANGE = (8, 60)  # ... within this many epochs, or fewer where the network's parts say so (`Encoder.passes`)
 MAX_EVALUATIONS = 20
 COMPARED_ROWS = 256
 MIN_GAIN = 1.1  # bf16 must be this much faster to be chosen
@@ -45,6 +45,7 @@ class Plan:
     micro_batch: int
     steps_per_epoch: int
     steps: int
+    most_steps: int  # what training makes when no budget is in the way: a budget is a limit, not a wish
     eval_every: int
     warmup_steps: int
     learning_rate: float | None  # None: each encoder's own, else PEAK_RATE
@@ -165,16 +166,12 @@ def resolve(
     eval_s = step_s / 3 * math.ceil(rows["val"] / batch_size) + 0.1
     goal = resolve_goal(recipe, contracts)
     if train.steps is not None:
-        steps = train.steps
+        most = train.steps
     elif train.epochs is not None:
-        steps = max(1, round(train.epochs * per_epoch))
-    elif budget_s is not None:
-        steps = _steps_in(budget_s, step_s, eval_s, per_epoch)
+        most = max(1, round(train.epochs * per_epoch))
     else:
-        low, high = EPOCHS_RANGE
-        steps = per_epoch * min(high, max(low, round(SAMPLES_WANTED / rows["train"])))
-    if budget_s is not None:
-        steps = min(steps, _steps_in(budget_s, step_s, eval_s, per_epoch))
+        most = per_epoch * default_passes(network, rows["train"])
+    steps = most if budget_s is None else min(most, _steps_in(budget_s, step_s, eval_s, per_epoch))
     return Plan(
         device=device,
         threads=trial.threads,
@@ -183,6 +180,7 @@ def resolve(
         micro_batch=trial.micro_batch if trial.micro_batch < len(first[0]) else batch_size,
         steps_per_epoch=per_epoch,
         steps=steps,
+        most_steps=most,
         learning_rate=None if train.learning_rate == "auto" else train.learning_rate,
         weight_decay=WEIGHT_DECAY if train.weight_decay is None else train.weight_decay,
         patience=train.patience,
@@ -195,6 +193,19 @@ def resolve(
         rows=rows,
         **_shares(steps, per_epoch),
     )
+
+
+def default_passes(network: Network, rows: int) -> int:
+    """Passes over the training rows when nobody says how many: SAMPLES_WANTED rows in all, within EPOCHS_RANGE; never
+    more than the heads say, or else the encoders, if all of them do."""
+    low, high = EPOCHS_RANGE
+    heads = [network.head(name).passes for name in network.output_names]
+    encoders = [network.encoder(name).passes for name in network.input_names]
+    told = [passes for passes in heads if passes is not None]
+    if not told and None not in encoders:
+        told = [passes for passes in encoders if passes is not None]
+    most = max(told, default=high)
+    return min(most, max(low, round(SAMPLES_WANTED / rows)))
 
 
 def _shares(steps: int, per_epoch: int) -> dict[str, Any]:

@@ -106,7 +106,11 @@ class Train(Part):
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps; null: from epochs or budget or the data's size")
     epochs: float | None = Field(None, gt=0, description="passes over the training rows")
-    budget: float | None = Field(None, gt=0, description="wall-clock limit: seconds, or text such as 90s, 5m, 1h")
+    budget: float | None = Field(
+        None,
+        gt=0,
+        description="wall-clock limit: seconds, or text such as 90s, 5m, 1h; what would be trained without it is not made longer",
+    )
     batch_size: int | Literal["auto"] = Field("auto", description="rows per optimiser step (the effective batch)")
     micro_batch: int | None = Field(None, ge=1, description="rows per backward pass; null: the whole batch if it fits")
     learning_rate: float | Literal["auto"] = Field("auto", description="peak learning rate")

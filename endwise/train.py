@@ -382,11 +382,10 @@ class _Trainer:
         per_step = self.at.spent_s / self.at.step
         usable = budget * (1 - FINAL_SHARE) - _evaluation_s(self.plan) - elapsed
         projected = (plan.steps - self.at.step) * per_step
-        fixed = self.recipe.train.steps is not None or self.recipe.train.epochs is not None
         if projected > usable + BUDGET_TOLERANCE * budget or (
-            not fixed and projected < usable - BUDGET_TOLERANCE * budget
+            plan.steps < plan.most_steps and projected < usable - BUDGET_TOLERANCE * budget
         ):
-            steps = self.at.step + max(1, int(usable / per_step))
+            steps = min(plan.most_steps, self.at.step + max(1, int(usable / per_step)))
             self.plan = dataclasses.replace(
                 plan.with_steps(steps), ema_decay=plan.ema_decay, warmup_steps=plan.warmup_steps
             )

@@ -43,9 +43,11 @@ class Encoder(nn.Module):
     down to the raw value (for symbols, to their embedding). Augmentation happens when `self.training`.
 
     peak_rate: the learning rate this kind of encoder trains best with; the optimiser gives it a group of its own
-    unless the recipe sets `train.learning_rate`. None: the platform's."""
+    unless the recipe sets `train.learning_rate`. None: the platform's. passes: most passes over the training rows that
+    it profits from when its tokens serve a decision; beyond, it learns the rows by heart. None: the platform's."""
 
     peak_rate: float | None = None
+    passes: int | None = None
     weight_decay: float | None = None
 
     def load_pretrained(self) -> None:
@@ -62,11 +64,13 @@ class Head(nn.Module):
 
     own_tokens: True for a head that wants each input's tokens as its encoder gave them, before the trunk mixes them.
     compares_rows: True for a head whose loss sets the rows of a batch against each other. Such a batch is never cut
-    into micro-batches, and the target of a row that has none is zero in `loss`.
+    into micro-batches, and the target of a row that has none is zero in `loss`. passes: as in `Encoder`, for a head
+    that needs another number whatever it reads; it wins.
     """
 
     own_tokens: ClassVar[bool] = False
     compares_rows: ClassVar[bool] = False
+    passes: ClassVar[int | None] = None
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """Raw predictions by name, batch first: {'logits': ...}."""

@@ -49,6 +49,7 @@ class EmbeddingHead(Head):
 
     own_tokens = True
     compares_rows = True
+    passes = 60  # as many as memory of other rows allows: what is compared changes with every batch
 
     def __init__(self, contract: EmbeddingContract, size: Size, *, dimensions: int) -> None:
         super().__init__()

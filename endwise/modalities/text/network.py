@@ -118,6 +118,8 @@ class CTCHead(Head):
     counts every letter alike; an empty target counts as one letter.
     """
 
+    passes = 60
+
     impossible: Tensor
 
     def __init__(self, contract: TextContract, size: Size, *, frames: int) -> None:

@@ -26,6 +26,8 @@ class SequenceHead(Head):
     beginning of the sequence (a language model), else each block asks them apart.
     """
 
+    passes = 60  # to write takes longer to learn than to decide
+
     def __init__(
         self, symbols: int, size: Size, *, prefix: bool, beams: int, longest: int, penalty: float, smoothing: float
     ) -> None:
@@ -78,6 +80,8 @@ class SequenceHead(Head):
 class JointHead(Head):
     """CTC and attention over the same tokens. CTC keeps the two in step while they learn; of what attention wrote, the
     answer is the sequence that both together find most probable."""
+
+    passes = 60
 
     def __init__(self, spelt: CTCHead, written: SequenceHead) -> None:
         super().__init__()
