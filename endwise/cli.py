@@ -5,6 +5,7 @@ errors to stderr; `--json` prints one object (one line a row for `predict`).
 """
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -189,6 +190,9 @@ def predict(
     temperature: Annotated[float | None, typer.Option(help="Of --samples: 0 greedy, 1 as the network has it.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Of --samples: share of the probability to draw from.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of --samples; default 0.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write answers of sound there, as NUMBER-OUTPUT.wav.", metavar="FOLDER")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Raw values in, final answers out: one line a row, in the order given."""
@@ -234,7 +238,9 @@ def predict(
         )
     else:
         results = model.predict_files(inputs or [])
-    for result in results:
+    for number, result in enumerate(results, 1):
+        if out is not None and not isinstance(result, EndwiseError):
+            result = _saved(result, Path(out), number)
         if isinstance(result, EndwiseError):
             failed += 1
             _print_json({"error": str(result)}, line=True) if as_json else _complain(str(result))
@@ -400,6 +406,20 @@ def _parsed(value: str) -> Any:
         return yaml.safe_load(value)
     except yaml.YAMLError:
         raise RecipeError(f"--set: {value!r} is not a YAML value. Fix: quote it.") from None
+
+
+def _saved(prediction: Any, folder: Path, number: int) -> Any:
+    """The prediction with every sound written to a file and its path in its place."""
+    from endwise.recording import Recording
+
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = {
+        name: dataclasses.replace(answer, value=str(answer.value.save(folder / f"{number:04d}-{name}.wav")))
+        if isinstance(answer.value, Recording)
+        else answer
+        for name, answer in prediction.answers.items()
+    }
+    return dataclasses.replace(prediction, answers=answers)
 
 
 def _dry_run(declared: Any, as_json: bool) -> None:

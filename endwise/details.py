@@ -26,6 +26,7 @@ from endwise.modalities.base import Answer, Contract, Modality
 from endwise.model import Model
 from endwise.network import Network
 from endwise.nn.interface import Tokens
+from endwise.recording import Recording
 
 WORST = 20  # mistakes shown
 PREVIEW_BYTES = 3_000_000  # of all previews together: the page must stay small enough to mail
@@ -240,6 +241,16 @@ class _Previews:
             self.seen[row] = {name: self._one(name, item, row) for name, item in self.model.recipe.inputs.items()}
         return self.seen[row]
 
+    def value(self, value: Any) -> Any:
+        """A truth or an answer; a sound that the page has no room for in words."""
+        if not isinstance(value, Recording):
+            return value
+        found = value.to_json()
+        if len(found) > self.left:
+            return f"{value!r}, not shown: the page would grow too large"
+        self.left -= len(found)
+        return found
+
     def _one(self, name: str, item: Modality, row: int) -> dict[str, str]:
         store = self.dataset.fields.get(name)
         if store is None or not store.present[row]:
@@ -252,8 +263,8 @@ class _Previews:
 
 
 def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[dict[str, Any]]:
-    """The 20 wrong answers with the largest loss: where the row is, what is true, what was answered, the raw inputs.
-    Where nothing was answered, the 20 rows with the largest loss, and null for the answer."""
+    """The 20 wrong answers with the largest loss (of sounds 20 from the largest to the smallest): where the row is,
+    what is true, what was answered, the raw inputs. Where nothing was answered, the 20 rows with the largest loss, and null for the answer."""
     answers = scored.answers or [Answer(None)] * len(scored.truths)
     wrong = [
         index
@@ -264,14 +275,21 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[
         {
             "row": int(scored.rows[index]),
             "origin": dataset.origin(int(scored.rows[index])),
-            "truth": scored.truths[index],
-            "answer": answers[index].value,
+            "truth": previews.value(scored.truths[index]),
+            "answer": previews.value(answers[index].value),
             "confidence": answers[index].confidence,
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
         }
-        for index in wrong[:WORST]
+        for index in _shown(wrong, scored)
     ]
+
+
+def _shown(wrong: Sequence[int], scored: Answered) -> Sequence[int]:
+    """The worst; of sounds, of which none equals its truth, some from the worst to the best."""
+    if len(wrong) <= WORST or not isinstance(scored.truths[0], Recording):
+        return wrong[:WORST]
+    return [wrong[index] for index in np.linspace(0, len(wrong) - 1, WORST).round().astype(int).tolist()]
 
 
 # ---- retrieval -------------------------------------------------------------------------------------------------------

@@ -64,6 +64,8 @@ def plain(values: Any) -> Any:
         return {str(name): plain(item) for name, item in values.items()}
     if isinstance(values, list | tuple):
         return [plain(item) for item in values]
+    if hasattr(values, "to_json"):  # a Recording
+        return values.to_json()
     if hasattr(values, "tolist"):  # numpy, without importing it here
         return plain(values.tolist())
     if isinstance(values, float) and not math.isfinite(values):

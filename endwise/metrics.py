@@ -943,3 +943,35 @@ def _nats(pairs: Any) -> np.ndarray:
     """(loss per unit, units) of each row as (nats, units)."""
     made = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
     return np.stack([made[:, 0] * made[:, 1], made[:, 1]], axis=1)
+
+
+# ---- sound -------------------------------------------------------------------------------------------------------
+
+
+def mcd() -> Metric:
+    """Mel-cepstral distance in dB along the best alignment (Kubichek 1993, with dynamic time warping); the level plays
+    no part. An answer without any sound is compared as silence."""
+    from endwise.nn.vocoder import mel_cepstral_distance
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        _same_length(truths, answers)
+        return _with_one(
+            [
+                mel_cepstral_distance(truth.samples, answer.value.samples, truth.rate_hz)
+                for truth, answer in zip(truths, answers, strict=True)
+            ]
+        )
+
+    return summable("mcd", "min", rows, _ratio_of_sums, unit="dB")
+
+
+def duration_error() -> Metric:
+    """Mean absolute difference in length."""
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        _same_length(truths, answers)
+        return _with_one(
+            [abs(answer.value.seconds - truth.seconds) for truth, answer in zip(truths, answers, strict=True)]
+        )
+
+    return summable("duration_error", "min", rows, _ratio_of_sums, unit="s")

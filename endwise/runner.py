@@ -22,6 +22,7 @@ from endwise.errors import DataError, EndwiseError, ModelError, need, refusal, r
 from endwise.files import check_regular, plain, read_json
 from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import Answer, Contract, Modality, build
+from endwise.recording import WAV_URI, from_uri, uri_samples
 from endwise.rows import (
     FieldError,
     Row,
@@ -39,6 +40,7 @@ DESCRIPTION, GRAPH, GOLDEN = "bundle.json", "graph.onnx", "golden/golden.json"
 ENTRIES = frozenset({"format", "version", "name", "inputs", "outputs", "contracts", "tensors", "files", "info"})
 SCORE_TOLERANCE = 1e-4  # absolute: probabilities and other scores
 VECTOR = 16  # numbers in a list from which on it is one
+SOUND_TOLERANCE = 0.02  # of the level of a sound: its phases are found by iterations that magnify a last bit
 NUMBER_TOLERANCE = 1e-4  # relative to the number, or to the mean size of that answer where it is larger
 DTYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -224,7 +226,7 @@ def feed(
 
 def differences(expected: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]) -> list[Difference]:
     """Where answers (as `Answer.to_dict` gives them, by output) differ: labels and text at all, numbers by more than
-    1e-4 of their size, scores by more than 1e-4."""
+    1e-4 of their size, scores by more than 1e-4, sounds by more than 2 % of their level."""
     wanted = [dict(_leaves(plain(row), "")) for row in expected]
     found = [dict(_leaves(plain(row), "")) for row in got]
     sizes: dict[str, list[float]] = {}
@@ -279,9 +281,19 @@ def _allowed(where: str, value: Any, sizes: Sequence[float]) -> float | None:
 
 
 def _same(one: Any, other: Any, allowed: float | None) -> bool:
+    if isinstance(one, str) and isinstance(other, str) and one.startswith(WAV_URI) and other.startswith(WAV_URI):
+        return _same_sound(uri_samples(one), uri_samples(other))
     if allowed is None or isinstance(other, bool) or not isinstance(other, int | float):
         return type(one) is type(other) and bool(one == other)
     return math.isfinite(other) and abs(one - other) <= allowed
+
+
+def _same_sound(one: np.ndarray, other: np.ndarray) -> bool:
+    """Root mean squares, with room for one step of 16 bits."""
+    if len(one) != len(other):
+        return False
+    level, apart = (float(np.sqrt(np.mean(np.square(part)))) if len(one) else 0.0 for part in (one, one - other))
+    return apart <= SOUND_TOLERANCE * level + 1.0
 
 
 def _declaration(values: Mapping[str, Any], classes: Mapping[str, type[Modality]]) -> Modality:
@@ -323,6 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         "object of inputs, or a table (.csv, .tsv, .jsonl) with a column for each input")  # fmt: skip
     parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="one row, input by input")
     parser.add_argument("--json", action="store_true", help="one JSON line a row")
+    parser.add_argument("--out", metavar="FOLDER", help="write answers of sound there, as NUMBER-OUTPUT.wav")
     parser.add_argument("--threads", type=int, help="threads of ONNX Runtime; default: its own choice")
     parser.add_argument("--batch-size", type=int, default=64, help="rows at once")
     parser.add_argument("--verify", action="store_true", help="answer the golden inputs again and compare")
@@ -333,13 +346,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _print_verification(bundle)
         groups = _command_rows(bundle, given.inputs, given.input)
         require(bool(groups), field="INPUT", got=None, allowed="at least one input", fix="see --help", error=DataError)
+        number = 0
         for base, rows in groups:
             for answers in bundle.predict_iter(rows, batch_size=given.batch_size, base=base):
+                number += 1
+                if given.out is not None:
+                    answers = _saved(answers, Path(given.out), number)
                 print(json.dumps({"outputs": plain(answers)}, ensure_ascii=False) if given.json else _spoken(answers))  # noqa: T201
     except EndwiseError as wrong:
         print(wrong, file=sys.stderr)  # noqa: T201
         return wrong.exit_code
     return 0
+
+
+def _saved(answers: Mapping[str, Any], folder: Path, number: int) -> dict[str, Any]:
+    """The answers with every sound written to a file and its path in its place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, answer in answers.items():
+        found[name] = dict(answer)
+        if isinstance(answer["value"], str) and answer["value"].startswith(WAV_URI):
+            file = folder / f"{number:04d}-{name}.wav"
+            file.write_bytes(from_uri(answer["value"]))
+            found[name]["value"] = str(file)
+    return found
 
 
 def _print_verification(bundle: Bundle) -> int:
@@ -407,5 +437,8 @@ def _spoken(answers: Mapping[str, Any]) -> str:
     for name, answer in answers.items():
         sure = f" ({answer['confidence']:.0%})" if answer.get("confidence") is not None else ""
         unit = f" {answer['unit']}" if answer.get("unit") else ""
-        parts.append(f"{name}: {answer['value']}{unit}{sure}")
+        value = answer["value"]
+        if isinstance(value, str) and value.startswith(WAV_URI):
+            value = "(sound: give --out FOLDER or --json)"
+        parts.append(f"{name}: {value}{unit}{sure}")
     return "   ".join(parts)

@@ -710,6 +710,7 @@ def cases() -> list[Case]:
     found = [
         Case(modality_class("image")(), _pictures(), INPUT_ROLE),
         Case(sound, _tones(), INPUT_ROLE),
+        Case(sound, _tones(), OUTPUT_ROLE),
         Case(modality_class("text")(), TEXTS, INPUT_ROLE),
         Case(modality_class("text")(), WORDS, OUTPUT_ROLE, (sound, _tones())),
         *(
@@ -735,6 +736,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("image in",), ("category out",)),
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
+    (("text in",), ("audio out",)),
     (("audio in",), ("text by ctc+attention out",)),
     (("text in",), ("text by attention out", "text by lm out")),
     (

@@ -81,11 +81,6 @@ def test_a_wrong_field_is_refused_with_the_fix(field: str, value: object, fix: s
     assert f"Audio.{field}" in str(refused.value)
 
 
-def test_audio_is_no_output() -> None:
-    with pytest.raises(RecipeError, match="can only be an input"):
-        Audio().check_role("output", "reply")
-
-
 def test_the_contract_survives_json_and_says_what_the_recordings_are_like() -> None:
     audio = Audio(rate_hz=RATE)
     values = [speechlike(0.5), speechlike(1.5), np.zeros(RATE, np.int16)]

@@ -79,8 +79,9 @@ class Answer:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the value always, the rest where there is any."""
-        out: dict[str, Any] = {"value": self.value, "confidence": self.confidence}
+        """For JSON: the value always (sound as a data URI), the rest where there is any."""
+        value = self.value.to_json() if hasattr(self.value, "to_json") else self.value
+        out: dict[str, Any] = {"value": value, "confidence": self.confidence}
         if self.unit is not None:
             out["unit"] = self.unit
         if self.detail:

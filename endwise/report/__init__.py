@@ -206,9 +206,16 @@ def _card(item: Mapping[str, Any]) -> str:
     confidence = item.get("confidence")
     sure = f' <span class="quiet">({confidence:.0%} sure)</span>' if isinstance(confidence, int | float) else ""
     return (
-        f'{shown}<div>answer <span class="wrong">{escape(_text(item["answer"]))}</span>{sure}</div>'
-        f'<div>truth <span class="right">{escape(_text(item["truth"]))}</span></div><div class="quiet">{escape(str(item.get("origin", "")))}</div>'
+        f"{shown}<div>answer {_value('wrong', item['answer'])}{sure}</div>"
+        f'<div>truth {_value("right", item["truth"])}</div><div class="quiet">{escape(str(item.get("origin", "")))}</div>'
     )
+
+
+def _value(kind: str, value: Any) -> str:
+    """An answer or a truth: a player, or text."""
+    if isinstance(value, str) and value.startswith("data:audio/wav;base64,"):
+        return _preview(kind, {"kind": "audio", "data": value})
+    return f'<span class="{kind}">{escape(_text(value))}</span>'
 
 
 def _preview(name: str, value: Mapping[str, str]) -> str:

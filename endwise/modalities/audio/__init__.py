@@ -1,13 +1,14 @@
-"""Sound as it was recorded: the declaration, how a recording is read, what is learnt about the training recordings.
+"""Sound: the declaration, how a recording is read, what is learnt about the training recordings, how a spoken answer
+is written and scored.
 
 Stored as 16-bit samples at one rate: exact for 16-bit recordings of that rate, half the memory of floats for all.
-Not here: spectrograms and everything learnt (network.py beside this file); generated sound, a role of its own.
+Not here: spectrograms and everything learnt (network.py and head.py beside this file), the units an answer is spelt in
+(units.py), sound from spectrograms (nn/vocoder.py).
 """
 
-import base64
 import io
+import math
 import struct
-import wave
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,18 +17,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, require
+from endwise.modalities.audio.units import Alphabet
 from endwise.modalities.base import (
-    INPUT_ROLE,
+    OUTPUT_ROLE,
+    Answer,
     Contract,
     Fetch,
     Role,
     file_bytes,
     input_field,
+    shared_field,
 )
 from endwise.modalities.pretrained import PretrainedInput, sound_scale, summary_of, verified
+from endwise.recording import WAV_URI, Recording, from_uri
 
 if TYPE_CHECKING:
-    from endwise.nn.interface import Encoder
+    from endwise.metrics import Metric
+    from endwise.nn.interface import Encoder, Head
     from endwise.nn.size import Size
 
 FULL_SCALE = 32_768
@@ -52,34 +58,38 @@ class AudioContract(Contract):
     level_db_deviation: float
     silent: int
     weights: dict[str, Any] | None = None  # pretrained: source, family, sha256, licence, architecture, scale of samples
+    bands: int  # log-mel bands an answer is made of; 0: this is an input
+    band_mean: float  # mean and deviation of all their levels
+    band_deviation: float
+    units: tuple[tuple[float, ...], ...]  # the alphabet of answers (units.py)
+    longest_units: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audio(PretrainedInput):
     """A recording: WAV, FLAC, OGG or MP3, or samples in memory. Resampled to `rate_hz` and mixed to one channel.
 
-    In memory: `(rate, samples)`, `{"array": samples, "sampling_rate": rate}`, or samples alone, taken to be at
+    In memory: a `Recording`, `(rate, samples)`, `{"array": samples, "sampling_rate": rate}`, or samples alone, taken to be at
     `rate_hz`; floats in [-1, 1], or int16 / int32 PCM; `[samples]` or `[samples, channels]`. The network does not hear
     gain, so a float recording louder than full scale, or too quiet for 16 bits, is scaled to full scale, never clipped.
     """
 
     type: ClassVar[str] = "audio"
-    roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE})
     contract_class = AudioContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("rate_hz", "channel", "max_seconds")
     instead: ClassVar[tuple[str, ...]] = ("frontend", "mels")
     families: ClassVar[tuple[str, ...]] = ("wav2vec2", "hubert")
 
-    rate_hz: int = input_field(16_000, "samples a second the network hears; other rates are resampled to it")
-    channel: Literal["mix", "left", "right"] = input_field(
+    rate_hz: int = shared_field(16_000, "samples a second the network hears or speaks; other rates are resampled to it")
+    channel: Literal["mix", "left", "right"] = shared_field(
         "mix", "of several channels: their mean, the first, the second"
     )
-    max_seconds: float = input_field(60.0, "longer recordings are refused, never cut")
+    max_seconds: float = shared_field(60.0, "longer recordings are refused, never cut")
     frontend: Literal["spectrogram", "waveform"] = input_field(
         "spectrogram", "spectrogram: log-mel bands; waveform: the bands are learnt from the samples"
     )
-    mels: int = input_field(64, "bands of either front end")
+    mels: int = shared_field(64, "bands of either front end, or of an answer")
     mask: bool = input_field(True, "in training, hide random stretches of time and bands (SpecAugment)")
     speed: float = input_field(0.1, "in training, play up to this share faster or slower; 0: never")
     shift: bool = input_field(True, "in training, begin up to 30 ms later")
@@ -108,6 +118,8 @@ class Audio(PretrainedInput):
 
     def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
         """int16 [samples] at `rate_hz`, one channel. The cell is a path, the bytes of a file, or samples in memory."""
+        if isinstance(raw, str) and raw.startswith(WAV_URI):
+            raw = _uri_bytes(raw)
         samples, rate = _in_memory(raw, self.rate_hz) or decode(file_bytes(raw, fetch, "a recording"))
         if not len(samples):
             raise BadValue("the recording has no samples")
@@ -152,7 +164,8 @@ class Audio(PretrainedInput):
     # ---- what is learnt ------------------------------------------------------------------------------------------
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> AudioContract:
-        """Durations and levels of the training recordings."""
+        """Durations and levels of the training recordings; of answers also the units they are spelt in."""
+        alphabet = Alphabet(self.rate_hz, self.mels) if role == OUTPUT_ROLE else None
         weights = self.weights_description()
         if weights is not None and self.pretrained is not None:
             weights["scale"] = sound_scale(self.pretrained, weights, self.rate_hz, "Audio.pretrained")
@@ -161,12 +174,15 @@ class Audio(PretrainedInput):
         silent = 0
         for value in values:
             lengths.append(len(value))
+            if alphabet is not None:
+                alphabet.add(value / FULL_SCALE)
             level = level_db(value)
             if level <= LOWEST_DB:
                 silent += 1
             else:
                 levels.append(level)
         seconds = np.asarray(lengths or [0]) / self.rate_hz
+        mean, deviation = (0.0, 1.0) if alphabet is None else alphabet.scale()
         return AudioContract(
             count=len(lengths),
             missing=missing,
@@ -179,6 +195,11 @@ class Audio(PretrainedInput):
             level_db_deviation=float(np.std(levels)) if levels else 0.0,
             silent=silent,
             weights=weights,
+            bands=0 if alphabet is None else self.mels,
+            band_mean=mean,
+            band_deviation=deviation,
+            units=() if alphabet is None else alphabet.centres(),
+            longest_units=0 if alphabet is None else alphabet.longest,
         )
 
     def blank(self, contract: AudioContract) -> np.ndarray:
@@ -209,16 +230,47 @@ class Audio(PretrainedInput):
     def preview(self, value: np.ndarray, contract: AudioContract) -> dict[str, str]:
         """A WAV player; of a long recording the first ten seconds, and a note that says so."""
         limit = int(PREVIEW_S * self.rate_hz)
-        file = io.BytesIO()
-        with wave.open(file, "wb") as out:
-            out.setnchannels(1)
-            out.setsampwidth(2)
-            out.setframerate(self.rate_hz)
-            out.writeframes(value[:limit].astype("<i2").tobytes())
-        shown = {"kind": "audio", "data": "data:audio/wav;base64," + base64.b64encode(file.getvalue()).decode("ascii")}
+        shown = {"kind": "audio", "data": Recording.of(value[:limit], self.rate_hz).to_json()}
         if len(value) > limit:
             shown["note"] = f"the first {PREVIEW_S:g} s of {len(value) / self.rate_hz:.1f} s"
         return shown
+
+    # ---- answers -------------------------------------------------------------------------------------------------
+
+    def truth(self, value: np.ndarray, contract: AudioContract) -> Recording:
+        """The recording itself."""
+        return Recording.of(value, self.rate_hz)
+
+    def write(self, decoded: Mapping[str, np.ndarray], contract: AudioContract) -> Answer:
+        """Sound from the log-mel levels of the answer's units. The confidence is the units' mean probability
+        (geometric). An answer that had not come to its end at the longest allowed says so: detail["ended"]."""
+        from endwise.modalities.audio.units import FRAMES
+        from endwise.nn.vocoder import sound
+
+        count = int(decoded["units"])
+        samples = sound(np.asarray(decoded["levels"])[: max(1, count) * FRAMES], self.rate_hz)
+        recording = Recording(samples if count else samples[:0], self.rate_hz)
+        sure = min(1.0, math.exp(float(decoded["score"]) / (count + 1)))
+        return Answer(recording, sure, detail={"seconds": recording.seconds, "ended": bool(decoded["ended"])})
+
+    def metrics(self, contract: AudioContract) -> Sequence["Metric"]:
+        """mcd: mel-cepstral distance in dB along the best alignment; duration_error: how many seconds longer or
+        shorter an answer is. Whether the right words were said is for a recogniser to judge."""
+        from endwise import metrics
+
+        return [metrics.mcd(), metrics.duration_error()]
+
+    def classical(self, contract: AudioContract) -> Any:
+        """The answer of the training row whose inputs are most alike."""
+        from endwise.modalities.audio.retrieval import Nearest
+
+        return Nearest()
+
+    def trivial(self, truths: Sequence[Any], contract: AudioContract) -> Answer:
+        """The training answer whose cepstra are nearest to the mean of all."""
+        from endwise.modalities.audio.retrieval import central
+
+        return Answer(central(truths))
 
     # ---- network side --------------------------------------------------------------------------------------------
 
@@ -228,6 +280,11 @@ class Audio(PretrainedInput):
         if contract.weights is not None:
             return PretrainedSound(self, contract, size, partial(verified, contract.weights, "Audio.pretrained"))
         return AudioEncoder(self, contract, size)
+
+    def head(self, contract: AudioContract, size: "Size") -> "Head":
+        from endwise.modalities.audio.head import SpeechHead
+
+        return SpeechHead(contract, size)
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
@@ -272,12 +329,22 @@ def _check_whole(data: bytes) -> None:
             raise BadValue("the file is cut short: its last page is incomplete")
 
 
+def _uri_bytes(text: str) -> bytes:
+    """What another model answered, as JSON has it."""
+    try:
+        return from_uri(text)
+    except ValueError:
+        raise BadValue("the data URI is damaged: what follows 'base64,' is not base64") from None
+
+
 # ---- samples in memory ---------------------------------------------------------------------------------------------
 
 
 def _in_memory(raw: Any, rate_hz: int) -> tuple[np.ndarray, int] | None:
     """Samples [sample, channel] and their rate; None when the cell is a file."""
     rate: Any = rate_hz
+    if isinstance(raw, Recording):
+        raw, rate = raw.samples, raw.rate_hz
     if isinstance(raw, Mapping) and raw.get("array") is not None:
         raw, rate = raw["array"], raw.get("sampling_rate", rate_hz)
     elif isinstance(raw, tuple) and len(raw) == 2:

@@ -64,7 +64,7 @@ class AudioEncoder(Encoder):
     ) -> Tokens:
         """Padding changes nothing, whatever it holds: a row alone gives the answer it gives among longer ones."""
         wave = values / FULL_SCALE[values.dtype] if values.dtype in FULL_SCALE else values
-        with _full_precision(wave):  # a sum over 200 to 1100 products and a logarithm: bf16 has too few digits for it
+        with full_precision(wave):  # a sum over 200 to 1100 products and a logarithm: bf16 has too few digits for it
             frames, lengths = self.frames(wave.float(), sizes[:, 0])
         x, mask = self.subsample(frames, lengths)
         x = self.dropout(x)
@@ -121,7 +121,7 @@ class PretrainedSound(Encoder):
     ) -> Tokens:
         """Padding changes nothing; a recording shorter than a frame is heard with silence behind it."""
         wave = values / FULL_SCALE[values.dtype] if values.dtype in FULL_SCALE else values
-        with _full_precision(wave):
+        with full_precision(wave):
             wave, lengths = self.samples(wave.float(), sizes[:, 0])
         network: Any = self.pretrained.network
         x = F.pad(wave, (0, self.reach - 1))[:, None]
@@ -160,7 +160,7 @@ class PretrainedSound(Encoder):
         return sizes.clamp(min=1)
 
 
-def _full_precision(like: Tensor) -> contextlib.AbstractContextManager[object]:
+def full_precision(like: Tensor) -> contextlib.AbstractContextManager[object]:
     """Autocast off, where it is on; an export, which has none, is left without the context in its graph."""
     kind = like.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
