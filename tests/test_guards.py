@@ -120,6 +120,7 @@ VERBS = {
     "export",
     "report",
     "doctor",
+    "search",
     "propose",
     "compare",
     "explain",
