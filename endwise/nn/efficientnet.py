@@ -35,12 +35,15 @@ class Same(nn.Conv2d):
     def forward(self, x: Float[Tensor, "batch inward height width"]) -> Float[Tensor, "batch outward h w"]:
         """ceil(side / stride) pixels a side."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if kernel > 1:
-            down, right = (
-                max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in (x.shape[2], x.shape[3])
-            )
-            x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
-        return super().forward(x)
+        down, right = (
+            max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in (x.shape[2], x.shape[3])
+        )
+        return super().forward(F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2)))
+
+
+def _mixing(inward: int, outward: int) -> nn.Conv2d:
+    """Over channels alone; a plain one, so that adapters can be put beside it."""
+    return nn.Conv2d(inward, outward, 1, bias=False)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -54,7 +57,7 @@ class Separable(nn.Module):
         super().__init__()
         self.straight = stride == 1 and inward == outward
         self.conv_dw, self.bn1 = Same(inward, inward, kernel, stride, groups=inward), _norm(inward)
-        self.conv_pw, self.bn2 = Same(inward, outward, 1), _norm(outward)
+        self.conv_pw, self.bn2 = _mixing(inward, outward), _norm(outward)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, inward, height, width] -> [batch, outward, ...]."""
@@ -69,9 +72,9 @@ class Inverted(nn.Module):
         super().__init__()
         wide = inward * times
         self.straight = stride == 1 and inward == outward
-        self.conv_pw, self.bn1 = Same(inward, wide, 1), _norm(wide)
+        self.conv_pw, self.bn1 = _mixing(inward, wide), _norm(wide)
         self.conv_dw, self.bn2 = Same(wide, wide, kernel, stride, groups=wide), _norm(wide)
-        self.conv_pwl, self.bn3 = Same(wide, outward, 1), _norm(outward)
+        self.conv_pwl, self.bn3 = _mixing(wide, outward), _norm(outward)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, inward, height, width] -> [batch, outward, ...]."""
@@ -85,6 +88,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.name = name
         width, depth, _ = LITE[name]
         self.conv_stem, self.bn1 = Same(3, STEM, 3, 2), _norm(STEM)
         stages, before = [], STEM
@@ -101,7 +105,7 @@ class EfficientNetLite(nn.Module):
                 before = after
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
-        self.conv_head, self.bn2 = Same(before, FEATURES, 1), _norm(FEATURES)
+        self.conv_head, self.bn2 = _mixing(before, FEATURES), _norm(FEATURES)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:

@@ -204,7 +204,7 @@ def build(family: str, config: Mapping[str, Any]) -> nn.Module:
 def read_weights(folder: Path, like: nn.Module) -> dict[str, Tensor]:
     """A folder's weights under the names of `like`, as `transformers` reads them: safetensors alone, nothing fetched."""
     if isinstance(like, EfficientNetLite):
-        return _own_weights(folder, like)
+        return _own_weights(folder, EfficientNetLite(like.name))  # as it is without adapters
     library = need("transformers", extra="hub", what="a pretrained encoder")
     kind: Any = library.MODEL_MAPPING[type(like.config)]
     with _silent(library):
