@@ -113,6 +113,8 @@ def evaluate(
         error=DataError,
     )
     notes: list[str] = []
+    if model.network.compares_rows:
+        notes.append(f"a loss that compares rows is that of batches of {BATCH_ROWS}, whatever training used")
     scored = _score(model, dataset, rows)
     for name, item in scored.items():
         if len(item.rows) < len(rows):
