@@ -1,0 +1,66 @@
+"""What a recogniser hears in spoken answers: `python -m recipes.speech-to-speech.judge RUN JUDGE_RUN`.
+
+The network's answers to the test questions, the true answers (what the judge itself can reach), the answer of the
+nearest training question by hand features, and the most central training answer, each transcribed by the judge.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+
+from endwise import metrics
+from endwise.baselines import baselines
+from endwise.data.dataset import prepare
+from endwise.modalities.base import Answer
+from endwise.recording import Recording
+from endwise.run import Run
+
+PAIRS = Path(__file__).parent / "data" / "pairs.csv"
+
+
+def digit_accuracy() -> metrics.Metric:
+    """Digits of the truth that were heard in their place, over all digits: 1 - (substituted + left out) / digits."""
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        pairs = zip(truths, answers, strict=True)
+        found = [jiwer.process_words(truth, answer.value) for truth, answer in pairs]
+        return np.array([[item.hits, item.hits + item.substitutions + item.deletions] for item in found], np.float64)
+
+    return metrics.summable("digit accuracy", "max", rows, lambda sums: np.asarray(sums[..., 0] / sums[..., 1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("judge")
+    given = parser.parse_args()
+    run = Run.open(given.run)
+    model, judge, dataset = run.model(), Run.open(given.judge).model(), prepare(run.recipe)
+    (heard,) = judge.recipe.inputs
+    (written,) = judge.recipe.outputs
+    (name, item), test = next(iter(run.recipe.outputs.items())), dataset.splits.test
+    with PAIRS.open(newline="") as file:
+        table = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    asked = [{"question": f"strings.zip!{row['question']}"} for row in table]
+    answers = model.predict(asked, base=PAIRS.parent)
+    beside = baselines(model.contracts, run.recipe, dataset, dataset.splits.train, test)[name]
+    said: dict[str, list[Recording]] = {
+        "this network": [answer[name] for answer in answers],
+        "the true answers": [item.truth(dataset.fields[name][row], model.contracts[name]) for row in test.tolist()],
+        "nearest question": [answer.value for answer in beside["classical"] or []],
+        "central answer": [answer.value for answer in beside["trivial"]],
+    }
+    wanted = [row["digits"] for row in table]
+    for label, recordings in said.items():
+        transcripts = [Answer(found[written]) for found in judge.predict([{heard: one} for one in recordings])]
+        for metric in (digit_accuracy(), metrics.wer(), metrics.accuracy()):
+            print(f"{label:<17} {metric.name:<15} {metrics.estimate(metric, wanted, transcripts)}")
+
+
+if __name__ == "__main__":
+    main()
