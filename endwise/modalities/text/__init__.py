@@ -66,6 +66,7 @@ BLANK = 0  # "no letter here" of CTC, the end of what is written one by one; let
 # characters the last symbol is a letter never seen
 LONGEST_SHARE, LONGEST_MORE = 1.5, 8  # how much longer than any training text an answer may become
 DROP_BESIDE_SPACE = 0.2  # R@1 of 403 steps on Multi30k en-de: 0.94; of 500 steps at 0.5: 0.83
+DROP_IN_CONTEXT = 0.05
 UNKNOWN = "\ufffd"
 PREVIEW_CHARS = 2_000
 SHOWN_LETTERS = 40
@@ -158,7 +159,7 @@ class Text(PretrainedInput):
     contract_class = TextContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("source", "max_chars")
-    instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary", "drop")
+    instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary", "drop", "reading")
     families: ClassVar[tuple[str, ...]] = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet")
 
     source: Literal["inline", "file"] = shared_field(
@@ -175,8 +176,13 @@ class Text(PretrainedInput):
     )
     drop: float | None = input_field(
         None,
-        "share of units that training leaves out at random; default 0.5 (little text) to 0.1, and 0.2 where all that is "
-        "learnt is an embedding",
+        "share of units that training leaves out at random; default 0.5 (little text) to 0.1, 0.2 where all that is "
+        "learnt is an embedding, and 0.05 in context",
+    )
+    reading: Literal["auto", "bag", "context"] = input_field(
+        "auto",
+        "bag: words and pairs of words add up, their context comes in as it proves useful (decisions from little text); "
+        "context: a transformer over all units from the first step; auto: context where a text is written, else bag",
     )
     decoder: Literal["auto", "ctc", "attention", "ctc+attention", "lm"] = output_field(
         "auto", "ctc, attention, ctc+attention or lm; auto: ctc if every input is sound, else attention"
@@ -269,13 +275,19 @@ class Text(PretrainedInput):
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """The decoder of `auto`: sound has the order of its words, so they are spelt along it; anything else is looked at
-        as a whole. And `drop` of an input: what tells a text from its neighbours is often a single word."""
-        if self.drop is None and self.pretrained is None and all(item.type == "embedding" for item in outputs.values()):
-            return dataclasses.replace(self, drop=DROP_BESIDE_SPACE)
-        if self.decoder != "auto":
-            return self
-        sound = all(item.type == "audio" for item in inputs.values())
-        return dataclasses.replace(self, decoder="ctc" if sound else "attention")
+        as a whole. And how an input is read: to write a text one must know the place of every word, and what tells a text
+        from its neighbours is often a single one."""
+        decoder, reading, drop = self.decoder, self.reading, self.drop
+        if decoder == "auto":
+            decoder = "ctc" if all(item.type == "audio" for item in inputs.values()) else "attention"
+        if reading == "auto":
+            reading = "context" if any(item.type == "text" for item in outputs.values()) else "bag"
+        if drop is None and self.pretrained is None:
+            if reading == "context":
+                drop = DROP_IN_CONTEXT
+            elif all(item.type == "embedding" for item in outputs.values()):
+                drop = DROP_BESIDE_SPACE
+        return dataclasses.replace(self, decoder=decoder, reading=reading, drop=drop)
 
     # ---- both roles ------------------------------------------------------------------------------------------------
 
@@ -487,7 +499,7 @@ class Text(PretrainedInput):
 
             folder = partial(verified, contract.weights, "Text.pretrained")
             return TokenEncoder(contract.weights, self.tuning(), size, folder)
-        return TextEncoder(contract, size, drop=self.drop)
+        return TextEncoder(contract, size, in_context=self.reading == "context", drop=self.drop)
 
     def head(self, contract: TextContract, size: "Size") -> "Head":
         """What the contract's decoder is."""

@@ -40,12 +40,15 @@ class TextEncoder(Encoder):
     drowns the bag (banking77: 88.7 % instead of 91.3 % of validation rows). In training, units and phrases are dropped by themselves at random (word dropout; Iyyer et al.
     2015, "Deep Unordered Composition Rivals Syntactic Methods"), see `drop_of`.
 
-    The context has half the dial's blocks. Bytes mean nothing by themselves: there all blocks, and the gate is open.
+    The context has half the dial's blocks. in_context, and of bytes, which mean nothing by themselves: all blocks, and the
+    gate is open.
     """
 
     peak_rate = 2e-3
 
-    def __init__(self, contract: TextContract, size: Size, *, drop: float | None = None) -> None:
+    def __init__(
+        self, contract: TextContract, size: Size, *, in_context: bool = False, drop: float | None = None
+    ) -> None:
         """drop: the share of units left out in training; default by the amount of text, see `drop_of`."""
         super().__init__()
         self.vocabulary = contract.vocabulary
@@ -60,9 +63,10 @@ class TextEncoder(Encoder):
         # single bytes mean nothing: two convolutions make them runs of nine before anything is added up
         self.stem = Runs(size.width) if contract.units == "bytes" else None
         self.dropout = Dropout(VECTOR_DROPOUT if drop is None else min(VECTOR_DROPOUT, drop / 2))
-        depth = size.depth if self.stem is not None else min(size.depth, max(1, size.depth // 2))
+        in_context = in_context or self.stem is not None
+        depth = size.depth if in_context else min(size.depth, max(1, size.depth // 2))
         self.context = Transformer(dataclasses.replace(size, depth=depth), causal=False, rotary=True)
-        self.gate = nn.Parameter(torch.full((size.width,), 0.0 if self.stem is None else 1.0))
+        self.gate = nn.Parameter(torch.full((size.width,), 1.0 if in_context else 0.0))
 
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """A token for every `stride` units."""
