@@ -106,6 +106,27 @@ def test_rows_of_a_batch_are_of_about_one_length(made: Any) -> None:
     assert sorted_.counters.padded_share < 0.12 < 0.3 < given_.counters.padded_share
 
 
+def test_pairs_of_texts_are_padded_little_on_both_sides() -> None:
+    """Sorted by one length alone, half of the other would be padding; and lengths count in units, not in bytes."""
+    from endwise.modalities.text import Text
+
+    random = np.random.default_rng(0)
+    words = ["a", "sea", "meerschweinchen", "ja", "calm", "übermorgen"]
+    rows = [
+        {"one": " ".join(random.choice(words, size=random.integers(1, 40))),
+         "two": " ".join(random.choice(words, size=random.integers(1, 40)))}
+        for _ in range(1_500)
+    ]  # fmt: skip
+    declared = Recipe(data=rows, inputs={"one": Text()}, outputs={"two": Text(units="bpe")})
+    dataset = prepare(declared)
+    found = Loader(
+        dataset, declared, fit_contracts(declared, dataset), dataset.splits.train, batch_size=8, seed=0, shuffle=True
+    )
+    for step in range(found.batches_per_epoch):
+        found.batch(step)
+    assert found.counters.padded_share < 0.12
+
+
 def test_without_shuffling_the_order_is_the_given_one_or_by_length(made: Any) -> None:
     recipe, dataset, contracts = made
     rows = np.array([9, 3, 40, 2, 3])

@@ -1,12 +1,14 @@
 """Batches: a pure function of (data, seed, step), whatever is read ahead and wherever training begins.
 
-An epoch is a permutation keyed by (seed, epoch), cut into pools of 64 batches, each pool sorted by length and cut
-into batches, the batches permuted. The short last batch is kept. So every row is in exactly one batch of an epoch,
+An epoch is a permutation keyed by (seed, epoch), cut into pools of 128 batches, each pool sorted by length and cut
+into batches, the batches permuted. Where rows are long in two ways (a sentence and its translation), a pool is sorted by
+one, cut into eleven strips, and each strip sorted by the other. The short last batch is kept. So every row is in exactly one batch of an epoch,
 any step is reached without walking there, and rows of a batch are of about one length.
 
 Not here: moving a batch to a device, augmentation (both the network's and the loop's).
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -26,7 +28,12 @@ from endwise.modalities.base import Contract, Modality
 if TYPE_CHECKING:
     from endwise.recipe import Recipe
 
-POOL_BATCHES = 64
+POOL_BATCHES = 128
+STRIPS = 11  # the square root of it: as fine in one length as in the other
+MINOR = 16  # a field this many times shorter than the longest decides between equals only: its padding costs nothing
+MEASURED_ROWS = (
+    200_000  # up to so many rows are transformed to know their exact length (units of a text, not its bytes)
+)
 DENSE_BYTES = 256 << 20  # scalars and vectors of a field are transformed once and kept, up to this
 MEMO_BYTES = 64 << 20  # transformed values of other small fields (token ids) that are kept
 MEMO_VALUE_BYTES = 16 << 10
@@ -80,8 +87,9 @@ class Loader:
             name: _gatherer(dataset.fields[name], item, contracts[name], self.rows)
             for name, item in {**self._inputs, **self._outputs}.items()
         }
-        self._rank = self._ranked()
-        self._sorted = np.lexsort((np.arange(len(self.rows)), -self._rank)) if order == "length" else None
+        self._lengths = self._ranked()
+        total = np.sum(self._lengths, axis=0) if self._lengths else np.zeros(len(self.rows))
+        self._sorted = np.lexsort((np.arange(len(self.rows)), -total)) if order == "length" else None
         self._plans: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._lock = threading.Lock()
         self._done = self._done_rows = 0
@@ -160,23 +168,48 @@ class Loader:
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         order = _permutation(len(self.rows), self.seed, epoch, 0)
         pool = POOL_BATCHES * self.batch_size
-        if self._rank.any():
-            for start in range(0, len(order), pool):
-                part = order[start : start + pool]
-                order[start : start + pool] = part[np.argsort(self._rank[part], kind="stable")]
+        for start in range(0, len(order) if self._lengths else 0, pool):
+            order[start : start + pool] = self._by_length(order[start : start + pool])
         batches = _permutation(self.batches_per_epoch, self.seed, epoch, 1)
         # only the highest batch is short, wherever its turn comes
         return order, batches
 
-    def _ranked(self) -> np.ndarray:
-        """float64 [rows]: how long a row is. Each field counts in units of its own mean, inputs before outputs."""
-        total = np.zeros(len(self.rows))
-        for share, section in ((1.0, self._inputs), (1e-3, self._outputs)):
-            for name, modality in section.items():
-                lengths = self.dataset.fields[name].lengths(modality)[self.rows]
-                if lengths.size and lengths.min() != lengths.max():
-                    total += share * lengths / lengths.mean()
-        return total
+    def _by_length(self, pool: np.ndarray) -> np.ndarray:
+        """The rows of a pool so that neighbours are of about one length, in strips where there are two."""
+        first, *others = self._lengths
+        order = pool[np.argsort(first[pool], kind="stable")]
+        if not others:
+            return order
+        batches = -(-len(pool) // self.batch_size)
+        strip = -(-batches // STRIPS) * self.batch_size
+        parts = [order[start : start + strip] for start in range(0, len(order), strip)]
+        return np.concatenate([part[np.argsort(others[0][part], kind="stable")] for part in parts])
+
+    def _ranked(self) -> list[np.ndarray]:
+        """How long rows are, float64 [rows]: by the longest field, then by the sum of the others that are not far
+        shorter. Those that are decide between equals."""
+        found = []
+        for name, modality in {**self._inputs, **self._outputs}.items():
+            lengths = self._measured(name, modality)
+            if lengths.size and lengths.min() != lengths.max():
+                found.append(lengths)
+        found.sort(key=lambda lengths: -float(lengths.mean()))  # stable: of equals the input
+        if not found:
+            return []
+        longest = float(found[0].mean())
+        others = [lengths for lengths in found[1:] if float(lengths.mean()) * MINOR >= longest]
+        minor = [lengths / (1 + lengths.max()) for lengths in found[1:] if float(lengths.mean()) * MINOR < longest]
+        first = found[0] + 0.5 * np.mean(minor, axis=0) if minor else found[0]
+        return [first, np.sum(others, axis=0)] if others else [first]
+
+    def _measured(self, name: str, modality: Modality) -> np.ndarray:
+        """float64 [rows]: of what the network will be given where that is another length than what is stored."""
+        gather, lengths = self._gather[name], self.dataset.fields[name].lengths(modality)[self.rows].astype(np.float64)
+        if not self.shuffle or len(self.rows) > MEASURED_ROWS or not lengths.any():
+            return lengths
+        if not isinstance(gather, _Stacked) or gather.as_stored:
+            return lengths
+        return np.array([float(gather.length(row)) for row in self.rows.tolist()])
 
     def _count(self, made: Batch, seconds: float) -> None:
         real = slots = 0.0
@@ -212,13 +245,26 @@ def _gatherer(store: FieldStore, modality: Modality, contract: Any, rows: np.nda
     as_stored = shape is not None and modality.stored_as_taken(shape, store.dtype, contract)
     if as_stored and bool(store.present[rows].all()):
         return lambda wanted: _uniform(store, wanted, axes)
-    transformed = _Memo(store, modality, contract, as_stored or type(modality).transform is Modality.transform)
+    untouched = as_stored or type(modality).transform is Modality.transform
+    return _Stacked(store, _Memo(store, modality, contract, untouched), blank, axes)
 
-    def stacked(wanted: np.ndarray) -> Ragged:
-        values = [transformed(row) if store.present[row] else blank for row in wanted.tolist()]
-        return Ragged.stack(_one_dtype(values), axes)
 
-    return stacked
+class _Stacked:
+    """Values of different sizes, padded to the largest of a batch."""
+
+    def __init__(self, store: FieldStore, transformed: "_Memo", blank: np.ndarray, axes: int):
+        self._store, self._transformed, self._blank, self._axes = store, transformed, blank, axes
+        self.as_stored = transformed.as_stored
+
+    def __call__(self, rows: np.ndarray) -> Ragged:
+        return Ragged.stack(_one_dtype([self._value(row) for row in rows.tolist()]), self._axes)
+
+    def length(self, row: int) -> int:
+        """Places of one row's value along its first axes."""
+        return math.prod(self._value(row).shape[: self._axes])
+
+    def _value(self, row: int) -> np.ndarray:
+        return self._transformed(row) if self._store.present[row] else self._blank
 
 
 def _uniform(store: FieldStore, rows: np.ndarray, axes: int) -> Ragged:
@@ -268,7 +314,7 @@ class _Memo:
     """Transformed values of a row, small ones kept while there is room."""
 
     def __init__(self, store: FieldStore, modality: Modality, contract: Any, as_stored: bool):
-        self._store, self._modality, self._contract = store, modality, contract
+        self._store, self._modality, self._contract, self.as_stored = store, modality, contract, as_stored
         self._left = 0 if as_stored else MEMO_BYTES
         self._kept: dict[int, np.ndarray] = {}
 
