@@ -842,6 +842,18 @@ def _spaced(text: str) -> str:
     return " ".join(text.split())
 
 
+def lag(unit: str) -> Metric:
+    """How far answers lag behind a stream on average, in seconds or units of the input: the mean of each row's average
+    lagging (Ma et al. 2019), which answers carry as `detail`; rows without a word have none and are left out."""
+    key = f"lag_{unit}"
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        found = [answer.detail.get(key) for answer in answers]
+        return np.array([[0.0, 0.0] if lag is None else [lag, 1.0] for lag in found]).reshape(-1, 2)
+
+    return summable("lag", "min", rows, _ratio_of_sums, unit=unit)
+
+
 BLEU_ORDER, CHRF_ORDER, CHRF_BETA = 4, 6, 2
 
 

@@ -41,6 +41,7 @@ from endwise.nn.interface import Head
 from endwise.nn.size import Size
 from endwise.recipe import Recipe
 from endwise.rows import FieldError, check_names, collate, file_fetcher, may_be_missing, read_row, written
+from endwise.stream import Stream
 
 if TYPE_CHECKING:
     from endwise.run import Run
@@ -311,6 +312,11 @@ class Model:
         )
         source = _Source(len(files), lambda row: {names[0]: files[row]}, files.__getitem__, file_fetcher("."))
         yield from self._predict_source(source, batch_size, "keep")
+
+    def stream(self) -> Stream:
+        """A row whose input comes in piece by piece: feed them, and the answers grow. Raises ModelError with the fix
+        where the recipe has no input that streams (`chunk_s:` of audio, `causal:` of text) or no answer that grows."""
+        return Stream(self.recipe, self.contracts, self.network)
 
     def answers(self, batch: Batch) -> dict[str, list[Answer]]:
         """A loader's batch to final answers, one per row: what validation, evaluation and prediction all call."""

@@ -6,6 +6,7 @@ missing-value tokens, and decoding. What is not: reading files (modalities) and 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,11 @@ class Input(nn.Module):
         # float32 whatever the autocast: norms that meet it in bf16 would leave their fused path, and sums would round
         values = torch.where(there[..., None], tokens.values.float(), self.missing_token)
         return replace(tokens, values=values + self.name_token, mask=torch.where(there, tokens.mask, first))
+
+    def feed(self, values: Tensor, sizes: Tensor, past: Any) -> tuple[Tokens, Any]:
+        """Tokens of one more piece of a present input; see `Encoder.feed`."""
+        tokens, past = self.encoder.feed(values, sizes, past)
+        return tokens.with_values(tokens.values.float() + self.name_token), past
 
 
 class Network(nn.Module):
@@ -107,6 +113,12 @@ class Network(nn.Module):
         assert isinstance(found, Encoder)
         return found
 
+    def feed(self, name: str, values: Tensor, sizes: Tensor, past: Any) -> tuple[Tokens, Any]:
+        """The tokens of one more piece of the one input, and the past of the next; see `Encoder.feed`."""
+        part = self.inputs[_key(name)]
+        assert isinstance(part, Input)
+        return part.feed(values, sizes, past)
+
     def head(self, output: str) -> Head:
         """The head of one output."""
         found = self.heads[_key(output)]
@@ -126,6 +138,7 @@ def _joined(parts: Mapping[str, Tokens]) -> Tokens:
         spans=spans,
         grids={name: grid for name, tokens in parts.items() for grid in tokens.grids.values()},
         levels={name: maps for name, tokens in parts.items() for maps in tokens.levels.values()},
+        known=next(iter(parts.values())).known if len(parts) == 1 else None,  # a trunk looks at everything
     )
 
 

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 
@@ -87,6 +87,23 @@ class Answer:
         if self.detail:
             out["detail"] = dict(self.detail)
         return out
+
+
+class Reader(Protocol):
+    """One raw value that comes in pieces. Not for several threads."""
+
+    def take(self, raw: Any) -> np.ndarray:
+        """One more piece: the transformed values that are certain now and were not before. Raises BadValue."""
+        ...
+
+    def rest(self) -> np.ndarray:
+        """The transformed values that waited for the end. Raises BadValue where the whole is no legal value."""
+        ...
+
+    @property
+    def length(self) -> float:
+        """How much has come in, in `Modality.streams_in`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +180,15 @@ class Modality:
         """How the report shows a decoded value: {'kind': 'text'|'image'|'audio', 'data': text or data URI}."""
         return {"kind": "text", "data": str(value.tolist())}
 
+    @property
+    def streams_in(self) -> str:
+        """Where an input is heard piece by piece: the unit that its length is counted in ('s', 'units'). Default: ''."""
+        return ""
+
+    def reader(self, contract: Any) -> "Reader":
+        """What makes transformed values of raw pieces; of an input that streams."""
+        raise NotImplementedError
+
     # ---- numpy side: outputs -----------------------------------------------------------------------------------
 
     def truth(self, value: np.ndarray, contract: Any) -> Any:
@@ -172,6 +198,11 @@ class Modality:
     def write(self, decoded: Mapping[str, np.ndarray], contract: Any) -> Answer:
         """One row of what `Head.decode` gave (arrays without the batch axis) as a final answer."""
         raise NotImplementedError
+
+    def write_so_far(self, decoded: Mapping[str, np.ndarray], contract: Any, *, last: bool) -> Answer:
+        """What `Head.feed` gave so far, as an Answer. Its value may grow and never changes: what could still become
+        something else is held back until `last`. Default: `write`, which suits values without a length."""
+        return self.write(decoded, contract)
 
     def metrics(self, contract: Any) -> Sequence["Metric"]:
         """The usual metrics of this output, the most important first (it is the default goal)."""

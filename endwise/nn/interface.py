@@ -1,7 +1,7 @@
 """What a modality's network side must be: an Encoder for inputs, a Head for outputs, and Tokens between them."""
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,8 @@ class Tokens:
     spans: {input: slice} where each input's tokens lie. grids: {input: (shape, stride)} for inputs whose tokens lie on
     a grid of the raw value (pixels, samples). levels: {input: feature maps} for heads that need finer ones.
     present: {input: bool [batch]}, which rows have it; the others' tokens are a learnt stand-in. own_values: the values
-    before the trunk, where there is one.
+    before the trunk, where there is one. known: of an input that is heard in pieces, how much of it (seconds, units) has
+    to be there before a token is known.
     """
 
     values: Float[Tensor, "batch token width"]
@@ -27,6 +28,7 @@ class Tokens:
     levels: dict[str, list[Tensor]] = field(default_factory=dict)
     present: dict[str, Bool[Tensor, " batch"]] = field(default_factory=dict)
     own_values: Float[Tensor, "batch token width"] | None = None
+    known: Float[Tensor, "batch token"] | None = None
 
     def with_values(self, values: Float[Tensor, "batch token width"]) -> "Tokens":
         """The same tokens after a layer that keeps their order."""
@@ -49,6 +51,7 @@ class Encoder(nn.Module):
     peak_rate: float | None = None
     passes: int | None = None
     weight_decay: float | None = None
+    chunk: int | None = None  # of an encoder with `feed`: raw places (samples, units) that make whole tokens
 
     def load_pretrained(self) -> None:
         """Fill in weights that come from elsewhere: called once when a network is made to be trained, never when a
@@ -56,6 +59,11 @@ class Encoder(nn.Module):
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """values [batch, *largest] as the store gave them (uint8 pixels, int16 or float samples, token ids ...)."""
+        raise NotImplementedError
+
+    def feed(self, values: Tensor, sizes: Int[Tensor, "batch axes"], past: Any) -> tuple[Tokens, Any]:
+        """The tokens of one more piece, whole `chunk`s of it but for the last, and the past of the next piece; the past
+        of the first is None. What `forward` gives for all pieces in one, piece by piece, and never changed later."""
         raise NotImplementedError
 
 
@@ -71,6 +79,7 @@ class Head(nn.Module):
     own_tokens: ClassVar[bool] = False
     compares_rows: ClassVar[bool] = False
     passes: ClassVar[int | None] = None
+    streams: bool = False  # has `feed`
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """Raw predictions by name, batch first: {'logits': ...}."""
@@ -95,6 +104,12 @@ class Head(nn.Module):
     ) -> dict[str, Tensor]:
         """As `decode`, but `count` answers drawn at random for each row: [batch, draw, ...]. Only of heads that write
         their answer symbol after symbol; the others have one answer and its probabilities."""
+        raise NotImplementedError
+
+    def feed(self, tokens: Tokens, past: Any, *, last: bool) -> tuple[dict[str, Tensor], Any]:
+        """The answer so far, as `decode` gives it, after one more piece of tokens of one row (none, where the piece before
+        was the last to make some), and the past of the next piece; the past of the first is None. What is answered once
+        stays. last: the input has ended."""
         raise NotImplementedError
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:

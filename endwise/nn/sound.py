@@ -50,10 +50,17 @@ class LogMel(nn.Module):
         self, wave: Float[Tensor, "batch sample"], mask: Bool[Tensor, "batch frame"]
     ) -> Float[Tensor, "batch frame mel"]:
         """wave: zero past each row's end; mask: the real frames, one for every started hop."""
-        padded = F.pad(wave, (self.framing.before, self.framing.after))
-        spectrum = F.conv1d(padded[:, None], self.kernel, stride=self.framing.hop)
-        power = _energy(spectrum)
-        return levels(power.transpose(1, 2) @ self.mel, mask)
+        return levels(self.energy(F.pad(wave, (self.framing.before, self.framing.after))), mask)
+
+    @property
+    def reach(self) -> int:
+        """Samples that a frame hears."""
+        return self.framing.window
+
+    def energy(self, padded: Float[Tensor, "batch sample"]) -> Float[Tensor, "batch frame mel"]:
+        """Energies of the bands every hop, of the samples as they are: n of them make (n - reach) // hop + 1 frames."""
+        power = _energy(F.conv1d(padded[:, None], self.kernel, stride=self.framing.hop))
+        return power.transpose(1, 2) @ self.mel
 
 
 class LearntMel(nn.Module):
@@ -72,13 +79,19 @@ class LearntMel(nn.Module):
         self, wave: Float[Tensor, "batch sample"], mask: Bool[Tensor, "batch frame"]
     ) -> Float[Tensor, "batch frame mel"]:
         """wave: zero past each row's end; mask: the real frames, one for every started hop."""
-        hop, quarter = self.framing.hop, self.quarter
-        reach = self.span + 7 * quarter  # samples one frame sees
-        before = (reach - hop) // 2
-        padded = F.pad(wave, (before, reach - 1 - before))
-        energy = _energy(F.conv1d(padded[:, None], self.filters, stride=quarter))
-        frames = F.conv1d(energy, self.low_pass, stride=4, groups=energy.shape[1])[..., : mask.shape[1]]
-        return levels(frames.transpose(1, 2).clamp(min=0), mask)
+        before = (self.reach - self.framing.hop) // 2
+        return levels(self.energy(F.pad(wave, (before, self.reach - 1 - before)))[:, : mask.shape[1]], mask)
+
+    @property
+    def reach(self) -> int:
+        """Samples that a frame hears."""
+        return self.span + 7 * self.quarter
+
+    def energy(self, padded: Float[Tensor, "batch sample"]) -> Float[Tensor, "batch frame mel"]:
+        """As `LogMel.energy`."""
+        energy = _energy(F.conv1d(padded[:, None], self.filters, stride=self.quarter))
+        frames = F.conv1d(energy, self.low_pass, stride=4, groups=energy.shape[1])
+        return frames.transpose(1, 2).clamp(min=0)
 
 
 def _energy(pairs: Float[Tensor, "batch two_bands place"]) -> Float[Tensor, "batch band place"]:
@@ -206,8 +219,16 @@ class Convolution(nn.Module):
         self.outward = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"]) -> Tensor:
+        return self.mixed(self.gated(x, mask))
+
+    def gated(self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"]) -> Tensor:
+        """What is convolved: zero where no token is real."""
         value, gate = self.inward(x).chunk(2, dim=-1)
-        x = value * torch.sigmoid(gate) * mask[..., None].to(value.dtype)
+        out: Tensor = value * torch.sigmoid(gate) * mask[..., None].to(value.dtype)
+        return out
+
+    def mixed(self, x: Float[Tensor, "batch token width"]) -> Tensor:
+        """Neighbours mixed, and what follows."""
         image = x.transpose(1, 2)[:, :, None].contiguous(memory_format=torch.channels_last)
         x = self.depthwise(image)[:, :, 0].transpose(1, 2)
         out: Tensor = self.outward(F.silu(self.norm(x)))

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from endwise.modalities.base import (
     Answer,
     Contract,
     Fetch,
+    Modality,
+    Reader,
     Role,
     file_bytes,
     input_field,
@@ -40,6 +42,7 @@ FULL_SCALE = 32_768
 QUIETEST_PEAK = 1 / 256  # a float recording with a lower peak would keep less than 7 of its bits
 LOWEST_DB = -96.0  # what 16 bits can hold: the level of silence
 PREVIEW_S = 10.0
+TOKEN_S = 0.04  # the longest token of a network from scratch
 OPEN_ENDED = 0x7FFF_0000  # data sizes from here on mean 'written while it was recorded: until the end of the file'
 PCM_SCALES = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
 
@@ -78,7 +81,7 @@ class Audio(PretrainedInput):
     contract_class = AudioContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("rate_hz", "channel", "max_seconds")
-    instead: ClassVar[tuple[str, ...]] = ("frontend", "mels")
+    instead: ClassVar[tuple[str, ...]] = ("frontend", "mels", "chunk_s")
     families: ClassVar[tuple[str, ...]] = ("wav2vec2", "hubert")
 
     rate_hz: int = shared_field(16_000, "samples a second the network hears or speaks; other rates are resampled to it")
@@ -90,6 +93,9 @@ class Audio(PretrainedInput):
         "spectrogram", "spectrogram: log-mel bands; waveform: the bands are learnt from the samples"
     )
     mels: int = shared_field(64, "bands of either front end, or of an answer")
+    chunk_s: float | None = input_field(
+        None, "hear the sound while it comes in: answers grow every so many seconds; null: it is heard as a whole"
+    )
     mask: bool = input_field(True, "in training, hide random stretches of time and bands (SpecAugment)")
     speed: float = input_field(0.1, "in training, play up to this share faster or slower; 0: never")
     shift: bool = input_field(True, "in training, begin up to 30 ms later")
@@ -113,6 +119,31 @@ class Audio(PretrainedInput):
             0 <= self.speed <= 0.5, field="Audio.speed", got=self.speed, allowed="a share from 0 to 0.5",
             fix="0.1 plays each training recording 10 % slower to 10 % faster",
         )  # fmt: skip
+        step = None if self.chunk_s is None else self.chunk_s / TOKEN_S
+        require(
+            step is None or (1 <= step <= 250 and abs(step - round(step)) < 1e-6), field="Audio.chunk_s", got=self.chunk_s,
+            allowed=f"a multiple of {TOKEN_S} (a token) from {TOKEN_S} to 10 s", fix="0.32 suits speech",
+        )  # fmt: skip
+
+    def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
+        """A stream stands alone: where several inputs are mixed, each has to be there as a whole."""
+        require(
+            self.chunk_s is None or len(inputs) == 1, field="Audio.chunk_s", got=self.chunk_s,
+            allowed=f"one input, not {len(inputs)}: a trunk looks at all of them as a whole",
+            fix="remove chunk_s, or the other inputs",
+        )  # fmt: skip
+        return self
+
+    @property
+    def streams_in(self) -> str:
+        """Seconds."""
+        return "" if self.chunk_s is None else "s"
+
+    def reader(self, contract: AudioContract) -> "Reader":
+        """Pieces are samples, or `(rate, samples)`, as in a row; int16, int32, or floats in [-1, 1]."""
+        from endwise.modalities.audio.pieces import Pieces
+
+        return Pieces(self)
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -120,7 +151,7 @@ class Audio(PretrainedInput):
         """int16 [samples] at `rate_hz`, one channel. The cell is a path, the bytes of a file, or samples in memory."""
         if isinstance(raw, str) and raw.startswith(WAV_URI):
             raw = _uri_bytes(raw)
-        samples, rate = _in_memory(raw, self.rate_hz) or decode(file_bytes(raw, fetch, "a recording"))
+        samples, rate = in_memory(raw, self.rate_hz) or decode(file_bytes(raw, fetch, "a recording"))
         if not len(samples):
             raise BadValue("the recording has no samples")
         seconds = len(samples) / rate
@@ -129,23 +160,23 @@ class Audio(PretrainedInput):
                 f"the recording lasts {seconds:.2f} s, longer than max_seconds = {self.max_seconds:g}: "
                 "cut it into rows of their own, or raise max_seconds"
             )
-        samples = self._one_channel(samples)
+        samples = self.one_channel(samples)
         if samples.dtype == np.int16 and rate == self.rate_hz:
             return np.ascontiguousarray(samples)
         return self._stored(samples, rate)
 
-    def _one_channel(self, samples: np.ndarray) -> np.ndarray:
+    def one_channel(self, samples: np.ndarray) -> np.ndarray:
         channels = samples.shape[1]
         if self.channel == "right" and channels < 2:
             raise BadValue("channel = 'right', but the recording has one channel: use channel: mix or left")
         if self.channel == "mix" and channels > 1:
-            mixed: np.ndarray = _as_float(samples).mean(axis=1)
+            mixed: np.ndarray = as_float(samples).mean(axis=1)
             return mixed
         return samples[:, 1 if self.channel == "right" else 0]
 
     def _stored(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """16 bits at our rate. The scale is the file's own, save where 16 bits could not hold the sound at it."""
-        floats = _as_float(samples)
+        floats = as_float(samples)
         if not np.isfinite(floats).all():
             bad = int((~np.isfinite(floats)).sum())
             raise BadValue(f"the recording holds {bad} samples that are not finite (NaN or infinity)")
@@ -275,8 +306,10 @@ class Audio(PretrainedInput):
     # ---- network side --------------------------------------------------------------------------------------------
 
     def encoder(self, contract: AudioContract, size: "Size") -> "Encoder":
-        from endwise.modalities.audio.network import AudioEncoder, PretrainedSound
+        from endwise.modalities.audio.network import AudioEncoder, PretrainedSound, StreamedSound
 
+        if self.chunk_s is not None:
+            return StreamedSound(self, contract, size)
         if contract.weights is not None:
             return PretrainedSound(self, contract, size, partial(verified, contract.weights, "Audio.pretrained"))
         return AudioEncoder(self, contract, size)
@@ -340,7 +373,7 @@ def _uri_bytes(text: str) -> bytes:
 # ---- samples in memory ---------------------------------------------------------------------------------------------
 
 
-def _in_memory(raw: Any, rate_hz: int) -> tuple[np.ndarray, int] | None:
+def in_memory(raw: Any, rate_hz: int) -> tuple[np.ndarray, int] | None:
     """Samples [sample, channel] and their rate; None when the cell is a file."""
     rate: Any = rate_hz
     if isinstance(raw, Recording):
@@ -381,7 +414,7 @@ def _columns(samples: np.ndarray) -> np.ndarray:
     return samples
 
 
-def _as_float(samples: np.ndarray) -> np.ndarray:
+def as_float(samples: np.ndarray) -> np.ndarray:
     """Float32, with full scale at 1."""
     if samples.dtype.kind == "f":
         return samples

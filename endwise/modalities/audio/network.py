@@ -7,6 +7,7 @@ layers themselves (nn/sound.py), reading files (the main file).
 import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from endwise.nn.mel import Framing
 from endwise.nn.pretrained import Outlet, Pretrained
 from endwise.nn.size import Size
 from endwise.nn.sound import LearntMel, LogMel, Norm, SoundBlock, Subsample, add_noise, hide, real, respeed
+from endwise.nn.streaming import Past, StreamedSoundBlock, StreamedSubsample, Window, behind, running_levels
 
 FULL_SCALE = {torch.int16: 32_768.0, torch.uint8: 128.0}
 SHORT_S = 1.0  # recordings of single words and commands
 SHIFT_S = 0.03
+LOOKBACK_S = 10.0  # of a stream: a sentence and more; a memory without an end would cost more with every second
 QUIET = 1e-7  # of a variance, as in the feature extractor of transformers
 
 
@@ -53,7 +56,7 @@ class AudioEncoder(Encoder):
         self.framing = Framing.of(declaration.rate_hz)
         self.shift = round(SHIFT_S * declaration.rate_hz) if declaration.shift else 0
         front = LogMel if declaration.frontend == "spectrogram" else LearntMel
-        self.front: nn.Module = front(declaration.rate_hz, declaration.mels)
+        self.front: LogMel | LearntMel = front(declaration.rate_hz, declaration.mels)
         self.subsample = Subsample(declaration.mels, self.stride, size.width)
         self.dropout = Dropout(size.dropout)
         self.blocks = nn.ModuleList([SoundBlock(size) for _ in range(size.depth)])
@@ -73,22 +76,114 @@ class AudioEncoder(Encoder):
         samples_a_token = float(self.framing.hop * self.stride)
         return Tokens(values=self.norm(x), mask=mask, grids={"audio": ((x.shape[1],), (samples_a_token,))})
 
-    def frames(
+    def samples(
         self, wave: Float[Tensor, "batch sample"], sizes: Int[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch frame mel"], Int[Tensor, " batch"]]:
-        """Normalised log-mel frames, zero past each row's end, and how many each row has; changed at random in training."""
+    ) -> tuple[Float[Tensor, "batch sample"], Int[Tensor, " batch"]]:
+        """The recordings, zero past each row's end, and their sizes; changed at random in training."""
         changing = self.training and self.augment
         if changing and (self.declaration.speed > 0 or self.shift):
             wave, sizes = respeed(wave, sizes, most=self.declaration.speed, shift=self.shift)
         sounding = real(sizes, wave.shape[1])
         wave = torch.where(sounding, wave, 0.0)
-        if changing and self.declaration.noise:
-            wave = add_noise(wave, sounding)
+        return add_noise(wave, sounding) if changing and self.declaration.noise else wave, sizes
+
+    def frames(
+        self, wave: Float[Tensor, "batch sample"], sizes: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch frame mel"], Int[Tensor, " batch"]]:
+        """Normalised log-mel frames, zero past each row's end, and how many each row has; changed at random in training."""
+        wave, sizes = self.samples(wave, sizes)
         lengths = (sizes.clamp(min=1) - 1) // self.framing.hop + 1
         frames = self.front(wave, real(lengths, (wave.shape[1] - 1) // self.framing.hop + 1))
-        if changing and self.declaration.mask:
+        if self.training and self.augment and self.declaration.mask:
             frames = hide(frames, lengths)
         return frames, lengths
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a stream of sound keeps: the last samples, sums of levels, the convolutions' tails, the blocks' pasts, and how
+    many tokens there were."""
+
+    samples: Tensor
+    sums: Tensor
+    tails: tuple[Tensor, Tensor]
+    blocks: tuple[Past, ...]
+    place: int
+
+
+class StreamedSound(AudioEncoder):
+    """The same from sound that is still coming in: tokens come in chunks of `chunk_s`, and none depends on a sample
+    after its chunk. Levels are relative to what was heard so far; attention sees the chunk and LOOKBACK_S before it."""
+
+    def __init__(self, declaration: Audio, contract: AudioContract, size: Size) -> None:
+        super().__init__(declaration, contract, size)
+        assert declaration.chunk_s is not None
+        token = self.framing.hop * self.stride
+        self.window = Window(
+            chunk=max(1, round(declaration.chunk_s * declaration.rate_hz / token)),
+            back=math.ceil(LOOKBACK_S / declaration.chunk_s),
+        )
+        self.chunk = self.window.chunk * token
+        self.subsample = StreamedSubsample(declaration.mels, self.stride, size.width)
+        self.blocks = nn.ModuleList([StreamedSoundBlock(size, self.window) for _ in range(size.depth)])
+
+    def forward(
+        self, values: Float[Tensor, "batch sample"] | Int[Tensor, "batch sample"], sizes: Int[Tensor, "batch 1"]
+    ) -> Tokens:
+        """The whole, as one piece."""
+        return self.feed(values, sizes, None)[0]
+
+    def feed(
+        self,
+        values: Float[Tensor, "batch sample"] | Int[Tensor, "batch sample"],
+        sizes: Int[Tensor, "batch 1"],
+        past: Heard | None,
+    ) -> tuple[Tokens, Heard]:
+        """A token every 20 or 40 ms of one more piece."""
+        wave = values / FULL_SCALE[values.dtype] if values.dtype in FULL_SCALE else values
+        with full_precision(wave):
+            wave, lengths = self.samples(wave.float(), sizes[:, 0])
+            frames, samples, sums = self.heard(wave, lengths, past)
+        counts = (lengths.clamp(min=1) - 1) // self.framing.hop + 1
+        if self.training and self.augment and self.declaration.mask:
+            frames = hide(frames, counts)
+        assert isinstance(self.subsample, StreamedSubsample)
+        x, mask, tails = self.subsample.feed(frames, counts, past.tails if past else (None, None))
+        x = self.dropout(x)
+        place = past.place if past else 0
+        kept = past.blocks[0].keys[0].shape[2] if past and past.blocks else 0
+        sees = self.window.sees(mask, place, kept)
+        pasts = []
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, StreamedSoundBlock)
+            x, after = block.feed(x, mask, sees, place, past.blocks[index] if past else None)
+            pasts.append(after)
+        token = self.framing.hop * self.stride
+        tokens = Tokens(
+            self.norm(x),
+            mask,
+            grids={"audio": ((x.shape[1],), (float(token),))},
+            known=self.known(place, x.shape[1], lengths),
+        )
+        return tokens, Heard(samples, sums, tails, tuple(pasts), place + x.shape[1])
+
+    def heard(
+        self, wave: Float[Tensor, "batch sample"], lengths: Int[Tensor, " batch"], past: Heard | None
+    ) -> tuple[Float[Tensor, "batch frame mel"], Tensor, Tensor]:
+        """Frames that end where their hop ends, at running levels; the samples and the sums that go on."""
+        hop = self.framing.hop
+        longer, samples = behind(past.samples if past else None, wave, self.front.reach - hop)
+        mask = real((lengths.clamp(min=1) - 1) // hop + 1, (wave.shape[1] - 1) // hop + 1)
+        energy = self.front.energy(F.pad(longer, (0, hop - 1)))
+        frames, sums = running_levels(energy, mask, self.window.chunk * self.stride, past.sums if past else None)
+        return frames, samples, sums
+
+    def known(self, place: int, tokens: int, lengths: Int[Tensor, " batch"]) -> Float[Tensor, "batch token"]:
+        """Seconds of sound behind each token: to the end of its chunk, or of the recording."""
+        chunk = torch.div(place + torch.arange(tokens, device=lengths.device), self.window.chunk, rounding_mode="floor")
+        token = self.framing.hop * self.stride
+        whole = place * token + lengths[:, None]
+        return torch.minimum((chunk + 1) * self.window.chunk * token, whole).float() / self.declaration.rate_hz
 
 
 class PretrainedSound(Encoder):

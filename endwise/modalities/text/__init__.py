@@ -10,12 +10,13 @@ Raw means raw: no lower-casing, stripping or replacing. The one change is Unicod
 makes texts that look and mean the same the same bytes.
 """
 
+import codecs
 import dataclasses
 import heapq
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -85,8 +86,8 @@ class TextContract(Contract):
     tokenizer.py); longest_units: the longest text in units. Of an input with pretrained weights units is 'pretrained',
     and `weights` says where they came from, their sha256, licence, architecture and tokenizer (the text of
     tokenizer.json). Of an output: decoder, how it is written; alphabet with its counts (of bytes: all 256, as text of two
-    hexadecimal digits; of bpe: none); distinct, the number of different texts (1000 means that many or more). What the
-    other role has is empty.
+    hexadecimal digits; of bpe: none); distinct, the number of different texts (1000 means that many or more); lag_unit,
+    what the lag is counted in where the input streams. What the other role has is empty.
     """
 
     shortest: int
@@ -101,6 +102,7 @@ class TextContract(Contract):
     alphabet_counts: tuple[int, ...]
     distinct: int
     weights: dict[str, Any] | None = None
+    lag_unit: str = ""
 
     @property
     def vocabulary(self) -> int:
@@ -196,6 +198,9 @@ class Text(PretrainedInput):
         None,
         "most symbols an answer may have when written one by one; default: half more than any training text, plus 8",
     )
+    lag_unit: str = output_field(
+        "", "what the lag of a stream is counted in: follows from the input and need not be written"
+    )
     label_smoothing: float = output_field(
         0.1, "share of the target that is spread over all symbols while attention learns (Szegedy et al. 2016)"
     )
@@ -275,8 +280,8 @@ class Text(PretrainedInput):
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """The decoder of `auto`: sound has the order of its words, so they are spelt along it; anything else is looked at
-        as a whole. And how an input is read: to write a text one must know the place of every word, and what tells a text
-        from its neighbours is often a single one."""
+        as a whole. How an input is read: to write a text one must know the place of every word, and what tells a text
+        from its neighbours is often a single one. And the unit of the lag, where the input streams."""
         decoder, reading, drop = self.decoder, self.reading, self.drop
         if decoder == "auto":
             decoder = "ctc" if all(item.type == "audio" for item in inputs.values()) else "attention"
@@ -287,7 +292,8 @@ class Text(PretrainedInput):
                 drop = DROP_IN_CONTEXT
             elif all(item.type == "embedding" for item in outputs.values()):
                 drop = DROP_BESIDE_SPACE
-        return dataclasses.replace(self, decoder=decoder, reading=reading, drop=drop)
+        unit = next(iter(inputs.values())).streams_in if len(inputs) == 1 else ""
+        return dataclasses.replace(self, decoder=decoder, reading=reading, drop=drop, lag_unit=unit)
 
     # ---- both roles ------------------------------------------------------------------------------------------------
 
@@ -349,6 +355,7 @@ class Text(PretrainedInput):
             alphabet=alphabet,
             alphabet_counts=counts,
             distinct=letters.distinct,
+            lag_unit=self.lag_unit,
         )
 
     def _weights(self) -> dict[str, Any] | None:
@@ -447,6 +454,19 @@ class Text(PretrainedInput):
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: TextContract) -> Answer:
         """Of a path: repeats merged, pauses dropped (greedy CTC decoding; Graves et al. 2006). The symbols joined."""
+        return self._answer(decoded, contract, _joined)
+
+    def write_so_far(self, decoded: Mapping[str, np.ndarray], contract: TextContract, *, last: bool) -> Answer:
+        """The text so far. A character whose bytes are not all there waits for them, and nothing is composed (NFC): what
+        has been said would change if a combining mark came next."""
+        return self._answer(decoded, contract, partial(_letters, last=last))
+
+    def _answer(
+        self,
+        decoded: Mapping[str, np.ndarray],
+        contract: TextContract,
+        text_of: Callable[[Sequence[int], TextContract], str],
+    ) -> Answer:
         if "path" in decoded:
             path = np.asarray(decoded["path"])[: int(decoded["frames"])]
             first = np.ones(len(path), dtype=bool)
@@ -457,7 +477,9 @@ class Text(PretrainedInput):
             symbols = np.asarray(decoded["symbols"])[: int(decoded["length"])]
             chosen = len(symbols) + 1  # the end was chosen too
         sure = min(1.0, math.exp(float(decoded["score"]) / max(1, chosen)))
-        return Answer(_joined(symbols.tolist(), contract), sure)
+        lag = float(decoded.get("lag", math.nan))
+        detail = {} if math.isnan(lag) else {f"lag_{contract.lag_unit}": lag}
+        return Answer(text_of(symbols.tolist(), contract), sure, detail=detail)
 
     def metrics(self, contract: TextContract) -> Sequence["Metric"]:
         """Of what is spelt: wer, cer, and accuracy, the share of rows whose whole text is right. Of what attention writes
@@ -465,6 +487,8 @@ class Text(PretrainedInput):
         from endwise import metrics
 
         spelt = [metrics.wer(), metrics.cer(), metrics.accuracy()]
+        if contract.lag_unit:
+            spelt.append(metrics.lag(contract.lag_unit))
         if contract.decoder in ("", *SPELT):
             return spelt
         if contract.decoder == "attention":
@@ -640,10 +664,15 @@ def _text(value: np.ndarray) -> str:
 
 def _joined(symbols: Sequence[int], contract: TextContract) -> str:
     """The text of symbols, none of them a pause or an end."""
+    return unicodedata.normalize("NFC", _letters(symbols, contract, last=True))
+
+
+def _letters(symbols: Sequence[int], contract: TextContract, *, last: bool) -> str:
+    """The same as it was written. last: bytes at the end that are no character yet will become none."""
+    if contract.units == "characters":
+        letters = [*contract.alphabet, UNKNOWN]
+        return "".join(letters[symbol - 1] for symbol in symbols)
     if contract.units == "bpe":
-        return unicodedata.normalize("NFC", contract.cutter.text(symbols))
-    if contract.units == "bytes":
-        data = bytes(symbol - FIRST_BYTE for symbol in symbols)
-        return unicodedata.normalize("NFC", data.decode("utf-8", "replace"))
-    letters = [*contract.alphabet, UNKNOWN]
-    return unicodedata.normalize("NFC", "".join(letters[symbol - 1] for symbol in symbols))
+        return contract.cutter.text(symbols, last=last)
+    data = bytes(symbol - FIRST_BYTE for symbol in symbols)
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(data, last)

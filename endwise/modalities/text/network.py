@@ -6,6 +6,7 @@ putting letters together (`Text.write`), what the loss is (endwise/losses.py).
 
 import dataclasses
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,7 @@ from endwise.modalities.text.tokenizer import CASES
 from endwise.nn.blocks import Dropout, Transformer
 from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.size import Size
+from endwise.nn.streaming import average_lag
 
 SPREAD = 0.01  # of a unit's first vector: one that training seldom sees must not shout
 FEW_UNITS, MANY_UNITS = 1e6, 1e8  # training units between which dropping units fades out
@@ -110,6 +112,21 @@ class Runs(nn.Module):
         return out
 
 
+@dataclass(frozen=True)
+class Spelt:
+    """What CTC said of a stream so far: the best symbol of each frame, the log-probability of them all, and how much of
+    the input each had."""
+
+    path: Int[Tensor, "1 frame"]
+    score: Float[Tensor, " 1"]
+    known: Float[Tensor, "1 frame"]
+
+
+def _lag(path: Int[Tensor, "batch frame"], known: Float[Tensor, "batch frame"], whole: Tensor) -> Tensor:
+    begins = path != F.pad(path, (1, 0), value=BLANK)[:, :-1]
+    return average_lag(known, begins & (path != BLANK), whole)
+
+
 class CTCHead(Head):
     """Tokens -> letters in their order (connectionist temporal classification; Graves et al. 2006).
 
@@ -125,6 +142,7 @@ class CTCHead(Head):
     passes = 60
 
     impossible: Tensor
+    streams = True
 
     def __init__(self, contract: TextContract, size: Size, *, frames: int) -> None:
         super().__init__()
@@ -140,7 +158,8 @@ class CTCHead(Head):
             self.outward.bias.copy_(first_bias(contract))
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
-        """{'logits': float32 [batch, frame, symbol], 'frames': int64 [batch]}; frames beyond a row's end are pauses."""
+        """{'logits': float32 [batch, frame, symbol], 'frames': int64 [batch]}; frames beyond a row's end are pauses. Of an
+        input that streams also 'known': float32 [batch, frame], how much of it each frame had."""
         if len(tokens.spans) > 1:
             tokens = without_gaps(tokens)
         hidden = self.inward(self.norm(tokens.values))
@@ -148,7 +167,10 @@ class CTCHead(Head):
         logits = self.outward(hidden).float()
         real = tokens.mask[..., None].expand(-1, -1, self.frames).flatten(1)
         pause = F.one_hot(torch.tensor(BLANK, device=logits.device), logits.shape[-1]) * SURE
-        return {"logits": torch.where(real[..., None], logits, pause), "frames": real.sum(1)}
+        found = {"logits": torch.where(real[..., None], logits, pause), "frames": real.sum(1)}
+        if tokens.known is not None:
+            found["known"] = torch.where(tokens.mask, tokens.known, 0.0).repeat_interleave(self.frames, 1)
+        return found
 
     def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
         """{'ctc'}: per letter; 0 for a row that has no alignment, which is counted."""
@@ -165,11 +187,30 @@ class CTCHead(Head):
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'path': int64 [batch, frame], the most probable symbol of each frame; 'score': float32 [batch], the
-        log-probability of that path; 'frames': int64 [batch]}. `Text.write` makes the text of it."""
+        log-probability of that path; 'frames': int64 [batch]}, and 'lag': float32 [batch] of an input that streams.
+        `Text.write` makes the text of it."""
         scores = prediction["logits"].log_softmax(-1)
         best, path = scores.max(-1)
         inside = torch.arange(path.shape[1], device=path.device) < prediction["frames"][:, None]
-        return {"path": path, "score": torch.where(inside, best, 0.0).sum(1), "frames": prediction["frames"]}
+        found = {"path": path, "score": torch.where(inside, best, 0.0).sum(1), "frames": prediction["frames"]}
+        if "known" in prediction:
+            found["lag"] = _lag(path, prediction["known"], prediction["known"].amax(1))
+        return found
+
+    def feed(self, tokens: Tokens, past: Spelt | None, *, last: bool) -> tuple[dict[str, Tensor], Spelt]:
+        """The best path so far: a frame that has been decided stays."""
+        assert tokens.known is not None
+        prediction = self(tokens)
+        now = self.decode({"logits": prediction["logits"], "frames": prediction["frames"]})
+        new = Spelt(now["path"], now["score"], tokens.known.repeat_interleave(self.frames, 1))
+        if past is not None:
+            new = Spelt(
+                torch.cat([past.path, new.path], 1), past.score + new.score, torch.cat([past.known, new.known], 1)
+            )
+        found = {"path": new.path, "score": new.score, "frames": new.score.new_full((1,), new.path.shape[1]).long()}
+        if last:
+            found["lag"] = _lag(new.path, new.known, new.known[:, -1])
+        return found, new
 
     def notes(self) -> list[str]:
         """Named lines for the report: how often a target had no room, since the head was made."""

@@ -10,6 +10,7 @@ neighbouring units that training saw more than once; the second of the two carri
 `unit + vocabulary * (case + CASES * phrase)`, with 0 for the plain case and for no phrase.
 """
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -175,10 +176,11 @@ class Units:
         """Units of a text to be written: no START, no phrases, words as they are. `text` gives it back."""
         return [unit for word in words(text) for unit in self._plain(word.encode())]
 
-    def text(self, symbols: Sequence[int]) -> str:
+    def text(self, symbols: Sequence[int], *, last: bool = True) -> str:
         """The text of written units, without the space that `words` puts before the first; bytes that are no UTF-8
-        are U+FFFD."""
-        return b"".join(self.spelt[symbol] for symbol in symbols).decode("utf-8", "replace").removeprefix(" ")
+        are U+FFFD. Where more units may come (not `last`), bytes at the end that are no character yet are left out."""
+        data = b"".join(self.spelt[symbol] for symbol in symbols)
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(data, last).removeprefix(" ")
 
     def spell(self, packed: int) -> str:
         """One unit for people: its text in the case it carries, the bytes of a split character as U+FFFD."""
