@@ -177,7 +177,7 @@ def resolve(
         threads=trial.threads,
         precision=trial.precision,
         batch_size=batch_size,
-        micro_batch=trial.micro_batch if trial.micro_batch < len(first[0]) else batch_size,
+        micro_batch=trial.micro_batch if trial.micro_batch < max(map(len, first)) else batch_size,
         steps_per_epoch=per_epoch,
         steps=steps,
         most_steps=most,
@@ -271,7 +271,8 @@ def _tried(
     trial, trial_objective = copy.deepcopy(network).to(device), copy.deepcopy(objective).to(device)
     trial.train()
     optimiser = Optimiser(trial, trial_objective, learning_rate=1e-6, weight_decay=0.0)
-    micro = min(recipe.train.micro_batch or len(first[0]), len(first[0]))
+    largest = max(map(len, first))  # the first may be the short last one of its epoch
+    micro = min(recipe.train.micro_batch or largest, largest)
     times: list[float] = []
     waiting = [first[0], *first]  # the first one warms up
     while waiting:

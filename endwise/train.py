@@ -5,6 +5,7 @@ Every step is a pure function of (weights, plan, step): the batch comes from (da
 augmentation from (seed, step). So a resumed run repeats the killed one bit for bit.
 """
 
+import contextlib
 import dataclasses
 import math
 import signal
@@ -25,7 +26,7 @@ from endwise.batch import Batch
 from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
-from endwise.errors import EndwiseError, TrainingError
+from endwise.errors import DataError, EndwiseError, TrainingError
 from endwise.evaluate import calibrate, cross_validate, evaluate, looked_at
 from endwise.metrics import Metric
 from endwise.model import Model
@@ -116,14 +117,15 @@ def fit(
     """Train the recipe's one network and evaluate it; the run folder is `model.run`.
 
     out: the run folder (default `runs/<recipe name>`); an existing one is refused unless `resume`, which goes on from
-    its last whole checkpoint and refuses a changed recipe. progress: called with each event that goes to the log.
-    Raises Stopped (exit code 130 or 143) after SIGINT or SIGTERM, with everything saved.
+    its last whole checkpoint and refuses a changed recipe or changed data. progress: called with each event that goes
+    to the log. Raises Stopped (exit code 130 or 143) after SIGINT or SIGTERM, with everything saved.
     """
     began = time.monotonic()
     run = Run.create(recipe, out=out, resume=resume)
-    with run.locked(), _Signals() as signals:
+    with run.locked(), _Signals() as signals, _own_threads():
         say = _speaker(run, progress)
         dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
+        _check_same_data(run, dataset)
         contracts = fit_contracts(recipe, dataset)
         run.write("data.json", _data_facts(recipe, dataset, contracts))
         model = Model.build(recipe, contracts, seed=recipe.train.seed)
@@ -234,8 +236,13 @@ class _Trainer:
 
     @property
     def finished(self) -> bool:
-        """All planned steps are done."""
-        return self.at.step >= self.plan.steps
+        """All planned steps are done, or no more are wanted."""
+        return self.at.step >= self.plan.steps or self.stopped_early
+
+    @property
+    def stopped_early(self) -> bool:
+        """So many evaluations without progress that the recipe wants no more steps."""
+        return self.plan.patience is not None and self.at.stale >= self.plan.patience
 
     # ---- the loop -----------------------------------------------------------------------------------------------
 
@@ -266,18 +273,14 @@ class _Trainer:
             self._log(result, len(batch), read_s, time.perf_counter() - asked - read_s)
             if self.at.step % self.plan.eval_every == 0 or self.finished:
                 self._evaluate()
-                if self.plan.patience is not None and self.at.stale >= self.plan.patience:
-                    self.say(
-                        {
-                            "event": "note",
-                            "step": self.at.step,
-                            "message": f"no progress in {self.at.stale} evaluations: stopped early",
-                        }
-                    )
-                    break
+                if self.stopped_early:
+                    message = f"no progress in {self.at.stale} evaluations: stopped early"
+                    self.say({"event": "note", "step": self.at.step, "message": message})
             self._keep_to_budget()
             if time.monotonic() - self.saved_at > CHECKPOINT_EVERY_S:
                 self._save()
+        if self.signals.received is not None:  # in the last step, or in the evaluation after it
+            self._stop()
         self._save()
         self.signals.stepping = False
 
@@ -336,7 +339,9 @@ class _Trainer:
                 f"{layer}; rows of the batch: {rows}{' …' if len(failed) > 5 else ''}. "
                 "Fix: look at those rows, or lower train.learning_rate, or write precision: fp32."
             )
-        saved, _ = checkpoint.latest(self.run.checkpoints)
+        saved, notes = checkpoint.latest(self.run.checkpoints)
+        for note in notes:
+            self.say({"event": "note", "message": note})
         if saved is None:
             raise TrainingError(
                 f"training diverged at step {at} and no checkpoint is whole. Fix: train again into another --out."
@@ -571,6 +576,26 @@ def _resolved(
 def _evaluation_s(plan: Plan) -> float:
     """Predicting the test rows, twice: once for the answers, once for what is drawn from them."""
     return 2 * plan.eval_s / max(1, plan.rows["val"]) * (plan.rows["test"] or plan.rows["val"])
+
+
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """The plan's thread count rules this training alone: the caller's is back afterwards."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_same_data(run: Run, dataset: Dataset) -> None:
+    """A training that has begun goes on with the rows it began with: other rows have another network, another order,
+    and perhaps a test row that was learnt from."""
+    if run.has("plan.json") and run.read("data.json")["fingerprint"] != dataset.fingerprint:
+        raise DataError(
+            f"{run.path}: the rows, their contents or their splits are not those this run was begun with, and a resumed "
+            "run keeps its data. Fix: restore the data, or start a new run with another --out."
+        )
 
 
 def _first_terms(model: Model, loader: Loader) -> dict[str, float]:

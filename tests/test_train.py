@@ -21,10 +21,10 @@ import pytest
 import torch
 
 import endwise as ew
-from endwise.errors import ModelError, RecipeError, TrainingError
+from endwise.errors import DataError, ModelError, RecipeError, TrainingError
 from endwise.modalities.number import Number
 from endwise.nn.interface import Encoder, Tokens
-from endwise.train import Stopped, mixed_seed
+from endwise.train import Stopped, dry_run, mixed_seed
 
 TINY = {"size": "tiny", "batch_size": 16, "precision": "fp32"}
 
@@ -186,6 +186,53 @@ def test_an_existing_run_is_refused_and_a_changed_recipe_is_not_resumed(tmp_path
     before = weights(tmp_path / "run")
     ew.fit(recipe(data, steps=5), out=tmp_path / "run", resume=True)
     assert weights(tmp_path / "run") == before
+
+
+def test_a_run_that_stopped_early_has_nothing_left_to_resume(tmp_path):
+    declared = recipe(table(tmp_path / "t.csv"), steps=400, patience=2, learning_rate=1e-12)
+    ew.fit(declared, out=tmp_path / "run")
+    before, last = weights(tmp_path / "run"), events(tmp_path / "run")[-1]
+    assert last["step"] < 400
+    ew.fit(declared, out=tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run") == before
+    assert events(tmp_path / "run")[-1]["step"] == last["step"]
+
+
+def test_a_run_is_not_resumed_with_other_rows(tmp_path):
+    declared = recipe(table(tmp_path / "t.csv"), steps=5)
+    ew.fit(declared, out=tmp_path / "run")
+    table(tmp_path / "t.csv", rows=200, seed=1)
+    with pytest.raises(DataError, match="restore the data, or start a new run"):
+        ew.fit(declared, out=tmp_path / "run", resume=True)
+
+
+def test_a_stop_that_arrives_in_the_last_step_is_a_stop(tmp_path):
+    declared = recipe(table(tmp_path / "t.csv"), steps=5)
+
+    def interrupt(event):
+        if event["event"] == "step" and event["step"] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped, match="step 5 of 5"):
+        ew.fit(declared, out=tmp_path / "run", progress=interrupt)
+    ew.fit(declared, out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_threads_are_the_callers_again_after_a_training(tmp_path):
+    declared = recipe(table(tmp_path / "t.csv"), steps=2)
+    ew.fit(declared, out=tmp_path / "run")
+    file = tmp_path / "run" / "plan.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "threads": 3}))
+    ew.fit(declared, out=tmp_path / "run", resume=True)
+    assert torch.get_num_threads() == 1
+
+
+def test_a_short_first_batch_decides_nothing(tmp_path):
+    """128 training rows in batches of 100 and 28, whichever comes first."""
+    for seed in range(4):
+        plan, _ = dry_run(recipe(table(tmp_path / "t.csv"), batch_size=100, micro_batch=32, seed=seed))
+        assert (plan.batch_size, plan.micro_batch) == (100, 32)
 
 
 # ---- when things go wrong ------------------------------------------------------------------------------------------
