@@ -599,12 +599,22 @@ def _check_same_data(run: Run, dataset: Dataset) -> None:
 
 
 def _first_terms(model: Model, loader: Loader) -> dict[str, float]:
-    """Every head's named terms and their values on the first batch, before any step."""
-    batch, network = loader.batch(0).to(model.device), model.network
+    """Every head's named terms before any step, each on the first batch that has a target for it: where labels are
+    rare the very first may have none, and a loss of zero is no scale."""
+    network, found = model.network, dict[str, float]()
     network.eval()
-    with torch.no_grad():
-        values = term_values(network, network(batch.inputs, batch.present), batch, denominators(network, batch))
-    return {name: float(value) for name, value in values.items()}
+    for index in sorted({_first_labelled(loader, name) for name in network.output_names}):
+        batch = loader.batch(index).to(model.device)
+        with torch.no_grad():
+            values = term_values(network, network(batch.inputs, batch.present), batch, denominators(network, batch))
+        found |= {name: float(value) for name, value in values.items() if not found.get(name)}
+    return found
+
+
+def _first_labelled(loader: Loader, output: str) -> int:
+    """The first batch with a row that counts for this output."""
+    counts = loader.dataset.fields[output].present & (loader.dataset.weight > 0)
+    return next((index for index in range(loader.batches_per_epoch) if counts[loader.batch_rows(index)].any()), 0)
 
 
 def mixed_seed(seed: int, step: int) -> int:

@@ -321,6 +321,17 @@ def test_bf16_and_uncertainty_weighting_train_too(tmp_path):
     assert any(abs(ratio - 1) > 0.01 for ratio in moved.values())
 
 
+def test_a_rare_label_is_weighed_by_its_own_first_loss(tmp_path):
+    """Three rows of 160 have it: most batches have none of them, and a loss of nothing is no scale."""
+    path = table(tmp_path / "t.csv")
+    head, *lines = path.read_text().splitlines()
+    lines = [line if index % 50 == 0 else line.rpartition(",")[0] + "," for index, line in enumerate(lines)]
+    path.write_text("\n".join([head, *lines]) + "\n")
+    ew.fit(recipe(path, steps=2).replace(**{"objective.weighting": "uncertainty"}), out=tmp_path / "run")
+    first = next(event for event in events(tmp_path / "run") if event["event"] == "step")
+    assert all(term["weight"] < 1e3 for term in first["terms"].values())
+
+
 def test_missing_labels_and_inputs_are_masked(tmp_path):
     path = table(tmp_path / "t.csv", 120)
     lines = path.read_text().splitlines()
