@@ -22,9 +22,9 @@ from endwise import metrics
 from endwise.baselines import Baseline
 from endwise.baselines import baselines as fit_baselines
 from endwise.batch import Batch
-from endwise.data.dataset import Dataset, prepare
+from endwise.data.dataset import Dataset, prepare, split_keys
 from endwise.data.loader import Loader
-from endwise.data.split import content_keys, folds
+from endwise.data.split import folds
 from endwise.data.table import Table, open_table
 from endwise.details import Answered, output_details, probe
 from endwise.errors import DataError, EndwiseError, require, unknown_name
@@ -254,7 +254,7 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
             if name in wanted
             else [],
             losses={term: pairs[there] for term, pairs in losses[name].items()},
-            weights=dataset.weight[own].astype(np.float64) if model.recipe.data.weight is not None else None,
+            weights=_row_weights(model, dataset, own),
             clusters=_clusters(dataset, own),
         )
     return out
@@ -263,6 +263,11 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
 def needs_answers(found: Sequence[Metric]) -> bool:
     """Whether anything has to be decoded for these metrics."""
     return any(metric.of_term is None for metric in found)
+
+
+def _row_weights(model: Model, dataset: Dataset, rows: np.ndarray) -> np.ndarray | None:
+    """What each row counts for, where the recipe names a column for it."""
+    return dataset.weight[rows].astype(np.float64) if model.recipe.data.weight is not None else None
 
 
 def _clusters(dataset: Dataset, rows: np.ndarray) -> list[int] | None:
@@ -426,9 +431,9 @@ def _ablation(model: Model, dataset: Dataset, rows: np.ndarray, notes: list[str]
             there = np.flatnonzero(store.present[some])
             truths = [item.truth(store[row], model.contracts[output]) for row in some[there].tolist()]
             full, without = ([given[output][index] for index in there.tolist()] for given in (whole, partial))
-            found.append(
-                _worth(goals[output], truths, full, without, _clusters(dataset, some[there]), name, how, output)
-            )
+            own = some[there]
+            shared = {"weights": _row_weights(model, dataset, own), "clusters": _clusters(dataset, own)}
+            found.append(_worth(goals[output], truths, full, without, shared, name, how, output))
     return found
 
 
@@ -437,7 +442,7 @@ def _worth(
     truths: Sequence[Any],
     full: Sequence[Any],
     without: Sequence[Any],
-    clusters: list[int] | None,
+    shared: Mapping[str, Any],
     name: str,
     how: str,
     output: str,
@@ -445,9 +450,9 @@ def _worth(
     better, worse = (full, without) if metric.direction == "max" else (without, full)
     return {
         "input": name, "left_out": how, "output": output, "metric": metric.name,
-        "with": metrics.estimate(metric, truths, full, clusters=clusters),
-        "without": metrics.estimate(metric, truths, without, clusters=clusters),
-        "worth": metrics.difference(metric, truths, better, worse, clusters=clusters),
+        "with": metrics.estimate(metric, truths, full, **shared),
+        "without": metrics.estimate(metric, truths, without, **shared),
+        "worth": metrics.difference(metric, truths, better, worse, **shared),
     }  # fmt: skip
 
 
@@ -518,7 +523,10 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
             allowed="one table (data.path) that is not split by time", fix="cross-validation mixes all rows: give them as one table", error=DataError)  # fmt: skip
     table = open_table(recipe.data.path)
     group = recipe.data.group
-    keys = [str(cell) for cell in table.column(group)] if group is not None else content_keys([table])
+    # as in `prepare`: the same picture under two names, or with two ids, is the same content
+    keys = (
+        [str(cell) for cell in table.column(group)] if group is not None else split_keys(recipe, prepare(recipe).fields)
+    )
     pooled: dict[str, list[Answered]] = {name: [] for name in recipe.outputs}
     beside: dict[str, dict[str, list[list[Answer] | None]]] = {
         name: {"trivial": [], "classical": []} for name in recipe.outputs
@@ -532,7 +540,8 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
         single.append(
             {
                 name: {
-                    metric.name: metrics.value(metric, item.truths, item.looked_at(metric)) for metric in item.metrics
+                    metric.name: metrics.value(metric, item.truths, item.looked_at(metric), weights=item.weights)
+                    for metric in item.metrics
                 }
                 for name, item in scored.items()
             }

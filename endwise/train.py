@@ -507,6 +507,7 @@ class _Validation:
         self.sign = 1 if plan.goal["direction"] == "max" else -1
         self.truths: dict[str, list[Any]] = {}
         self.kept: dict[str, np.ndarray] = {}
+        self.weights = None if recipe.data.weight is None else dataset.weight[rows]  # as the final evaluation counts
         for name, output in recipe.outputs.items():
             store = dataset.fields[name]
             self.kept[name] = np.array([bool(store.present[row]) for row in rows])
@@ -532,7 +533,8 @@ class _Validation:
             values[name] = {}
             for metric in found:
                 there = [item for item, kept in zip(seen[name][metric.name], self.kept[name], strict=True) if kept]
-                value = metrics.value(metric, self.truths[name], there)
+                weights = None if self.weights is None else self.weights[self.kept[name]]
+                value = metrics.value(metric, self.truths[name], there, weights=weights)
                 values[name][metric.name] = value if math.isfinite(value) else None
         return {"val": values, "goal": values[self.goal["output"]][self.goal["metric"]]}
 

@@ -204,6 +204,19 @@ def test_weights_of_rows_count() -> None:
     part = evaluate(model, dataset, kept, details=False, baselines=False)
     assert whole.outputs["y"]["mae"].value == pytest.approx(part.outputs["y"]["mae"].value, rel=1e-4)
     assert whole.losses["y.error"].value == pytest.approx(part.losses["y.error"].value, rel=1e-4)
+    for row in whole.ablation or ():
+        assert row["with"].value == pytest.approx(whole.outputs[row["output"]][row["metric"]].value)
+
+
+def test_validation_while_training_weighs_rows_as_the_evaluation_does(tmp_path: Path) -> None:
+    data = [{**row, "y": 2 * row["x"] + 1, "w": float(index % 3)} for index, row in enumerate(rows())]
+    declared = recipe(data={"path": data, "weight": "w"}, outputs={"y": "number"}, train={"size": "tiny", "steps": 5})
+    heard: list[Any] = []
+    model = fit(declared, out=tmp_path / "run", progress=heard.append)
+    dataset = prepare(declared)
+    found = evaluate(model, dataset, dataset.splits.val, details=False, baselines=False)
+    said = next(event for event in heard if event["event"] == "eval")
+    assert said["val"]["y"]["mae"] == pytest.approx(found.outputs["y"]["mae"].value, rel=1e-4)
 
 
 # ---- metrics of loss terms ----------------------------------------------------------------------------------------------
@@ -324,6 +337,24 @@ def test_folds_answer_every_row_once_by_a_model_that_did_not_see_it() -> None:
     assert written["baselines"]["kind"]["classical"]["accuracy"]["n"] == COUNT
     with pytest.raises(DataError, match="one table"):
         cross_validate(recipe(data={"train": rows(), "test": rows()}), fit)
+
+
+def test_what_is_the_same_but_for_a_number_is_held_out_together() -> None:
+    """Each recording of a row twice, under two ids: one in training would give away the other."""
+    texts = [f"note {index}" for index in range(60)]
+    data = [
+        {"id": str(2 * index + copy), "said": text, "kind": "ab"[index % 2]}
+        for index, text in enumerate(texts)
+        for copy in (0, 1)
+    ]
+    declared = recipe(data={"path": data}, inputs={"said": "text"}, outputs={"kind": "category"})
+
+    def fit(fold: Recipe) -> Model:
+        model, dataset = learnt(fold, steps=1)
+        assert not {*dataset.cells("said", dataset.splits.test)} & {*dataset.cells("said", dataset.splits.train)}
+        return model
+
+    assert cross_validate(declared, fit, k=2).rows == 120
 
 
 # ---- the parts of the details -------------------------------------------------------------------------------------------

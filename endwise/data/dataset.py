@@ -131,7 +131,7 @@ def prepare(
     _check_bad(bad, count, recipe.data.max_bad)
     present = {name: store.present for name, store in fields.items()}
     notes = [note for table in everything for note in table.notes]
-    keep = _kept(recipe, present, bad, count, need_targets, notes)
+    keep = _kept(recipe, present, bad, everything, need_targets, notes)
     splits = _split(recipe, tables, source, fields, keep)
     if source is None and need_targets and not len(splits.train):
         raise refusal(
@@ -274,13 +274,17 @@ def _reads_now(modality: Modality, parts: list[Cells], row: int) -> bool:
 
 
 def _bad_rows(fields: Mapping[str, FieldStore], tables: "list[Table]") -> tuple[BadRow, ...]:
-    starts = _starts(tables)
-    found = []
-    for name, store in fields.items():
-        for row, reason in store.bad:
-            table = bisect_right(starts, row) - 1
-            found.append(BadRow(row, tables[table].origin(row - starts[table]), name, reason))
+    found = [
+        BadRow(row, _origin(tables, row), name, reason) for name, store in fields.items() for row, reason in store.bad
+    ]
     return tuple(sorted(found, key=lambda item: item.row))
+
+
+def _origin(tables: "Sequence[Table]", row: int) -> str:
+    """Where a row comes from, in the user's words."""
+    starts = _starts(tables)
+    table = bisect_right(starts, row) - 1
+    return str(tables[table].origin(row - starts[table]))
 
 
 def _check_bad(bad: Sequence[BadRow], count: int, allowed: float) -> None:
@@ -299,11 +303,12 @@ def _kept(
     recipe: "Recipe",
     present: Mapping[str, np.ndarray],
     bad: Sequence[BadRow],
-    count: int,
+    tables: "list[Table]",
     need_targets: bool,
     notes: list[str],
 ) -> np.ndarray:
     """bool [rows]: the rows that may be in a split; why others may not goes into the notes."""
+    count = sum(len(table) for table in tables)
     keep = np.ones(count, bool)
     broken = np.unique(np.array([item.row for item in bad], np.int64))
     keep[broken] = False
@@ -315,10 +320,8 @@ def _kept(
     for what, section in (("input", recipe.inputs), ("label", recipe.outputs)):
         any_value = np.logical_or.reduce([present[name] for name in section])
         if lacking := int((keep & ~any_value).sum()):
-            first_row = int(np.flatnonzero(keep & ~any_value)[0])
-            notes.append(
-                f"{lacking} of {count} rows have no {what} at all and were left out (the first: row {first_row})"
-            )
+            first = _origin(tables, int(np.flatnonzero(keep & ~any_value)[0]))
+            notes.append(f"{lacking} of {count} rows have no {what} at all and were left out (the first: {first})")
             keep &= any_value
     for name in [*recipe.inputs, *recipe.outputs]:
         if missing := int((keep & ~present[name]).sum()):
@@ -338,11 +341,11 @@ def _split(
         none = np.zeros(0, np.int64)
         return Splits(train=none, val=none, test=np.flatnonzero(keep), how=f"every row of {tables['all'].name}")
     outputs = {modality.column or name for name, modality in recipe.outputs.items() if not modality.of_row}
-    keys = _split_keys(recipe, fields)
+    keys = split_keys(recipe, fields)
     return split_rows(recipe.data, tables, recipe.train.seed, keys=keys, outputs=outputs).without(np.flatnonzero(~keep))
 
 
-def _split_keys(recipe: "Recipe", fields: Mapping[str, FieldStore]) -> list[str]:
+def split_keys(recipe: "Recipe", fields: Mapping[str, FieldStore]) -> list[str]:
     """Rows with one key are never on two sides: the same picture, recording or text, under whatever name. A few plain
     values are alike by chance, so there the answer counts too."""
     names = [name for name in recipe.inputs if name in fields]
