@@ -27,14 +27,17 @@ class Ragged:
 
     @classmethod
     def stack(cls, rows: Sequence[np.ndarray], axes: int) -> "Ragged":
-        """Pad `rows` along their first `axes` axes to the largest of each; the other axes must agree."""
+        """Pad `rows` along their first `axes` axes to the largest of each; the other axes must agree. Rows of several
+        dtypes become the smallest that holds them all: padding into the first one's would cut the others."""
         if axes == 0:
             return cls(np.stack(rows), np.zeros((len(rows), 0), dtype=np.int64))
         sizes = np.array([row.shape[:axes] for row in rows], dtype=np.int64).reshape(len(rows), axes)
         largest = tuple(int(n) for n in sizes.max(axis=0))
         if (sizes == sizes[0]).all():
             return cls(np.stack(rows), sizes)
-        values = np.zeros((len(rows), *largest, *rows[0].shape[axes:]), dtype=rows[0].dtype)
+        values = np.zeros(
+            (len(rows), *largest, *rows[0].shape[axes:]), dtype=np.result_type(*{row.dtype for row in rows})
+        )
         for index, row in enumerate(rows):
             real: tuple[slice | int, ...] = (index, *(slice(size) for size in row.shape[:axes]))
             values[real] = row

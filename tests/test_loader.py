@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from endwise.batch import Batch
+from endwise.batch import Batch, Ragged
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
 from endwise.errors import DataError
@@ -228,6 +228,11 @@ def test_it_counts_what_it_does(made: Any) -> None:
     assert (counted.batches, counted.rows) == (10, ROWS)
     assert 0 < counted.padded_share < 1
     assert counted.read_s > 0
+
+
+def test_rows_of_several_dtypes_are_padded_without_loss() -> None:
+    found = Ragged.stack([np.array([7], np.uint8), np.array([1.5, 2.5])], 1)
+    np.testing.assert_array_equal(found.values, [[7.0, 0.0], [1.5, 2.5]])
 
 
 def test_no_rows_are_refused(made: Any) -> None:

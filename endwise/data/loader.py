@@ -257,7 +257,7 @@ class _Stacked:
         self.as_stored = transformed.as_stored
 
     def __call__(self, rows: np.ndarray) -> Ragged:
-        return Ragged.stack(_one_dtype([self._value(row) for row in rows.tolist()]), self._axes)
+        return Ragged.stack([self._value(row) for row in rows.tolist()], self._axes)
 
     def length(self, row: int) -> int:
         """Places of one row's value along its first axes."""
@@ -270,14 +270,6 @@ class _Stacked:
 def _uniform(store: FieldStore, rows: np.ndarray, axes: int) -> Ragged:
     values = store.gather(rows)
     return Ragged(values, np.tile(np.array(values.shape[1 : 1 + axes], np.int64), (len(rows), 1)))
-
-
-def _one_dtype(values: list[np.ndarray]) -> list[np.ndarray]:
-    """Rows of several dtypes in the smallest that holds them all: padding into the first one's would cut the others."""
-    if len({value.dtype for value in values}) == 1:
-        return values
-    common = np.result_type(*values)
-    return [value.astype(common) for value in values]
 
 
 class _Dense:
@@ -301,12 +293,7 @@ def _transformed_all(
     store: FieldStore, modality: Modality, contract: Any, blank: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
     return np.stack(
-        _one_dtype(
-            [
-                np.asarray(modality.transform(store[row], contract)) if store.present[row] else blank
-                for row in rows.tolist()
-            ]
-        )
+        [np.asarray(modality.transform(store[row], contract)) if store.present[row] else blank for row in rows.tolist()]
     )
 
 
