@@ -7,6 +7,7 @@ padded and written by the very code the platform uses. Not here: making a bundle
 import argparse
 import csv
 import hashlib
+import io
 import json
 import math
 import sys
@@ -411,9 +412,9 @@ def _table(bundle: Bundle, file: Path) -> list[dict[str, Any]]:
         raise DataError(f"{file}: the table cannot be read: {wrong}. Fix: give an existing UTF-8 file.") from None
     rows: list[dict[str, Any]]
     if file.suffix.lower() in (".csv", ".tsv"):
-        rows = list(csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ","))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if file.suffix == ".tsv" else ","))
     else:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         rows = [_object(line, f"{file} line {number}") for number, line in lines]
     found = []
     for row in rows:

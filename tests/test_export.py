@@ -145,15 +145,16 @@ def test_the_runner_needs_neither_torch_nor_endwise(model: Model, exported: Expo
 
 def test_the_runner_takes_tables_and_json(model: Model, exported: ExportResult, tmp_path: Path) -> None:
     csv, lines = tmp_path / "rows.csv", tmp_path / "rows.jsonl"
-    csv.write_text('kind,note,weight,ignored\na,"rain, snow",2.5,x\nb,sun,,y\n')
-    lines.write_text('{"kind": "c", "note": "ice", "weight": 1}\n')
+    # U+2028 and U+0085 end a line for `str.splitlines` and for nobody else
+    csv.write_text('kind,note,weight,ignored\na,"rain, snow",2.5,x\nb,sun\u2028shine,,y\n', encoding="utf-8")
+    lines.write_text('{"kind": "c", "note": "ice\u0085cold", "weight": 1}\n', encoding="utf-8")
     whole = '{"kind": "a", "note": "wind", "weight": 3.5}'
     done = run(exported.folder, "--json", str(csv), str(lines), whole)
     assert done.returncode == 0, done.stderr
     rows = [
         {"kind": "a", "note": "rain, snow", "weight": 2.5},
-        {"kind": "b", "note": "sun", "weight": None},
-        {"kind": "c", "note": "ice", "weight": 1},
+        {"kind": "b", "note": "sun\u2028shine", "weight": None},
+        {"kind": "c", "note": "ice\u0085cold", "weight": 1},
         json.loads(whole),
     ]
     expected = [prediction.to_dict() for prediction in model.predict(rows)]
