@@ -124,7 +124,6 @@ class Train(Part):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where it measures faster"
     )
-    compile: bool = Field(False, description="torch.compile the network: pays on accelerators and long runs")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
     @field_validator("budget", mode="before")
@@ -212,6 +211,17 @@ class Recipe(Part):
                 allowed="letters, digits, spaces, '_' and '-', not starting with a digit",
                 fix="give the field such a name and say column: for the column's own",
             )
+        for section in (self.inputs, self.outputs):
+            spelled: dict[str, str] = {}
+            for name in section:
+                twin = spelled.setdefault(re.sub("[ -]", "_", name), name)
+                require(
+                    twin == name,
+                    field="field name",
+                    got=name,
+                    allowed=f"a name that differs from {twin!r} in more than ' ', '_' and '-'",
+                    fix="rename one and say column: for the column's own",
+                )
         for name in self.inputs:
             require(
                 name not in self.outputs,

@@ -82,6 +82,7 @@ MISTAKES = [
     ({"inputs": {"x": {"type": "audio", "rate_hz": "8k"}}}, "rate_hz", "a whole number"),
     ({"inputs": {"x": {"type": "text", "units": "words"}}}, "units", "bpe"),
     ({"inputs": {"1x": "number"}}, "field name", "not starting with a digit"),
+    ({"inputs": {"a b": "number", "a-b": "number"}}, "field name", "differs from 'a b' in more than"),
     ({"train": {"seed": -1}}, "train.seed", "greater than or equal to 0"),
     ({"train": {"sed": 1}}, "train.sed", "did you mean 'seed'"),
     ({"train": {"size": "huge"}}, "train.size", "'tiny', 'small', 'base' or 'large'"),
