@@ -23,9 +23,12 @@ from endwise.errors import BadValue, RecipeError
 from endwise.modalities.category import Category
 from endwise.modalities.image import Image, ImageContract, antialias, canvas, decode
 from endwise.modalities.number import Number
+from endwise.network import Network
 from endwise.nn.interface import Encoder
 from endwise.nn.size import Size
 from endwise.nn.vision import Changes, augment, resize
+from endwise.objective import Objective
+from endwise.optimise import Optimiser
 
 KEPT = 448 * 448
 
@@ -597,3 +600,16 @@ def test_what_is_said_to_be_stored_as_it_is_taken_is() -> None:
             taken = Image().transform(value, contract)
             as_is = taken.shape == value.shape and taken.dtype == value.dtype
             assert Image().stored_as_taken(value.shape, value.dtype, contract) == as_is
+
+
+@pytest.mark.parametrize("backbone", ["conv", "vit"])
+def test_the_recipes_weight_decay_rules_pictures_too(backbone: str) -> None:
+    declared, priced = Image(backbone=backbone), Number()
+    contracts = {
+        "photo": fitted([np.zeros((32, 32, 3), np.uint8)]),
+        "price": priced.fit([np.array(1.0), np.array(2.0)], missing=0, role="output"),
+    }
+    network = Network({"photo": declared}, {"price": priced}, contracts, Size.of("tiny"))
+    objective = Objective({"price": priced}, {"price.error": 1.0}, "fixed")
+    groups = Optimiser(network, objective, learning_rate=None, weight_decay=0.3).adamw.param_groups
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}

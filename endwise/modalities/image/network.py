@@ -72,7 +72,6 @@ class ConvEncoder(PictureEncoder):
     """
 
     peak_rate = 5e-3
-    weight_decay = 0.05
 
     def __init__(self, declared: Image, contract: ImageContract, size: Size) -> None:
         super().__init__(declared, contract, size)
@@ -95,7 +94,6 @@ class PatchEncoder(PictureEncoder):
     (Xiao et al. 2021). Needs more training pictures than the convolutional net to be as good."""
 
     peak_rate = 1e-3
-    weight_decay = 0.05
 
     def __init__(self, declared: Image, contract: ImageContract, size: Size) -> None:
         side = math.sqrt(math.prod(_canvas(declared, contract, size, 1)))
