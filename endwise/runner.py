@@ -412,7 +412,7 @@ def _table(bundle: Bundle, file: Path) -> list[dict[str, Any]]:
         raise DataError(f"{file}: the table cannot be read: {wrong}. Fix: give an existing UTF-8 file.") from None
     rows: list[dict[str, Any]]
     if file.suffix.lower() in (".csv", ".tsv"):
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if file.suffix == ".tsv" else ","))
+        rows = _csv_rows(text, file)
     else:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         rows = [_object(line, f"{file} line {number}") for number, line in lines]
@@ -420,6 +420,30 @@ def _table(bundle: Bundle, file: Path) -> list[dict[str, Any]]:
     for row in rows:
         cells = {name: row.get(item.column or name) for name, item in bundle.inputs.items()}
         found.append({name: None if value == "" or is_missing(value) else value for name, value in cells.items()})
+    return found
+
+
+def _csv_rows(text: str, file: Path) -> list[dict[str, Any]]:
+    """As the platform reads them: cells of any length, ';' or a tab where the header has no comma, and no row with
+    other cells than the header."""
+    csv.field_size_limit(2**31 - 1)  # a cell may be a whole document
+    first = text.partition("\n")[0]
+    marks = "\t" if file.suffix.lower() == ".tsv" else ",;\t"
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=next((mark for mark in marks if mark in first), marks[0]), strict=True
+    )
+    found, number = [], 1
+    try:
+        for row in reader:
+            number = reader.line_num
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{file} line {number}: not as many cells as the header has. Fix: put cells that hold the separator "
+                    "between quotes, or add the missing cells."
+                )
+            found.append(row)
+    except csv.Error as wrong:
+        raise DataError(f"{file} after line {number}: {wrong}. Fix: close every quote.") from None
     return found
 
 

@@ -162,9 +162,11 @@ def test_the_runner_takes_tables_and_json(model: Model, exported: ExportResult, 
 
 
 def test_the_runner_speaks_of_mistakes_without_a_traceback(exported: ExportResult, tmp_path: Path) -> None:
+    (tmp_path / "short.csv").write_text("note,weight,kind\ncalm,2.5,a\nice\n")
     for arguments, code, words in (
         (["--input", "note=x", "--input", "weight=heavy", "--input", "kind=a"], 3, ["weight", "heavy"]),
         ([str(tmp_path / "gone.csv")], 3, ["gone.csv"]),
+        ([str(tmp_path / "short.csv")], 3, ["short.csv line 3", "as many cells"]),
         (["--input", "note"], 3, ["NAME=VALUE"]),
         (['{"note": '], 3, ["not JSON"]),
         ([], 3, ["at least one input"]),
