@@ -352,3 +352,20 @@ def test_seeds_of_neighbouring_steps_have_nothing_in_common():
 def test_a_stop_is_an_error_with_its_exit_code():
     assert Stopped("x", 143).exit_code == 143
     assert os.name == "posix"
+
+
+def test_text_that_is_decided_upon_is_not_learnt_by_heart() -> None:
+    """A budget is a limit: it does not make a training longer than its parts profit from."""
+    from endwise.recipe import Recipe
+    from endwise.train import dry_run
+
+    rows = [
+        {"text": f"good film number {i}" if i % 2 else f"bad film number {i}", "fine": i % 2 > 0} for i in range(200)
+    ]
+    for outputs, passes in (
+        ({"fine": "boolean"}, 12),
+        ({"said": {"type": "text", "column": "text", "units": "bytes"}}, 60),
+    ):
+        recipe = Recipe(data=rows, inputs={"text": "text"}, outputs=outputs, train={"size": "tiny", "budget": "10m"})
+        plan, _ = dry_run(recipe)
+        assert plan.steps <= plan.most_steps == passes * plan.steps_per_epoch

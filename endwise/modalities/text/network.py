@@ -47,6 +47,7 @@ class TextEncoder(Encoder):
     """
 
     peak_rate = 2e-3
+    passes = 12  # SST-2 and banking77 are best after about ten; after sixty, 1.5 points worse
 
     def __init__(
         self, contract: TextContract, size: Size, *, in_context: bool = False, drop: float | None = None
