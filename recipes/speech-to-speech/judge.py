@@ -57,7 +57,10 @@ def main() -> None:
     }
     wanted = [row["digits"] for row in table]
     for label, recordings in said.items():
-        transcripts = [Answer(found[written]) for found in judge.predict([{heard: one} for one in recordings])]
+        sounding = [row for row, one in enumerate(recordings) if len(one.samples)]
+        transcripts = [Answer("")] * len(recordings)  # of an answer without any sound
+        for row, found in zip(sounding, judge.predict([{heard: recordings[row]} for row in sounding]), strict=True):
+            transcripts[row] = Answer(found[written])
         for metric in (digit_accuracy(), metrics.wer(), metrics.accuracy()):
             print(f"{label:<17} {metric.name:<15} {metrics.estimate(metric, wanted, transcripts)}")
 
