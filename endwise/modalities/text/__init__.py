@@ -285,7 +285,7 @@ class Text(PretrainedInput):
         decoder, reading, drop = self.decoder, self.reading, self.drop
         if decoder == "auto":
             decoder = "ctc" if all(item.type == "audio" for item in inputs.values()) else "attention"
-        if reading == "auto":
+        if reading == "auto" and self.pretrained is None:
             reading = "context" if any(item.type == "text" for item in outputs.values()) else "bag"
         if drop is None and self.pretrained is None:
             if reading == "context":
