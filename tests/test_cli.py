@@ -1,6 +1,8 @@
 """The command line: what is printed where, in which shape, with which exit code."""
 
+import contextlib
 import csv
+import io
 import json
 import random
 import subprocess
@@ -9,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-CATALOGUE = Path(__file__).parent / "data"
+from endwise.cli import main
 
 
-def endwise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command as people start it."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "endwise.cli", *arguments],
         cwd=cwd,
@@ -20,6 +23,23 @@ def endwise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=300,
     )
+
+
+def endwise(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Its entry point in this process: a new one would spend all its time on importing."""
+    out, told, code = io.StringIO(), io.StringIO(), 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(told),
+    ):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["endwise", *arguments])
+        try:
+            main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), told.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +57,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data: parts.csv\ninputs:\n  weight: {type: number, unit: kg}\n  colour: category\noutputs: {good: category}\n"
         "train: {size: tiny, steps: 60, precision: fp32}\n"
     )
-    done = endwise("train", "recipe.yaml", "--out", "run", "--folds", "2", "--json", cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENDWISE_CACHE", str(folder / "store"))
+        done = process("train", "recipe.yaml", "--out", "run", "--folds", "2", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) >= {"run", "report", "split", "outputs", "baselines"}
     return folder
@@ -173,7 +195,7 @@ def test_a_mistake_gets_its_message_and_its_exit_code(work, arguments, code, say
 
 
 def test_an_error_is_one_json_object_when_asked(work):
-    done = endwise("evaluate", "nowhere", "--json", cwd=work)
+    done = process("evaluate", "nowhere", "--json", cwd=work)
     assert set(json.loads(done.stdout)["error"]) == {"type", "message", "exit_code"}
 
 
