@@ -39,6 +39,12 @@ class Objective(nn.Module):
         limited = self.log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
         return {term: self.fixed[term] * torch.exp(-limited[i]) / self.scale[i] for i, term in enumerate(self.terms)}
 
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Back inside the limits, after a step: beyond them a log-variance has no gradient, and would stay there however
+        its term goes on."""
+        self.log_variance.clamp_(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+
     def forward(self, values: Mapping[str, Tensor], share: float = 1.0) -> Tensor:
         """The scalar. `share`: this micro-batch's share of the effective batch, for the part that is no mean of rows."""
         weights = self.weights()

@@ -166,6 +166,7 @@ def step(
             raise NotFinite(what)
     optimiser.set_rate(rate, done)
     optimiser.adamw.step()
+    objective.bound()
     factor = dict(zip(sums, logged[1 + len(sums) :], strict=True))
     return StepResult(
         loss=sum(factor[name] * value for name, value in terms.items()),

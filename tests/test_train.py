@@ -24,6 +24,7 @@ import endwise as ew
 from endwise.errors import DataError, ModelError, RecipeError, TrainingError
 from endwise.modalities.number import Number
 from endwise.nn.interface import Encoder, Tokens
+from endwise.objective import LOG_VARIANCE_LIMIT, Objective
 from endwise.train import Stopped, dry_run, mixed_seed
 
 TINY = {"size": "tiny", "batch_size": 16, "precision": "fp32"}
@@ -330,6 +331,18 @@ def test_a_rare_label_is_weighed_by_its_own_first_loss(tmp_path):
     ew.fit(recipe(path, steps=2).replace(**{"objective.weighting": "uncertainty"}), out=tmp_path / "run")
     first = next(event for event in events(tmp_path / "run") if event["event"] == "step")
     assert all(term["weight"] < 1e3 for term in first["terms"].values())
+
+
+def test_a_log_variance_at_its_limit_can_come_back():
+    """A term that is learnt by heart drives it there; when the term grows again, it must move again."""
+    objective = Objective({"total": Number()}, {"total.error": 1.0}, "uncertainty")
+    optimiser = torch.optim.SGD(objective.parameters(), lr=0.5)
+    for value in [0.0] * 20 + [1.0]:
+        optimiser.zero_grad()
+        objective({"total.error": torch.tensor(value)}).backward()
+        optimiser.step()
+        objective.bound()
+    assert objective.log_variance.item() > -LOG_VARIANCE_LIMIT
 
 
 def test_missing_labels_and_inputs_are_masked(tmp_path):
