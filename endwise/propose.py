@@ -22,6 +22,7 @@ from endwise.data.files import locate
 from endwise.data.split import SIDES, side_of
 from endwise.data.table import Table, family, is_table, open_table
 from endwise.errors import DataError, refusal
+from endwise.modalities.number import MISSING_WORDS
 from endwise.recipe import NAME, Recipe
 
 SAMPLE_ROWS = 2_000
@@ -29,6 +30,7 @@ WIDE_ROWS = 64  # of a column with files or lists in its cells
 FILE_ROWS = 8  # paths whose file is looked for
 MOST_CLASSES = 1_000
 FEW_NUMBERS = 20  # different whole numbers that may still be class numbers
+MOST_ODD = 0.05  # of a column of numbers or dates that may be typing mistakes
 
 LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "categories", "y", "answer", "outcome", "output",
                "intent", "sentiment", "emotion", "diagnosis", "species", "tags", "reply", "response", "ground_truth")  # fmt: skip
@@ -61,7 +63,6 @@ ID_NAMES = (
 )
 MEASURED_NAMES = ("width", "height", "seconds", "duration", "duration_s", "length", "sample_rate", "samplerate", "rate",
                   "rate_hz", "size", "bytes", "channels", "num_samples", "num_frames", "frames", "fps")  # fmt: skip
-MISSING_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-", "--", "missing", "unknown", "."})
 DATE = re.compile(r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$")
 ODD_DATES = {
     "%d.%m.%Y": re.compile(r"^\d{1,2}\.\d{1,2}\.\d{4}$"), "%Y/%m/%d": re.compile(r"^\d{4}/\d{1,2}/\d{1,2}$"),
@@ -279,11 +280,15 @@ def _textual(table: Table, name: str, cells: list[str]) -> _Found:
         return found
     if any(len(lower) == 2 and lower == pair for pair in YES_NO):
         return _Found(name, "boolean", f"its values are {' and '.join(sorted(lower, reverse=True))}")
-    if all(DATE.match(text) for text in values):
-        return _Found(name, "date", "its values are dates")
+    odd = [text for text in values if not DATE.match(text)]
+    if len(odd) <= MOST_ODD * len(values):
+        return _Found(name, "date", "its values are dates", doubt=_typed_wrong(name, odd, "dates") if odd else None)
     for spelling, pattern in ODD_DATES.items():
-        if all(pattern.match(text) for text in values):
+        odd = [text for text in values if not pattern.match(text)]
+        if len(odd) <= MOST_ODD * len(values):
             doubt = f"are the dates of {name!r} written as {spelling}?"
+            if odd:
+                doubt = f"{doubt[:-1]}, and what is {odd[0]!r}?"
             return _Found(
                 name, "date", f"its values look like dates ({spelling})", settings={"format": spelling}, doubt=doubt
             )
@@ -301,11 +306,22 @@ def _written_number(name: str, values: list[str]) -> _Found | None:
     if len(set(values)) > 1 and all(odd_date.match(text) for text in values):
         return None
     if others and not {text.lower() for text in others} <= MISSING_WORDS:
-        return None
+        measured = len(set(numbers)) > FEW_NUMBERS  # of few different ones, '1', '2', 'x', each may be a class
+        if not measured or len(others) > MOST_ODD * len(values):
+            return None
     found = _numeric(name, [float(text) for text in numbers])
     if others:
-        found.doubt = f"{name!r} holds {others[0]!r} where other rows have numbers: leave those cells empty, else the rows count as broken"
+        found.doubt = _typed_wrong(name, others, "numbers")
     return found
+
+
+def _typed_wrong(name: str, others: Sequence[str], kind: str) -> str:
+    different = list(dict.fromkeys(others))
+    told = ", ".join(map(repr, different[:3])) + (" ..." if len(different) > 3 else "")
+    return (
+        f"{name!r} holds {told} where other rows have {kind}: correct those cells, or leave them empty where the value "
+        "is missing; else the rows count as broken"
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -665,7 +681,7 @@ class _Plan:
             self.questions.append(f"{item.name!r} is a date, which can only be an input")
         if item.kind == "text" and not self.media:
             self.questions.append(
-                f"{item.name!r} is free text: it is spelt along the input (CTC), which suits speech and pictures of writing; "
+                f"{item.name!r} is free text: the network learns to write it, which takes thousands of rows; "
                 "is it the right output?"
             )
         return item

@@ -283,6 +283,32 @@ def test_words_among_numbers_are_asked_about() -> None:
     assert any("'age' holds 'NA'" in question for question in found.questions)
 
 
+def test_a_few_typing_mistakes_do_not_make_a_category() -> None:
+    rows = range(100)
+    found = propose(
+        {
+            "message": [f"the {RANDOM.choice(WORDS)} is {RANDOM.choice(WORDS)} number {row}" for row in rows],
+            "amount": ["12,50", "abc", *(f"{RANDOM.uniform(1, 99):.2f}" for _ in rows[2:])],
+            "day": ["14.04.2024", *(f"2024-05-{row % 28 + 1:02d}" for row in rows[1:])],
+            "german": ["2024-04-14", *(f"{row % 28 + 1:02d}.05.2024" for row in rows[1:])],
+            "floor": ["roof", "roof", *(str(row % 5) for row in rows[2:])],
+            "kind": [RANDOM.choice("abc") for _ in rows],
+        }
+    )
+    kinds = {name: field.type for name, field in found.recipe.inputs.items()}
+    assert (kinds["amount"], kinds["day"], kinds["german"]) == ("number", "date", "date")
+    assert kinds["floor"] == "category"  # few different values: 'roof' is one of them
+    assert any("'amount' holds '12,50', 'abc' where other rows have numbers" in each for each in found.questions)
+    assert any("'day' holds '14.04.2024' where other rows have dates" in each for each in found.questions)
+    assert any("what is '2024-04-14'?" in each for each in found.questions)
+
+
+def test_many_words_among_numbers_are_no_typing_mistakes() -> None:
+    cells = [f"A {row}" if row % 8 == 0 else str(row * 37) for row in range(200)]
+    found = propose({"ticket": cells * 2, "kind": ["a", "b"] * 200})
+    assert found.recipe.inputs["ticket"].type != "number"
+
+
 def test_a_split_column_of_another_name_and_one_that_is_none() -> None:
     x = [RANDOM.random() for _ in range(30)]
     found = propose({"x": x, "subset": ["train"] * 20 + ["dev"] * 5 + ["test"] * 5, "y": x})

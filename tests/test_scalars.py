@@ -73,7 +73,7 @@ def test_a_number_is_read_in_the_ways_people_write_it(raw: Any, value: Any) -> N
 
 @pytest.mark.parametrize(
     ("raw", "reason"),
-    [("3,5", "decimal point"), ("1,000.5", "thousands"), ("abc", "is no number"), ("5 kg", "unit"), ("7%", "unit"),
+    [("3,5", "decimal point"), ("1,000.5", "thousands"), ("abc", "is no number"), ("n/a", "leave the cell empty"), ("5 kg", "unit"), ("7%", "unit"),
      ("", "empty"), ("inf", "infinite"), (float("-inf"), "infinite"), (float("nan"), "NaN"), ("nan", "NaN"),
      (True, "boolean"), ("1_000", "is no number"), ("1e200", "larger unit"), (10**400, "too large"), ([], "empty"),
      ("[1,", "JSON"), ([1, None], "number 2 of 2: missing"), ([1, "x"], "number 2 of 2"), (np.eye(2), "flat"),

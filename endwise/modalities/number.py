@@ -27,6 +27,7 @@ RESERVOIR_ROWS = 10_000
 RESERVOIR_CELLS = 4_000_000  # 32 MB: what the sample of long vectors may take
 CHUNK_ROWS = 1024
 LARGEST = 1e100  # squares of larger ones overflow
+MISSING_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-", "--", "missing", "unknown", "."})
 SHOWN = 4  # numbers of a vector that a summary or a preview spells out
 
 
@@ -249,7 +250,8 @@ def _parsed_text(raw: str) -> float:
     try:
         float(start)
     except ValueError:
-        raise BadValue(f"{text[:60]!r} is no number") from None
+        missing = "; leave the cell empty if the value is missing" if text.lower() in MISSING_WORDS else ""
+        raise BadValue(f"{text[:60]!r} is no number{missing}") from None
     raise BadValue(f"{text[:60]!r} is more than a number: put the unit into unit: and only the number into the table")
 
 
