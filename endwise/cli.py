@@ -120,7 +120,9 @@ def train(
     ] = False,
     folds: Annotated[
         int | None,
-        typer.Option(min=0, help="Cross-validate in so many folds; default: 5 for a table of under 500 rows, else 0."),
+        typer.Option(
+            min=0, help="Cross-validate in so many folds; default: 5 for under 500 rows and no budget, else 0."
+        ),
     ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -149,7 +151,7 @@ def train(
         found = {"folds": run.read("folds.json")} if folded else {}
         _print_json({"run": str(run.path), "report": str(page), **metrics, **found})
         return None
-    _print_scores(metrics)
+    _print_scores(metrics, model.info.get("goal"))
     if folded:
         typer.echo("every row answered once by a model that did not see it:")
         _print_scores(run.read("folds.json"))
@@ -169,12 +171,14 @@ def evaluate(
 ) -> None:
     """Score a model: every metric with its n and interval, beside a trivial and a classical baseline."""
     from endwise.evaluate import evaluate_run
+    from endwise.run import Run
 
-    result = evaluate_run(run, split=split, data=data, by=by)
+    opened = Run.open(run)
+    result = evaluate_run(opened, split=split, data=data, by=by)
     if as_json:
         _print_json(result.to_dict())
     else:
-        _print_scores(result.to_dict())
+        _print_scores(result.to_dict(), opened.info().get("goal"))
 
 
 @app.command()
@@ -444,12 +448,16 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _print_scores(found: Mapping[str, Any]) -> None:
-    """Tables of every metric beside its baselines, of groups and of inputs left out; what has to be said, on stderr."""
-    from endwise.scores import lines
+def _print_scores(found: Mapping[str, Any], goal: Mapping[str, Any] | None = None) -> None:
+    """Tables of every metric beside its baselines, of groups and of inputs left out; whether a baseline is better at
+    the goal; what has to be said, on stderr."""
+    from endwise.scores import against_baseline, lines
 
     for line in lines(found):
         typer.echo(line)
+    if goal is not None:
+        for line in against_baseline(found, goal):
+            typer.echo(line)
     for note in found.get("notes", []):
         _note(note)
 

@@ -23,6 +23,29 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from _inputs(found["ablation"])
 
 
+def verdict(own: Mapping[str, Any], other: Mapping[str, Any], direction: str) -> str:
+    """What two estimates on the same rows say, 'better' only where their intervals do not meet."""
+    if None in (own["low"], own["high"], other["low"], other["high"]):
+        return "without intervals, these rows do not show a difference."
+    if own["low"] <= other["high"] and own["high"] >= other["low"]:
+        return "the intervals overlap, so these rows do not show a difference."
+    gain = own["value"] - other["value"] if direction == "max" else other["value"] - own["value"]
+    return "the network is better." if gain > 0 else "the baseline is better; use it, or find out why."
+
+
+def against_baseline(found: Mapping[str, Any], goal: Mapping[str, Any]) -> Iterator[str]:
+    """The goal beside the best baseline it has, in words; nothing where either is undefined."""
+    output, metric = goal["output"], goal["metric"]
+    own = found.get("outputs", {}).get(output, {}).get(metric)
+    beside = found.get("baselines", {}).get(output) or {}
+    for kind in reversed(KINDS):
+        other = (beside.get(kind) or {}).get(metric)
+        if own and other and own["value"] is not None and other["value"] is not None:
+            yield f"\n{metric} of {output}: {own['value']:.4g}, the {kind} baseline {other['value']:.4g}:"
+            yield verdict(own, other, goal["direction"])
+            return
+
+
 def spelled(estimate: Mapping[str, Any]) -> tuple[str, str, str]:
     """An estimate as (value, interval, n)."""
     value, low, high = (estimate[key] for key in ("value", "low", "high"))

@@ -103,7 +103,7 @@ def test_evaluate_prints_tables_that_fit_a_terminal(work):
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert "{" not in done.stdout
-    for told in ("good by machine", "what each input is worth", "without weight", "trivial", "classical"):
+    for told in ("good by machine", "what each input is worth", "without weight", "trivial", "accuracy of good: "):
         assert any(told in line for line in lines), told
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from endwise.scores import lines
+from endwise.scores import against_baseline, lines
 
 
 def one(value: float | None, low: float | None = None, high: float | None = None, n: int = 200) -> dict[str, Any]:
@@ -68,6 +68,29 @@ def test_a_baseline_that_is_undefined_or_not_there_is_a_dash() -> None:
     assert table["r2"] == ["r2", "undefined", "200", "-"]
     assert table["mae"][-1] == "0.013"
     assert table["throttle"][-1] == "trivial"  # a column for what there is
+
+
+def test_the_goal_is_held_against_its_baseline_in_words() -> None:
+    def said(own: tuple[float, float, float], classical: tuple[float, float, float], direction: str = "max") -> str:
+        found = {
+            "outputs": {"kind": {"score": dict(zip(("value", "low", "high"), own, strict=True)) | {"n": 37}}},
+            "baselines": {
+                "kind": {
+                    "trivial": {"score": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 37}},
+                    "classical": {"score": dict(zip(("value", "low", "high"), classical, strict=True)) | {"n": 37}},
+                }
+            },
+        }
+        return " ".join(against_baseline(found, {"output": "kind", "metric": "score", "direction": direction}))
+
+    worse = said((0.75, 0.6, 0.89), (1.0, 0.91, 1.0))
+    assert "score of kind: 0.75, the classical baseline 1:" in worse
+    assert "the baseline is better; use it, or find out why." in worse
+    assert "the network is better." in said((0.75, 0.6, 0.89), (1.0, 0.91, 1.0), "min")
+    assert "the network is better." in said((0.97, 0.95, 0.99), (0.7, 0.6, 0.8))
+    assert "the intervals overlap" in said((0.97, 0.75, 0.99), (0.7, 0.6, 0.8))
+    goal = {"output": "kind", "metric": "score", "direction": "max"}
+    assert not list(against_baseline({"outputs": {"kind": {}}}, goal))
 
 
 def test_training_metrics_without_groups_and_inputs_are_shown_too() -> None:

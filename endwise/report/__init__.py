@@ -15,6 +15,7 @@ from typing import Any
 from endwise.errors import ModelError
 from endwise.report import plots
 from endwise.run import Run
+from endwise.scores import verdict
 
 MAX_CLASSES_DRAWN = 80
 BETTER = {"min": "smaller is better", "max": "larger is better"}
@@ -113,17 +114,9 @@ def _verdict(facts: _Facts) -> str:
 
 
 def _against(own: Mapping[str, Any], other: Mapping[str, Any], direction: str, kind: str) -> str:
-    sign = 1 if direction == "max" else -1
-    gain = sign * (own["value"] - other["value"])
-    said = f"The {kind} baseline reaches {_estimate(other)}: "
-    if None in (own["low"], own["high"], other["low"], other["high"]):
-        return said + "without intervals, these rows do not show a difference."
-    apart = own["low"] > other["high"] or own["high"] < other["low"]
-    if not apart:
-        return said + "the intervals overlap, so these rows do not show a difference."
-    return said + (
-        "the network is better." if gain > 0 else "<strong>the baseline is better; use it, or find out why.</strong>"
-    )
+    said = verdict(own, other, direction)
+    loud = f"<strong>{said}</strong>" if said.startswith("the baseline") else said
+    return f"The {kind} baseline reaches {_estimate(other)}: {loud}"
 
 
 def _results(facts: _Facts) -> str:
@@ -472,7 +465,7 @@ def _generic(value: Any, *, limit: int = 60) -> str:
         names = list(value[0])
         rows = [[_generic(item.get(name)) for name in names] for item in value[:limit]]
         more = f'<p class="quiet">{len(value) - limit} more rows are in details.json.</p>' if len(value) > limit else ""
-        return _table([str(name) for name in names], rows) + more
+        return _table([str(name).replace("_", " ") for name in names], rows) + more
     return escape(_text(value))
 
 
