@@ -13,7 +13,7 @@ setup: $(VENV)/.stamp ## .venv with endwise in it; reused when up to date
 $(VENV)/.stamp: pyproject.toml constraints/ci.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "endwise needs Python 3.11 or newer; say which with make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing endwise and what it needs into $(VENV) (about a minute the first time)"
+	@echo "installing endwise and what it needs into $(VENV) (minutes the first time: torch is large)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/ci.txt -e '.[$(EXTRAS)]' 2>&1 | grep -vE 'WARNING: Location' || true
 	@$(BIN)/python -c 'import endwise, torch, pydantic'
 	@touch $@

@@ -74,7 +74,8 @@ def refusal(
     quoted = repr(got)
     if len(quoted) > MAX_VALUE_CHARS:
         quoted = quoted[: MAX_VALUE_CHARS - 1] + "…"
-    return error(f"{field} = {quoted} is not allowed: expected {allowed}. Fix: {fix.rstrip('.')}.")
+    fix = fix.rstrip(".")
+    return error(f"{field} = {quoted} is not allowed: expected {allowed}. Fix: {fix}{'' if fix.endswith('?') else '.'}")
 
 
 def require(
@@ -87,7 +88,7 @@ def require(
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The valid name that `name` was probably meant to be, or None."""
-    found = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.65)
     return found[0] if found else None
 
 

@@ -463,7 +463,7 @@ class Model:
                 columns[name] = table.column(column)
             elif not may_be_missing(item, self.contracts[name]):
                 raise unknown_name(
-                    field=f"{table.name}: the column of input {name!r}",
+                    field=f"inputs.{name}.column (in {table.name})",
                     got=column,
                     names=table.columns,
                     error=DataError,

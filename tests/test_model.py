@@ -155,7 +155,7 @@ def test_bad_rows_are_named_and_the_others_go_on(model: Model) -> None:
 def test_a_table_without_an_input_is_refused_before_any_row(model: Model) -> None:
     import pandas as pd
 
-    with pytest.raises(DataError, match="input 'size'"):
+    with pytest.raises(DataError, match=r"inputs\.size\.column"):
         model.predict(pd.DataFrame({"sizes": [1.0], "words": ["x"]}))
     assert len(model.predict(pd.DataFrame({"size": [1.0]}))) == 1  # words is optional
 
