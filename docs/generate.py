@@ -28,7 +28,7 @@ train: {size: small, budget: 5m, seed: 0}
 def page() -> str:
     schema = json_schema()["properties"]
     parts = [INTRO]
-    for section in ("data", "goal", "objective", "trunk", "train"):
+    for section in ("data", "from_run", "goal", "objective", "trunk", "train"):
         found = schema[section]
         found = next((item for item in found.get("anyOf", []) if item.get("type") == "object"), found)
         parts.append(f"## {section}\n\n{found.get('description', '')}\n\n{_table(found['properties'])}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from endwise.modalities.date import Date
     from endwise.modalities.embedding import Embedding
     from endwise.modalities.image import Image
+    from endwise.modalities.masked import Masked
     from endwise.modalities.number import Number
     from endwise.modalities.tags import Tags
     from endwise.modalities.text import Text
@@ -53,6 +54,7 @@ _HOMES = {
     "Date": "endwise.modalities.date",
     "Tags": "endwise.modalities.tags",
     "Embedding": "endwise.modalities.embedding",
+    "Masked": "endwise.modalities.masked",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",

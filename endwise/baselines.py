@@ -122,6 +122,10 @@ def _of_rows_classical(
     notes: list[str],
 ) -> list[Answer] | None:
     """For an output without a column: each input's features apart, since they are what it relates."""
+    estimator = item.classical(contract)
+    if estimator is None:
+        notes.append(f"there is no classical baseline for {item.type}")
+        return None
     own, other, there = {}, {}, {}
     for name in item.made_of():
         made = _features({name: inputs[name]}, dataset, rows, scored, np.asarray(other_rows, dtype=np.int64), notes)
@@ -131,7 +135,7 @@ def _of_rows_classical(
         own[name], other[name] = made
         there[name] = dataset.fields[name].present[rows]
     try:
-        found = item.classical(contract).fit(own, there).predict(other)
+        found = estimator.fit(own, there).predict(other)
     except (ValueError, np.linalg.LinAlgError) as wrong:
         notes.append(f"the classical baseline could not be fitted: {str(wrong).splitlines()[0]}")
         return None

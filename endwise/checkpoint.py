@@ -36,11 +36,14 @@ def save(folder: Path, state: State) -> Path:
     partial = folder / f".partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    flat = {
-        f"{section}/{name}": value.detach().contiguous().cpu()
-        for section, part in state.tensors.items()
-        for name, value in part.items()
-    }
+    flat: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for section, part in state.tensors.items():
+        for name, value in part.items():
+            there = value.detach().contiguous().cpu()
+            # tied weights are written twice here: a state is read back name by name
+            flat[f"{section}/{name}"] = there.clone() if there.data_ptr() in places else there
+            places.add(there.data_ptr())
     data = save_tensors(flat)
     facts = {**state.facts, "sha256": hashlib.sha256(data).hexdigest()}
     _write(partial / "state.safetensors", data)

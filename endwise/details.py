@@ -86,7 +86,7 @@ def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered
         found: dict[str, Any] = {"directions": {metric.name: metric.direction for metric in item.metrics}}
         if item.answers and not item.item.of_row:
             found |= _behaviour(item)
-        if item.truths and item.item.of_row:
+        if item.truths and item.item.of_row > 1:
             found["retrieval"] = retrieval(item, previews, dataset)
         elif item.truths:
             found["mistakes"] = mistakes(item, previews, dataset)

@@ -921,6 +921,11 @@ def _chrf(sums: np.ndarray) -> np.ndarray:
 # ---- likelihoods -----------------------------------------------------------------------------------------------
 
 
+def mean_cost(name: str, term: str) -> Metric:
+    """The mean of a head's loss term over its units: for what is judged by nothing but its loss."""
+    return summable(name, "min", lambda _, pairs: _nats(pairs), _ratio_of_sums, of_term=term)
+
+
 def perplexity(term: str) -> Metric:
     """exp of the mean negative log-likelihood of a unit of the truth; of a head's loss term in nats per unit. Units
     differ from model to model: `bits_per_byte` and `nats_per_character` do not."""

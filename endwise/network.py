@@ -36,7 +36,9 @@ class Input(nn.Module):
         there = present[:, None]
         # float32 whatever the autocast: norms that meet it in bf16 would leave their fused path, and sums would round
         values = torch.where(there[..., None], tokens.values.float(), self.missing_token)
-        return replace(tokens, values=values + self.name_token, mask=torch.where(there, tokens.mask, first))
+        hidden = {name: replace(item, where=item.where & there) for name, item in tokens.hidden.items()}
+        mask = torch.where(there, tokens.mask, first)
+        return replace(tokens, values=values + self.name_token, mask=mask, hidden=hidden)
 
     def feed(self, values: Tensor, sizes: Tensor, past: Any) -> tuple[Tokens, Any]:
         """Tokens of one more piece of a present input; see `Encoder.feed`."""
@@ -64,6 +66,8 @@ class Network(nn.Module):
         )
         trunk = Transformer(size, causal=False) if len(inputs) > 1 else None
         heads = {name: item.beside(inputs, outputs).head(contracts[name], size) for name, item in outputs.items()}
+        for head in heads.values():
+            head.meet({name: self.encoder(name) for name in inputs})
         self.trunk = None if all(head.own_tokens for head in heads.values()) else trunk
         self.heads = nn.ModuleDict({_key(name): head for name, head in heads.items()})
         self.input_names = tuple(inputs)
@@ -107,6 +111,13 @@ class Network(nn.Module):
         """Predictions as final answers in tensors: {output: {name: tensor}}, of the outputs that are given."""
         return {name: self.head(name).decode(prediction) for name, prediction in predictions.items()}
 
+    def parts(self) -> dict[str, nn.Module]:
+        """What the network is made of: 'inputs.text', 'trunk', 'outputs.words'."""
+        found: dict[str, nn.Module] = {f"inputs.{name}": self.inputs[_key(name)] for name in self.input_names}
+        if self.trunk is not None:
+            found["trunk"] = self.trunk
+        return found | {f"outputs.{name}": self.heads[_key(name)] for name in self.output_names}
+
     def encoder(self, name: str) -> Encoder:
         """The encoder of one input."""
         found = self.inputs[_key(name)].encoder
@@ -139,6 +150,7 @@ def _joined(parts: Mapping[str, Tokens]) -> Tokens:
         grids={name: grid for name, tokens in parts.items() for grid in tokens.grids.values()},
         levels={name: maps for name, tokens in parts.items() for maps in tokens.levels.values()},
         known=next(iter(parts.values())).known if len(parts) == 1 else None,  # a trunk looks at everything
+        hidden={name: item for name, tokens in parts.items() for item in tokens.hidden.values()},
     )
 
 

@@ -144,12 +144,21 @@ class Train(Part):
         return value
 
 
+class FromRun(Part):
+    """Another run whose weights this one begins with: those of the inputs, the trunk and the outputs that both have by
+    the same name. Short: `from_run: runs/pretrain`."""
+
+    run: str = Field(description="the run's folder, or its model/ folder; relative to where training is started")
+    freeze: bool = Field(False, description="the encoders and the trunk that are taken do not learn any more")
+
+
 class Recipe(Part):
     """The whole declaration."""
 
     version: int = Field(RECIPE_VERSION, description="the version of this format")
     name: str | None = Field(None, description="default: the recipe's file or folder name")
     data: Data
+    from_run: FromRun | None = None
     inputs: dict[str, Modality]
     outputs: dict[str, Modality]
     goal: Goal | None = None
@@ -186,6 +195,11 @@ class Recipe(Part):
         ):
             return value  # a misspelt section: refused by name, not taken for a table of columns
         return {"path": value}
+
+    @field_validator("from_run", mode="before")
+    @classmethod
+    def _short_from_run(cls, value: Any) -> Any:
+        return {"run": str(value)} if isinstance(value, str | Path) else value
 
     @field_validator("inputs", "outputs", mode="before")
     @classmethod
@@ -254,7 +268,7 @@ class Recipe(Part):
         self.__dict__["outputs"] = {
             name: item.beside(self.inputs, self.outputs) if item.of_row else item for name, item in self.outputs.items()
         }
-        if all(item.of_row for item in self.outputs.values()):  # a row is answered by whatever it has
+        if all(item.of_row > 1 for item in self.outputs.values()):  # a row is answered by whatever it has
             self.__dict__["inputs"] = {name: replace(item, optional=True) for name, item in self.inputs.items()}
         given = [name for name in ("steps", "epochs") if getattr(self.train, name) is not None]
         require(
@@ -305,6 +319,8 @@ class Recipe(Part):
             for name in Data.model_fields
             if getattr(self.data, name) != Data.model_fields[name].default
         }
+        if self.from_run is not None:
+            out["from_run"] = self.from_run.model_dump(exclude_defaults=True)
         out["inputs"] = {name: item.to_dict() for name, item in self.inputs.items()}
         out["outputs"] = {name: item.to_dict() for name, item in self.outputs.items()}
         for section in ("goal", "objective", "trunk", "train"):
@@ -433,6 +449,7 @@ def json_schema() -> dict[str, Any]:
             "version": {"const": RECIPE_VERSION},
             "name": {"type": ["string", "null"]},
             "data": {"anyOf": [{"type": "string"}, _lenient(part(Data))]},
+            "from_run": {"anyOf": [{"type": "string"}, part(FromRun), {"type": "null"}]},
             "inputs": declaration_schema(INPUT_ROLE),
             "outputs": declaration_schema(OUTPUT_ROLE),
             "goal": {"anyOf": [part(Goal), {"type": "null"}]},
@@ -531,9 +548,15 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
     if first["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in first["loc"][:-1]:
-            section = {"data": Data, "goal": Goal, "objective": Objective, "trunk": Trunk, "train": Train}.get(
-                str(part), section
-            )
+            parts = {
+                "data": Data,
+                "from_run": FromRun,
+                "goal": Goal,
+                "objective": Objective,
+                "trunk": Trunk,
+                "train": Train,
+            }
+            section = parts.get(str(part), section)
         names = list(section.model_fields)
         meant = nearest(str(first["loc"][-1]), names)
         return RecipeError(
@@ -551,7 +574,19 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
     return RecipeError(str(made))
 
 
-__all__ = ["RECIPE_VERSION", "Data", "Goal", "Objective", "Recipe", "Train", "Trunk", "declare", "json_schema", "parse"]
+__all__ = [
+    "RECIPE_VERSION",
+    "Data",
+    "FromRun",
+    "Goal",
+    "Objective",
+    "Recipe",
+    "Train",
+    "Trunk",
+    "declare",
+    "json_schema",
+    "parse",
+]
 
 
 def dumps(recipe: Recipe) -> str:

@@ -1,6 +1,6 @@
 """Run: the folder of one training, and the only code that knows what is where in it.
 
-    recipe.yaml  plan.json  data.json  check.json  metrics.json  details.json  log.jsonl  report.html
+    recipe.yaml  plan.json  data.json  check.json  metrics.json  details.json  from_run.json  log.jsonl  report.html
     model/       the artefact            checkpoints/  what a resume needs
 
 JSON files appear complete or not at all; the log is only ever appended to, one flushed line an event, and a line that
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 RUNS = "runs"  # where runs are made unless --out says otherwise
 RECIPE, LOG, LOCK, DESCRIPTION = "recipe.yaml", "log.jsonl", ".lock", "model.json"
-BEFORE_TRAINING = frozenset({RECIPE, LOG, LOCK, "data.json", "check.json"})  # a folder with these alone holds no work
+BEFORE_TRAINING = frozenset(
+    {RECIPE, LOG, LOCK, "data.json", "check.json", "from_run.json"}
+)  # a folder with these alone holds no work
 
 
 class Run:
@@ -266,6 +268,8 @@ def _settled(recipe: Recipe, path: Path) -> dict[str, Any]:
         key: _absolute(item) if key in ("path", "train", "val", "test") else item
         for key, item in values["data"].items()
     }
+    if "from_run" in out:
+        out["from_run"] = {**out["from_run"], "run": _absolute(out["from_run"]["run"])}
     return out
 
 

@@ -109,7 +109,7 @@ class Case:
         self.partner_examples = tuple(itertools.islice(itertools.cycle(values), len(examples)))
         self.label = label or f"{declaration.type} {WAYS[role]}"
         # what relates inputs needs two: the partner, and the examples as texts
-        self.second: Modality | None = modality_class("text")() if declaration.of_row else None
+        self.second: Modality | None = modality_class("text")() if declaration.of_row > 1 else None
 
     @property
     def is_input(self) -> bool:
@@ -451,7 +451,7 @@ def an_answer_is_in_the_users_kind_of_value(case: Case) -> None:
     for answer in answers:
         _expect(isinstance(answer, Answer), f"write gave {type(answer).__name__}, not an Answer")
         json.dumps(plain(answer.to_dict()), allow_nan=False)
-        known = {list} if case.declaration.of_row else {type(truth) for truth in truths}
+        known = {list} if case.declaration.of_row > 1 else {type(truth) for truth in truths}
         _expect(type(answer.value) in known, f"answers are {type(answer.value).__name__}, truths {known}")
         _expect(answer.confidence is None or 0 <= answer.confidence <= 1, f"a confidence of {answer.confidence}")
 
@@ -722,6 +722,10 @@ def cases() -> list[Case]:
             )
         ),
         Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
+        *(
+            Case(modality_class("masked")(), TEXTS, OUTPUT_ROLE, partner, label=f"masked {partner[0].type} out")
+            for partner in ((Text(), TEXTS), (modality_class("image")(), _pictures()), (sound, _tones()))
+        ),
     ]
     roles: tuple[Role, Role] = (INPUT_ROLE, OUTPUT_ROLE)
     for name, examples in SCALARS.items():
@@ -737,6 +741,9 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),
+    (("text in",), ("masked text out",)),
+    (("image in",), ("masked image out",)),
+    (("audio in",), ("masked audio out",)),
     (("audio in",), ("text by ctc+attention out",)),
     (("text in",), ("text by attention out", "text by lm out")),
     (

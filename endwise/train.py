@@ -29,12 +29,14 @@ from endwise.data.loader import Loader
 from endwise.errors import DataError, EndwiseError, TrainingError
 from endwise.evaluate import calibrate, cross_validate, evaluate, looked_at
 from endwise.metrics import Metric
+from endwise.modalities.base import Contract
 from endwise.model import Model
 from endwise.objective import Objective, denominators, term_values
 from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, out_of_memory, schedule, step
 from endwise.plan import PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal, whole_batch_error
 from endwise.recipe import Recipe
 from endwise.run import Run
+from endwise.transfer import Origin, begin
 
 CALIBRATION_BATCHES = 3
 SMALL_TABLE, SMALL_TABLE_FOLDS = 500, 5
@@ -124,13 +126,16 @@ def fit(
     run = Run.create(recipe, out=out, resume=resume)
     with run.locked(), _Signals() as signals, _own_threads():
         say = _speaker(run, progress)
+        origin = Origin.of(recipe)  # what cannot be begun with is refused before anything is read
         dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
         _check_same_data(run, dataset)
-        contracts = fit_contracts(recipe, dataset)
+        contracts = _contracts(recipe, dataset, origin)
         run.write("data.json", _data_facts(recipe, dataset, contracts))
         model = Model.build(recipe, contracts, seed=recipe.train.seed)
         model.run = run
         model.info.update(_info(recipe, dataset, contracts))
+        for line in begin(origin, model, run) if origin is not None else ():
+            say({"event": "note", "message": line})
         trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began)
         if not trainer.finished:
             trainer.train()
@@ -142,9 +147,12 @@ def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, 
     """What `fit` would do, without doing it: the plan (with the measured time of a step) and the facts of the data.
     Reads the data into the store and trains nothing."""
     began = time.monotonic()
+    origin = Origin.of(recipe)
     dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
-    contracts = fit_contracts(recipe, dataset)
+    contracts = _contracts(recipe, dataset, origin)
     model = Model.build(recipe, contracts, seed=recipe.train.seed)
+    if origin is not None:
+        origin.fill(model)
     loader = training_loader(recipe, dataset, model)
     objective = Objective(recipe.outputs, _first_terms(model, loader), recipe.objective.weighting)
     plan = _resolved(recipe, dataset, model, loader, objective, time.monotonic() - began)
@@ -544,6 +552,12 @@ def _validated(found: Sequence[Metric], goal: str | None) -> list[Metric]:
     cheap = [metric for metric in found if metric.of_term is not None]
     decided = any(metric.name == goal and metric.of_term is None for metric in found)
     return list(found) if decided or not cheap else cheap
+
+
+def _contracts(recipe: Recipe, dataset: Dataset, origin: Origin | None) -> dict[str, Contract]:
+    """What there is to know before the network is made: from the training rows, and from the run that is begun with."""
+    fitted = fit_contracts(recipe, dataset)
+    return fitted if origin is None else origin.contracts(recipe, fitted)
 
 
 def _baselines(

@@ -143,6 +143,7 @@ def test_the_schema_knows_every_field_and_type():
         "version",
         "name",
         "data",
+        "from_run",
         "inputs",
         "outputs",
         "goal",

@@ -234,6 +234,15 @@ class Modality:
         those of them that the row has to the hash of their decoded values: enough to know equal rows by."""
         raise NotImplementedError
 
+    def continued(self, old: Any, new: Any, role: Role) -> Contract | None:
+        """The contract of a field whose weights were learnt with `old`, by the rows that `new` was fitted on. Default: of
+        an input `old` with the counts of `new`; of an output `new` where it says the same, else None: what was learnt
+        there would answer something else here."""
+        aged: Contract = dataclasses.replace(old, count=new.count, missing=new.missing)
+        if role == INPUT_ROLE:
+            return aged
+        return aged if aged == new else None
+
     # ---- torch side --------------------------------------------------------------------------------------------
 
     def encoder(self, contract: Any, size: "Size") -> "Encoder":

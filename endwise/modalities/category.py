@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import OUTPUT_ROLE, Answer, Contract, Fetch, Modality, Role, output_field, shared_field
+from endwise.modalities.base import (
+    INPUT_ROLE,
+    OUTPUT_ROLE,
+    Answer,
+    Contract,
+    Fetch,
+    Modality,
+    Role,
+    output_field,
+    shared_field,
+)
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -105,6 +115,12 @@ class Category(Modality):
     def transform(self, value: np.ndarray, contract: CategoryContract) -> np.ndarray:
         """The class's id, int64 []; of an unseen class, the number of classes."""
         return np.array(contract.ids.get(value.tobytes(), len(contract.classes)), dtype=np.int64)
+
+    def continued(self, old: Any, new: Any, role: Role) -> Contract | None:
+        """An output goes on where the classes are the same, however often each occurs."""
+        if role == INPUT_ROLE:
+            return super().continued(old, new, role)
+        return new if old.classes == new.classes else None
 
     def blank(self, contract: CategoryContract) -> np.ndarray:
         """The first class."""

@@ -1,5 +1,6 @@
 """What a modality's network side must be: an Encoder for inputs, a Head for outputs, and Tokens between them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -7,7 +8,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from endwise.errors import refusal
+
 Grid = tuple[tuple[int, ...], tuple[float, ...]]  # (shape in tokens, stride in raw units per axis)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What an encoder kept from the network. where: the tokens whose raw values it hid. stood: [batch, token, own], what
+    was there, as the encoder's `restorer` takes it."""
+
+    where: Bool[Tensor, "batch token"]
+    stood: Tensor
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,7 @@ class Tokens:
     a grid of the raw value (pixels, samples). levels: {input: feature maps} for heads that need finer ones.
     present: {input: bool [batch]}, which rows have it; the others' tokens are a learnt stand-in. own_values: the values
     before the trunk, where there is one. known: of an input that is heard in pieces, how much of it (seconds, units) has
-    to be there before a token is known.
+    to be there before a token is known. hidden: {input: Hidden} of inputs that are partly hidden.
     """
 
     values: Float[Tensor, "batch token width"]
@@ -29,6 +41,7 @@ class Tokens:
     present: dict[str, Bool[Tensor, " batch"]] = field(default_factory=dict)
     own_values: Float[Tensor, "batch token width"] | None = None
     known: Float[Tensor, "batch token"] | None = None
+    hidden: dict[str, Hidden] = field(default_factory=dict)
 
     def with_values(self, values: Float[Tensor, "batch token width"]) -> "Tokens":
         """The same tokens after a layer that keeps their order."""
@@ -57,6 +70,17 @@ class Encoder(nn.Module):
         """Fill in weights that come from elsewhere: called once when a network is made to be trained, never when a
         saved one is read. Default: there are none."""
 
+    def restorer(self, share: float | None) -> nn.Module:
+        """Hide about `share` (None: as much as is usual for this kind of value) of what is read from now on, see
+        `Tokens.hidden`. Gives the layer that is charged for it: (tokens [place, width], stood [place, own]) -> cost
+        [place] in float32. Called once, when a network is made. Default: this encoder cannot hide anything."""
+        raise refusal(
+            field="Masked.of",
+            got=type(self).__name__,
+            allowed="an input whose encoder can hide parts of it: text, image or audio without pretrained: and chunk_s:",
+            fix="mask another input, or begin without pretrained weights",
+        )
+
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """values [batch, *largest] as the store gave them (uint8 pixels, int16 or float samples, token ids ...)."""
         raise NotImplementedError
@@ -80,6 +104,9 @@ class Head(nn.Module):
     compares_rows: ClassVar[bool] = False
     passes: ClassVar[int | None] = None
     streams: bool = False  # has `feed`
+
+    def meet(self, encoders: Mapping[str, Encoder]) -> None:
+        """The encoders of all inputs, once, when the network is made: for a head whose target is made by one of them."""
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """Raw predictions by name, batch first: {'logits': ...}."""

@@ -413,11 +413,13 @@ def _timing(facts: _Facts) -> str:
 
 def _made(facts: _Facts) -> str:
     plan = {name: value for name, value in facts.plan.items() if not isinstance(value, dict)}
+    began = {name: ", ".join(v) if isinstance(v, list) else v for name, v in facts.info.get("from_run", {}).items()}
     versions = {**facts.info.get("versions", {}), "data fingerprint": facts.info.get("data_fingerprint", "")}
     return (
         f"<details open><summary>recipe.yaml</summary><pre><code>{escape(facts.recipe.to_yaml())}</code></pre></details>"
         f"<details><summary>The plan: every default as a number</summary>{_mapping(plan)}</details>"
         f"<details><summary>Versions and fingerprint</summary>{_mapping(versions)}</details>"
+        + (f"<details><summary>The run it began with</summary>{_mapping(began)}</details>" if began else "")
     )
 
 

@@ -1,15 +1,11 @@
 """One's own texts without labels, and few with: banking77 messages (CC BY 4.0) and the customers' turns of SGD
-(CC BY-SA 4.0) to read; ten labelled messages an intent to learn from; the official 3,080 test messages.
-
-Every unlabelled text stands beside a copy of which three words in ten are a mark: to be put right again.
-"""
+(CC BY-SA 4.0) to read; ten labelled messages an intent to learn from; the official 3,080 test messages."""
 
 import random
 
 from recipes import source
 
 LABELLED = 10  # messages an intent
-HIDDEN, MARK = 0.3, "_"
 
 
 def main() -> None:
@@ -27,7 +23,7 @@ def main() -> None:
     held = {row["text"] for row in test}
     texts = [text for text in dict.fromkeys([*(row["text"] for row in train), *turns]) if text not in held]
     draw.shuffle(texts)
-    source.write_csv(folder / "corpus.csv", ["masked", "text"], [[_masked(text, draw), text] for text in texts])
+    source.write_csv(folder / "corpus.csv", ["text"], [[text] for text in texts])
     by_intent: dict[str, list[str]] = {}
     for row in train:
         by_intent.setdefault(row["category"], []).append(row["text"])
@@ -35,12 +31,6 @@ def main() -> None:
     source.write_csv(folder / "few.csv", ["text", "category"], few)
     source.write_csv(folder / "test.csv", ["text", "category"], [[row["text"], row["category"]] for row in test])
     print(f"written to {folder}: {len(texts)} texts without labels, {len(few)} with")
-
-
-def _masked(text: str, draw: random.Random) -> str:
-    words = text.split()
-    hidden = set(draw.sample(range(len(words)), max(1, round(HIDDEN * len(words)))))
-    return " ".join(MARK if index in hidden else word for index, word in enumerate(words))
 
 
 if __name__ == "__main__":

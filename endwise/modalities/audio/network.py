@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.modalities.audio import Audio, AudioContract
 from endwise.nn.blocks import Dropout
-from endwise.nn.interface import Encoder, Tokens
+from endwise.nn.hiding import NumberRestorer, hidden_places
+from endwise.nn.interface import Encoder, Grid, Hidden, Tokens
 from endwise.nn.mel import Framing
 from endwise.nn.pretrained import Outlet, Pretrained
 from endwise.nn.size import Size
@@ -29,6 +31,8 @@ FULL_SCALE = {torch.int16: 32_768.0, torch.uint8: 128.0}
 SHORT_S = 1.0  # recordings of single words and commands
 SHIFT_S = 0.03
 LOOKBACK_S = 10.0  # of a stream: a sentence and more; a memory without an end would cost more with every second
+HIDDEN_SHARE = 0.3  # of the tokens ...
+HIDDEN_S = 0.2  # ... in stretches of about a syllable: a shorter one is read off its neighbours
 QUIET = 1e-7  # of a variance, as in the feature extractor of transformers
 
 
@@ -61,6 +65,12 @@ class AudioEncoder(Encoder):
         self.dropout = Dropout(size.dropout)
         self.blocks = nn.ModuleList([SoundBlock(size) for _ in range(size.depth)])
         self.norm = Norm(size.width)
+        self.hidden_share = 0.0
+
+    def restorer(self, share: float | None) -> nn.Module:
+        """Stretches of frames are set to the mean, as in SpecAugment, which rests then; asked for are their levels."""
+        self.hidden_share = share or HIDDEN_SHARE
+        return NumberRestorer(self.norm.normalized_shape[0], self.stride * self.declaration.mels)
 
     def forward(
         self, values: Float[Tensor, "batch sample"] | Int[Tensor, "batch sample"], sizes: Int[Tensor, "batch 1"]
@@ -69,12 +79,30 @@ class AudioEncoder(Encoder):
         wave = values / FULL_SCALE[values.dtype] if values.dtype in FULL_SCALE else values
         with full_precision(wave):  # a sum over 200 to 1100 products and a logarithm: bf16 has too few digits for it
             frames, lengths = self.frames(wave.float(), sizes[:, 0])
+        hidden: dict[str, Hidden] = {}
+        if self.hidden_share:
+            frames, hidden = self.hide(frames, lengths)
         x, mask = self.subsample(frames, lengths)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, mask)
         samples_a_token = float(self.framing.hop * self.stride)
-        return Tokens(values=self.norm(x), mask=mask, grids={"audio": ((x.shape[1],), (samples_a_token,))})
+        grid: Grid = ((x.shape[1],), (samples_a_token,))
+        return Tokens(values=self.norm(x), mask=mask, grids={"audio": grid}, hidden=hidden)
+
+    def hide(
+        self, frames: Float[Tensor, "batch frame mel"], lengths: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch frame mel"], dict[str, Hidden]]:
+        """The frames with some tokens' at the mean, and what stood there."""
+        count = frames.shape[1]
+        whole = F.pad(frames, (0, 0, 0, self.stride - 1))
+        tokens = (count - 1) // self.stride + 1
+        stood = rearrange(whole[:, : tokens * self.stride], "b (t frame) mel -> b t (frame mel)", frame=self.stride)
+        longest = max(1, round(HIDDEN_S * self.declaration.rate_hz / (self.framing.hop * self.stride)))
+        rows = real((lengths - 1) // self.stride + 1, tokens)
+        where = hidden_places(rows, self.hidden_share, training=self.training, longest=longest)
+        frames = frames.masked_fill(where.repeat_interleave(self.stride, dim=1)[:, :count, None], 0.0)
+        return frames, {"audio": Hidden(where, stood)}
 
     def samples(
         self, wave: Float[Tensor, "batch sample"], sizes: Int[Tensor, " batch"]
@@ -94,7 +122,7 @@ class AudioEncoder(Encoder):
         wave, sizes = self.samples(wave, sizes)
         lengths = (sizes.clamp(min=1) - 1) // self.framing.hop + 1
         frames = self.front(wave, real(lengths, (wave.shape[1] - 1) // self.framing.hop + 1))
-        if self.training and self.augment and self.declaration.mask:
+        if self.training and self.augment and self.declaration.mask and not self.hidden_share:
             frames = hide(frames, lengths)
         return frames, lengths
 
@@ -126,6 +154,10 @@ class StreamedSound(AudioEncoder):
         self.chunk = self.window.chunk * token
         self.subsample = StreamedSubsample(declaration.mels, self.stride, size.width)
         self.blocks = nn.ModuleList([StreamedSoundBlock(size, self.window) for _ in range(size.depth)])
+
+    def restorer(self, share: float | None) -> nn.Module:
+        """Nothing is hidden of what comes in pieces."""
+        return Encoder.restorer(self, share)
 
     def forward(
         self, values: Float[Tensor, "batch sample"] | Int[Tensor, "batch sample"], sizes: Int[Tensor, "batch 1"]

@@ -211,6 +211,12 @@ class Image(PretrainedInput):
         dtype = np.dtype(np.uint16 if contract.bits == 16 else np.uint8)
         return np.broadcast_to(np.rint(np.array(contract.mean) * FULL[dtype]).astype(dtype), (*size, contract.channels))
 
+    def continued(self, old: Any, new: Any, role: Role) -> Contract | None:
+        """Canvas and colours are the weights' own; the sizes are those of the rows."""
+        kept = ("height", "width", "channels", "bits", "mean", "deviation", "weights")
+        found: ImageContract = dataclasses.replace(new, **{name: getattr(old, name) for name in kept})
+        return found
+
     def length(self, shape: tuple[int, ...]) -> int:
         """Its pixels: pictures of like sizes share a batch."""
         return shape[0] * shape[1]

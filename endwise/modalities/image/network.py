@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from endwise.modalities.image import LITE_NAMES, OWN_SIDE_PX, Image, ImageContract, canvas
 from endwise.nn.blocks import Transformer
 from endwise.nn.efficientnet import FEATURES
-from endwise.nn.interface import Encoder, Tokens
+from endwise.nn.hiding import NumberRestorer, hidden_places
+from endwise.nn.interface import Encoder, Hidden, Tokens
 from endwise.nn.pretrained import Outlet, Pretrained
 from endwise.nn.size import Size
 from endwise.nn.vision import Changes, ConvNet, augment, resize, resize_alike, scaled
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 SIDE_PX_BY_DIAL = {1: 96, 2: 128, 3: 224, 4: 224}  # of the canvas's area; cost grows with its square
 STEM_SIDE_PX = 48  # the stem halves larger canvases to about this
 TOKENS_A_SIDE = 8
+HIDDEN_SHARE = 0.5  # of the patches
+ASKED_PX = 8  # a side of a patch is asked for at no more than that: finer texture cannot be known
 AUTO_ZOOM, AUTO_TURN_DEG, AUTO_LIGHT, AUTO_SHIFT = 0.15, 5.0, 0.2, 0.125
 
 
@@ -63,6 +67,32 @@ class PictureEncoder(Encoder):
         x = ((x - self.mean) / self.deviation).permute(0, 3, 1, 2)
         return augment(x, self.changes) if self.training and self.augment else x
 
+    def hidden_in(
+        self, x: Float[Tensor, "batch channel height width"], grid: tuple[int, int], share: float
+    ) -> tuple[Float[Tensor, "batch channel height width"], dict[str, Hidden]]:
+        """The canvas with a share of its patches, one for each token of the grid, at the mean colour; and their pixels.
+        With a share of 0, as it is."""
+        if not share:
+            return x, {}
+        down, across = grid
+        real = torch.ones(x.shape[0], down * across, dtype=torch.bool, device=x.device)
+        where = hidden_places(real, share, training=self.training)
+        tall, wide = _asked(self.height, down), _asked(self.width, across)
+        stood = x.permute(0, 2, 3, 1)
+        if (down * tall, across * wide) != (self.height, self.width):
+            sizes = torch.tensor([self.height, self.width], device=x.device).expand(x.shape[0], 2)
+            stood = resize(stood, sizes, down * tall, across * wide)
+        stood = rearrange(stood, "b (gh h) (gw w) c -> b (gh gw) (h w c)", gh=down, gw=across)
+        patches = rearrange(where, "b (gh gw) -> b gh gw", gh=down)
+        rows = torch.arange(self.height, device=x.device) * down // self.height
+        columns = torch.arange(self.width, device=x.device) * across // self.width
+        covered = patches.index_select(1, rows).index_select(2, columns)
+        return x.masked_fill(covered[:, None], 0.0), {"image": Hidden(where, stood)}
+
+    def restores(self, width: int, grid: tuple[int, int], channels: int) -> nn.Module:
+        """What says the pixels that `hidden_in` hides."""
+        return NumberRestorer(width, _asked(self.height, grid[0]) * _asked(self.width, grid[1]) * channels)
+
 
 class ConvEncoder(PictureEncoder):
     """The residual convolutional net; the tokens are its last feature map, the levels those of all stages.
@@ -80,13 +110,25 @@ class ConvEncoder(PictureEncoder):
         self.net = ConvNet(contract.channels, widths, _dealt(size.depth, len(widths) - 1), halvings=halvings)
         self.project = nn.Linear(widths[-1], size.width, bias=False)
         self.norm = nn.LayerNorm(size.width)
+        self.channels, self.halved, self.hidden_share = contract.channels, halvings + len(widths) - 1, 0.0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of the last feature map: each convolution with a stride and each pooling halves it, rounded up."""
+        return -(-self.height // 2**self.halved), -(-self.width // 2**self.halved)
+
+    def restorer(self, share: float | None) -> nn.Module:
+        """Patches of the canvas are hidden before the first convolution, so that none of it looks around their edges."""
+        self.hidden_share = share or HIDDEN_SHARE
+        return self.restores(self.project.out_features, self.grid, self.channels)
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
         """Grid tokens, row by row."""
-        levels = self.net(self.canvas(values, sizes))
+        x, hidden = self.hidden_in(self.canvas(values, sizes), self.grid, self.hidden_share)
+        levels = self.net(x)
         last = levels[-1]
         tokens = self.norm(self.project(last.flatten(2).transpose(1, 2)))
-        return _on_grid(tokens, (last.shape[2], last.shape[3]), (self.height, self.width), levels)
+        return _on_grid(tokens, (last.shape[2], last.shape[3]), (self.height, self.width), levels, hidden)
 
 
 class PatchEncoder(PictureEncoder):
@@ -105,15 +147,22 @@ class PatchEncoder(PictureEncoder):
         self.patches = nn.Conv2d(early, size.width, patch // 2, stride=patch // 2)
         self.place = nn.Parameter(torch.randn(1, math.prod(self.grid), size.width) * 0.02)
         self.blocks = Transformer(size, causal=False)
+        self.channels, self.hidden_share = contract.channels, 0.0
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def restorer(self, share: float | None) -> nn.Module:
+        """Patches of the canvas are hidden before the first convolution."""
+        self.hidden_share = share or HIDDEN_SHARE
+        return self.restores(self.place.shape[2], self.grid, self.channels)
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
         """One token a patch, row by row."""
-        x = self.patches(self.early(self.canvas(values, sizes))).flatten(2).transpose(1, 2) + self.place
+        x, hidden = self.hidden_in(self.canvas(values, sizes), self.grid, self.hidden_share)
+        x = self.patches(self.early(x)).flatten(2).transpose(1, 2) + self.place
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         tokens = self.blocks(x, mask)
         level = tokens.transpose(1, 2).unflatten(2, self.grid)
-        return _on_grid(tokens, self.grid, (self.height, self.width), [level])
+        return _on_grid(tokens, self.grid, (self.height, self.width), [level], hidden)
 
 
 class PretrainedPicture(PictureEncoder):
@@ -146,7 +195,7 @@ class PretrainedPicture(PictureEncoder):
         levels = self.maps(self.canvas(values, sizes))
         last = levels[-1]
         tokens = self.outlet(last.flatten(2).transpose(1, 2))
-        return _on_grid(tokens, (last.shape[2], last.shape[3]), (self.height, self.width), levels)
+        return _on_grid(tokens, (last.shape[2], last.shape[3]), (self.height, self.width), levels, {})
 
     def maps(self, x: Tensor) -> "Sequence[Tensor]":
         """Feature maps [batch, channel, height, width], the last one for the tokens."""
@@ -161,13 +210,25 @@ class PretrainedPicture(PictureEncoder):
         return [hidden.transpose(1, 2).unflatten(2, grid)]
 
 
-def _on_grid(tokens: Tensor, grid: tuple[int, int], canvas_px: tuple[int, int], levels: "Sequence[Tensor]") -> Tokens:
+def _on_grid(
+    tokens: Tensor,
+    grid: tuple[int, int],
+    canvas_px: tuple[int, int],
+    levels: "Sequence[Tensor]",
+    hidden: dict[str, Hidden],
+) -> Tokens:
     return Tokens(
         values=tokens,
         mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),
         grids={"image": (grid, (canvas_px[0] / grid[0], canvas_px[1] / grid[1]))},
         levels={"image": list(levels)},
+        hidden=hidden,
     )
+
+
+def _asked(length: int, places: int) -> int:
+    """Pixels a side of a patch that are asked for."""
+    return max(1, min(ASKED_PX, round(length / places)))
 
 
 def _canvas(declared: Image, contract: ImageContract, size: Size | None, multiple: int) -> tuple[int, int]:

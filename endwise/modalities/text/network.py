@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +18,8 @@ from endwise import losses
 from endwise.modalities.text import BLANK, TextContract
 from endwise.modalities.text.tokenizer import CASES
 from endwise.nn.blocks import Dropout, Transformer
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.hiding import PADDING, SymbolRestorer, hidden_places
+from endwise.nn.interface import Encoder, Head, Hidden, Tokens
 from endwise.nn.size import Size
 from endwise.nn.streaming import average_lag
 
@@ -27,6 +29,7 @@ DROP_FEW, DROP_MANY = 0.5, 0.1
 CHARS_A_UNIT = 4.5  # of English bpe
 GAIN = 10.0  # of the vectors: they begin small, and reach the scale of other tokens while the rate is still warm
 VECTOR_DROPOUT = 0.3  # of single numbers of a token's vector
+HIDDEN_SHARE = 0.15  # of the units, as in BERT (Devlin et al. 2019)
 LONGEST_TOKENS = 1_024  # beyond it, attention over every unit of a small network is not worth its time
 
 PAUSE_SHARE = 0.75  # of all frames that give no letter, at the first step (0.1 and 0.5 take two to three times as long to leave it)
@@ -70,21 +73,52 @@ class TextEncoder(Encoder):
         depth = size.depth if in_context else min(size.depth, max(1, size.depth // 2))
         self.context = Transformer(dataclasses.replace(size, depth=depth), causal=False, rotary=True)
         self.gate = nn.Parameter(torch.full((size.width,), 1.0 if in_context else 0.0))
+        self.hidden_share = 0.0
+        self.stand_in: nn.Parameter | None = None
+
+    def restorer(self, share: float | None) -> nn.Module:
+        """One learnt vector stands in the place of the hidden units; nothing else is dropped then."""
+        self.hidden_share, self.drop = share or HIDDEN_SHARE, 0.0
+        self.stand_in = nn.Parameter(torch.randn_like(self.unit.weight[0]) * SPREAD)
+        return SymbolRestorer(self.unit, self.stride)
 
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """A token for every `stride` units."""
-        mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
-        bag, mask = merged(self.bag(values, mask), mask, self.stride)
+        units = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
+        hidden = self.hide(values, units) if self.hidden_share else {}
+        where = hidden["text"].where if hidden else None
+        bag, mask = merged(self.bag(values, units, where), units, self.stride)
         bag = self.dropout(bag)
         mixed = self.gate.to(bag.dtype) * self.context(bag, mask) + bag
-        return Tokens(torch.where(mask[..., None], mixed, 0.0), mask)
+        return Tokens(torch.where(mask[..., None], mixed, 0.0), mask, hidden=hidden)
 
-    def bag(self, values: Int[Tensor, "batch unit"], mask: Bool[Tensor, "batch unit"]) -> Float[Tensor, "batch unit w"]:
-        """The vectors of units with their case, and of phrases."""
+    def hide(self, values: Int[Tensor, "batch unit"], real: Bool[Tensor, "batch unit"]) -> dict[str, Hidden]:
+        """Which tokens are hidden with all their units, and these units without their case. What begins every text is no
+        question, unless a token holds more than that."""
+        tokens = real[:, :: self.stride]
+        asked = tokens & (torch.arange(tokens.shape[1], device=real.device) >= (1 if self.stride == 1 else 0))
+        where = hidden_places(asked, self.hidden_share, training=self.training)
+        units = F.pad(torch.where(real, values % self.vocabulary, PADDING), (0, self.stride - 1), value=PADDING)
+        stood = rearrange(units[:, : tokens.shape[1] * self.stride], "b (t unit) -> b t unit", unit=self.stride)
+        return {"text": Hidden(where, stood)}
+
+    def bag(
+        self,
+        values: Int[Tensor, "batch unit"],
+        mask: Bool[Tensor, "batch unit"],
+        where: Bool[Tensor, "batch token"] | None = None,
+    ) -> Float[Tensor, "batch unit w"]:
+        """The vectors of units with their case, and of phrases. `where`: hidden tokens, whose units stand in no phrase."""
         rest = values // self.vocabulary
         vectors = self._dropped(self.unit(values % self.vocabulary) + self.case(rest % CASES))
-        vectors = vectors + self._dropped(self.phrase(rest // CASES))
-        vectors = GAIN * vectors
+        phrases = self._dropped(self.phrase(rest // CASES))
+        if where is not None:
+            assert self.stand_in is not None
+            hidden = where.repeat_interleave(self.stride, dim=1)[:, : values.shape[1], None]
+            vectors = torch.where(hidden, self.stand_in, vectors)
+            # a phrase is a unit and the one before it: it would give either away
+            phrases = torch.where(hidden | F.pad(hidden, (0, 0, 1, 0))[:, :-1], 0.0, phrases)
+        vectors = GAIN * (vectors + phrases)
         return vectors if self.stem is None else self.stem(vectors, mask)
 
     def _dropped(self, vectors: Float[Tensor, "batch unit w"]) -> Float[Tensor, "batch unit w"]:

@@ -1,0 +1,165 @@
+"""Beginning with another run: `from_run: runs/pretrain` takes what that run's network has learnt, part by part.
+
+A part is an input's encoder, the trunk, or an output's head; it is taken where both networks have it by the same name.
+Weights mean something only beside the contract they were learnt with (units, scales), so the contracts of the shared
+inputs are that run's as well. Here: which parts fit, what is refused, what is said about it. Not here: training.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from endwise.errors import refusal, require
+from endwise.files import read_json
+from endwise.modalities import TABLE
+from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality
+from endwise.model import DESCRIPTION, Model, find_model
+from endwise.nn.hiding import STAND_IN
+from endwise.nn.size import Size
+from endwise.recipe import FromRun, Recipe
+from endwise.run import Run
+
+FACTS = "from_run.json"
+PLACE = ("column", "optional", "loss_weight")  # of a declaration: what weights do not depend on
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that a recipe begins with, proved to fit it. sha256: of its weights."""
+
+    model: Model
+    asked: FromRun
+    sha256: str
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Origin | None":
+        """What `recipe.from_run` names; None where it names nothing. RecipeError where nothing of it could be used."""
+        asked = recipe.from_run
+        if asked is None:
+            return None
+        place = find_model(asked.run)
+        declared = [*recipe.inputs.values(), *recipe.outputs.values()]
+        outside = list({type(item) for item in declared if item.type not in TABLE})
+        model = Model.load(place, modalities=outside)
+        shared = [name for name in recipe.inputs if name in model.recipe.inputs]
+        require(
+            bool(shared),
+            field="inputs",
+            got=list(recipe.inputs),
+            allowed=f"at least one input of {asked.run}: {', '.join(model.recipe.inputs)}",
+            fix="give the input that run's name, and say column: for the column's own",
+        )
+        for name in shared:
+            _same_declaration(name, recipe.inputs[name], model.recipe.inputs[name], asked.run)
+        _same_size(recipe, model, asked.run)
+        return cls(model, asked, str(read_json(place / DESCRIPTION)["weights"]["sha256"]))
+
+    def contracts(self, recipe: Recipe, fitted: Mapping[str, Contract]) -> dict[str, Contract]:
+        """The contracts to train with: of shared inputs that run's, of everything else those fitted on this data."""
+        found = dict(fitted)
+        for name, item in recipe.inputs.items():
+            if name in self.model.recipe.inputs:
+                continued = item.continued(self.model.contracts[name], fitted[name], INPUT_ROLE)
+                assert continued is not None, "an input goes on with the contract its weights were learnt with"
+                found[name] = continued
+        return found
+
+    def fill(self, model: Model) -> dict[str, Any]:
+        """Put the weights into an untrained model; what was taken and what was not, for the log, the model and people:
+        {"run", "sha256", "freeze", "taken": [part], "numbers": how many, "fresh": [part], "left": [part of that run]}."""
+        theirs, ours = self.model.network.parts(), model.network.parts()
+        taken, numbers = [], 0
+        for name, part in ours.items():
+            if name not in theirs or not self._means_the_same(name, model):
+                continue
+            given, own = theirs[name].state_dict(), part.state_dict()
+            both = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+            odd = sorted(key for key in set(given) ^ set(both) | set(own) ^ set(both) if not key.endswith(STAND_IN))
+            require(
+                not odd,
+                field=f"from_run: {name}",
+                got=odd[:3],
+                allowed=f"the layers that it has in {self.asked.run}",
+                fix="declare it alike in both recipes; what a default depends on (of a text: reading) is to be written out",
+            )
+            with torch.no_grad():
+                part.load_state_dict({**own, **both})
+            taken.append(name)
+            numbers += sum(value.numel() for value in both.values())
+            if self.asked.freeze and not name.startswith(f"{OUTPUT_ROLE}s."):
+                frozen = part if name == "trunk" else model.network.encoder(name.partition(".")[2])
+                frozen.requires_grad_(False)
+        return {
+            **self.asked.model_dump(),
+            "sha256": self.sha256,
+            "taken": taken,
+            "numbers": numbers,
+            "fresh": [name for name in ours if name not in taken],
+            "left": [name for name in theirs if name not in taken],
+        }
+
+    def _means_the_same(self, part: str, model: Model) -> bool:
+        """Whether an output's weights say the same there as here; inputs and trunk have been proved to."""
+        role, _, name = part.partition(".")
+        if role != f"{OUTPUT_ROLE}s":
+            return True
+        item, other = model.recipe.outputs[name], self.model.recipe.outputs[name]
+        if _different(item, other):
+            return False
+        return item.continued(self.model.contracts[name], model.contracts[name], OUTPUT_ROLE) is not None
+
+
+def begin(origin: Origin, model: Model, run: Run) -> list[str]:
+    """Fill an untrained model and write down with what; the lines for people. A resumed run must find the weights it
+    began with."""
+    facts = origin.fill(model)
+    if run.has(FACTS):
+        before = run.read(FACTS)["sha256"]
+        require(
+            before == origin.sha256,
+            field="from_run",
+            got=origin.asked.run,
+            allowed=f"the weights this run began with (sha256 {before[:12]})",
+            fix="that run has been trained anew since: start a new run with another --out",
+        )
+    run.write(FACTS, facts)
+    model.info["from_run"] = facts
+    taken = f"{', '.join(facts['taken'])} ({facts['numbers']:,} numbers{', frozen' if facts['freeze'] else ''})"
+    fresh = ", ".join(facts["fresh"]) or "nothing"
+    left = f"; not used of it: {', '.join(facts['left'])}" if facts["left"] else ""
+    return [f"from {facts['run']}: {taken}; fresh: {fresh}{left}"]
+
+
+def _different(one: Modality, other: Modality) -> list[str]:
+    """The fields in which two declarations differ, PLACE apart."""
+    if type(one) is not type(other):
+        return ["type"]
+    names = [item.name for item in dataclasses.fields(one) if item.name not in PLACE]
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
+
+
+def _same_declaration(name: str, item: Modality, other: Modality, run: str) -> None:
+    for field in _different(item, other):
+        got, wanted = getattr(item, field), getattr(other, field)
+        raise refusal(
+            field=f"inputs.{name}.{field}",
+            got=got,
+            allowed=f"{wanted!r}, as in {run}: its weights mean nothing beside another",
+            fix=f"write {field}: {'null' if wanted is None else wanted}, or give the input another name to learn it from scratch",
+        )
+
+
+def _same_size(recipe: Recipe, model: Model, run: str) -> None:
+    own, theirs = Size.of(recipe.train.size, **recipe.trunk.model_dump()), model.size
+    for name in ("dial", "width", "depth", "heads"):
+        if getattr(own, name) != getattr(theirs, name):
+            dial, trunk = model.recipe.train.size, model.recipe.trunk.model_dump(exclude_defaults=True)
+            raise refusal(
+                field="train.size" if name == "dial" else f"trunk.{name}",
+                got=recipe.train.size if name == "dial" else getattr(own, name),
+                allowed=f"the size of {run}",
+                fix=f"write train.size: {dial}" + (f" and trunk: {trunk}" if trunk else " and no trunk:"),
+            )
