@@ -91,6 +91,17 @@ class _Signals:
             )
 
 
+class _Clock:
+    """Seconds between moments, by what they went into."""
+
+    def __init__(self, began: float) -> None:
+        self.last, self.laps = began, dict[str, float]()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self.last = now - self.last, now
+
+
 @dataclass
 class _Progressed:
     """What changes from step to step, beside weights and moments; saved in every checkpoint."""
@@ -98,7 +109,8 @@ class _Progressed:
     step: int = 0
     rate: float = 1.0  # of the schedule; halved by each rollback
     rollbacks: int = 0
-    spent_s: float = 0.0
+    spent_s: float = 0.0  # in the loop
+    before_s: dict[str, float] = field(default_factory=dict)  # before it, by what it went into; every resume adds its own
     goal: float | None = None  # best validation result so far
     goal_step: int = 0
     stale: int = 0  # evaluations since
@@ -207,10 +219,13 @@ class _Trainer:
     ) -> None:
         self.run, self.recipe, self.dataset, self.model = run, recipe, dataset, model
         self.signals, self.say, self.began = signals, say, began
+        clock = _Clock(began)
+        clock.lap("reading")
         self.loader = training_loader(recipe, dataset, model)
         self.scored = "test" if len(dataset.splits.test) else "val"
         # before the plan: what it costs comes out of a budget, and what is to be beaten is known early
         self.baselines = _baselines(recipe, dataset, model, dataset.splits.side(self.scored), progress)
+        clock.lap("baselines")
         self.objective = Objective(recipe.outputs, _first_terms(model, self.loader), recipe.objective.weighting)
         saved, notes = checkpoint.latest(run.checkpoints)
         for note in notes:
@@ -241,6 +256,8 @@ class _Trainer:
         elif not run.has("plan.json"):
             run.write("plan.json", self.plan.to_dict())
         self.validation = _Validation(model, dataset, recipe, self.plan) if len(dataset.splits.val) else None
+        clock.lap("measuring")
+        self.at.before_s = {name: self.at.before_s.get(name, 0.0) + value for name, value in clock.laps.items()}
 
     @property
     def finished(self) -> bool:
@@ -333,9 +350,10 @@ class _Trainer:
 
     def _roll_back(self, wrong: NotFinite, batch: Batch) -> None:
         """Back to the last checkpoint with half the learning rate; the third time in vain, stop and say where."""
-        at, rollbacks, rate, failed = (
+        at, rollbacks, before_s, rate, failed = (
             self.at.step,
             self.at.rollbacks + 1,
+            self.at.before_s,
             self.at.rate * ROLLBACK_RATE,
             batch.row_ids.tolist(),
         )
@@ -355,7 +373,7 @@ class _Trainer:
                 f"training diverged at step {at} and no checkpoint is whole. Fix: train again into another --out."
             )
         self._restore(saved)
-        self.at.rollbacks, self.at.rate = rollbacks, rate
+        self.at.rollbacks, self.at.rate, self.at.before_s = rollbacks, rate, before_s
         self.say(
             {
                 "event": "rollback",
@@ -391,7 +409,7 @@ class _Trainer:
         every = max(1, plan.steps // REPLAN_CHECKS)
         if budget is None or self.at.step % every or self.at.step < every or self.finished:
             return
-        elapsed = self.at.spent_s + self._before_training()
+        elapsed = self.at.spent_s + sum(self.at.before_s.values())
         per_step = self.at.spent_s / self.at.step
         usable = budget * (1 - FINAL_SHARE) - _evaluation_s(self.plan) - elapsed
         projected = (plan.steps - self.at.step) * per_step
@@ -472,9 +490,6 @@ class _Trainer:
         )
 
     # ---- small things -------------------------------------------------------------------------------------------
-
-    def _before_training(self) -> float:
-        return max(0.0, time.monotonic() - self.began - self.at.spent_s)
 
     def _log(self, result: StepResult, rows: int, read_s: float, compute_s: float) -> None:
         terms: dict[str, Any] = {

@@ -148,6 +148,16 @@ def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
         time.sleep(0.005)
 
 
+def interrupted_at(step: int):
+    """A listener that stops the training after this step, as Ctrl-C does."""
+
+    def interrupt(event):
+        if event["event"] == "step" and event["step"] == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return interrupt
+
+
 def test_a_training_killed_at_any_moment_resumes_bit_for_bit(tmp_path):
     """SIGKILL three times, at moments that fall into steps and into saves; the weights equal an uninterrupted run's."""
     file = write_recipe(tmp_path, steps=60)
@@ -209,13 +219,8 @@ def test_a_run_is_not_resumed_with_other_rows(tmp_path):
 
 def test_a_stop_that_arrives_in_the_last_step_is_a_stop(tmp_path):
     declared = recipe(table(tmp_path / "t.csv"), steps=5)
-
-    def interrupt(event):
-        if event["event"] == "step" and event["step"] == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(Stopped, match="step 5 of 5"):
-        ew.fit(declared, out=tmp_path / "run", progress=interrupt)
+        ew.fit(declared, out=tmp_path / "run", progress=interrupted_at(5))
     ew.fit(declared, out=tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "metrics.json").exists()
 
@@ -312,6 +317,20 @@ def test_a_budget_is_kept_and_leaves_an_evaluated_model(tmp_path):
     steps = [event["step"] for event in events(tmp_path / "run") if event["event"] == "step"]
     assert steps[-1] == plan["steps"]  # whatever the clock said on the way, the last word is in the plan
     assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_budget_counts_what_every_part_of_a_run_did_before_its_steps(tmp_path):
+    """As if reading had taken the first part an hour, which is all that the budget allows."""
+    declared = recipe(table(tmp_path / "t.csv"), steps=480, budget="1h")
+    with pytest.raises(Stopped):
+        ew.fit(declared, out=tmp_path / "run", progress=interrupted_at(3))
+    state = tmp_path / "run" / "checkpoints" / "step-00000003" / "state.json"
+    facts = json.loads(state.read_text())
+    assert facts["before_s"]["reading"] > 0
+    facts["before_s"]["reading"] += 3600
+    state.write_text(json.dumps(facts))
+    ew.fit(declared, out=tmp_path / "run", resume=True)
+    assert events(tmp_path / "run")[-1]["step"] < 50
 
 
 def test_bf16_and_uncertainty_weighting_train_too(tmp_path):
