@@ -33,7 +33,7 @@ from endwise.modalities.base import Contract
 from endwise.model import Model
 from endwise.objective import Objective, denominators, term_values
 from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, out_of_memory, schedule, step
-from endwise.plan import PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal, whole_batch_error
+from endwise.plan import BUDGET_SHARE, PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal, whole_batch_error
 from endwise.recipe import Recipe
 from endwise.run import Run
 from endwise.transfer import Origin, begin
@@ -46,6 +46,7 @@ MAX_ROLLBACKS = 3
 ROLLBACK_RATE = 0.5  # the learning rate after a rollback, as a share of the one before
 BUDGET_TOLERANCE = 0.05
 REPLAN_CHECKS = 20  # times a run under a budget compares its plan with the clock
+FEWEST_STEPS = 10  # fewer say nothing about the network, and a budget that leaves no more is told
 FINAL_SHARE = 0.06  # of a budget kept for calibration and the report, beside the measured time of the evaluation
 MIX = 0x9E3779B97F4A7C15  # Weyl constant: seeds of neighbouring steps share no bits pattern
 
@@ -110,7 +111,9 @@ class _Progressed:
     rate: float = 1.0  # of the schedule; halved by each rollback
     rollbacks: int = 0
     spent_s: float = 0.0  # in the loop
-    before_s: dict[str, float] = field(default_factory=dict)  # before it, by what it went into; every resume adds its own
+    before_s: dict[str, float] = field(
+        default_factory=dict
+    )  # before it, by what it went into; every resume adds its own
     goal: float | None = None  # best validation result so far
     goal_step: int = 0
     stale: int = 0  # evaluations since
@@ -256,8 +259,11 @@ class _Trainer:
         elif not run.has("plan.json"):
             run.write("plan.json", self.plan.to_dict())
         self.validation = _Validation(model, dataset, recipe, self.plan) if len(dataset.splits.val) else None
-        clock.lap("measuring")
+        clock.lap("measuring a step")
         self.at.before_s = {name: self.at.before_s.get(name, 0.0) + value for name, value in clock.laps.items()}
+        if self._few(self.plan.steps) and saved is None:
+            steps = "1 step" if self.plan.steps == 1 else f"{self.plan.steps} steps"
+            self.say({"event": "note", "message": f"{self._used_up()}: they leave time for {steps}. {self._enough()}"})
 
     @property
     def finished(self) -> bool:
@@ -449,6 +455,10 @@ class _Trainer:
         rows = dataset.splits.side(self.scored)
         if len(rows):
             result = evaluate(model, dataset, rows, baselines=self.baselines)
+            if self._few(self.at.step):
+                steps = "1 step was" if self.at.step == 1 else f"{self.at.step} steps were"
+                told = f"{self._used_up()}: only {steps} trained. {self._enough()}"
+                result = dataclasses.replace(result, notes=(told, *result.notes))
             self.run.write("metrics.json", {"split": self.scored, **result.to_dict()})
             self.run.write("details.json", result.details)
         self.say({"event": "done", "step": self.at.step, "time_s": time.monotonic() - self.began, "split": self.scored})
@@ -490,6 +500,24 @@ class _Trainer:
         )
 
     # ---- small things -------------------------------------------------------------------------------------------
+
+    def _few(self, steps: int) -> bool:
+        """Whether a budget, and not the recipe, is why there are so few steps."""
+        return self.recipe.train.budget is not None and steps < min(FEWEST_STEPS, self.plan.most_steps)
+
+    def _used_up(self) -> str:
+        spent = [f"{name} ({seconds:.1f} s)" for name, seconds in self.at.before_s.items()]
+        return f"the budget of {self.recipe.train.budget:g} s was used by {', '.join(spent[:-1])} and {spent[-1]}"
+
+    def _enough(self) -> str:
+        """A budget for one pass over the rows, if all that came before takes as long again."""
+        plan = self.plan
+        steps = min(plan.most_steps, max(FEWEST_STEPS, plan.steps_per_epoch))
+        seconds = sum(self.at.before_s.values()) + plan.with_steps(steps).seconds + _evaluation_s(plan)
+        return (
+            f"Fix: raise --budget to at least {math.ceil(seconds / (1 - FINAL_SHARE) / BUDGET_SHARE)}s; what was read is "
+            "kept, so that another run begins sooner."
+        )
 
     def _log(self, result: StepResult, rows: int, read_s: float, compute_s: float) -> None:
         terms: dict[str, Any] = {

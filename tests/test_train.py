@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -270,6 +271,11 @@ class Trapped(Number):
     type: ClassVar[str] = "trapped"
     mode: str = "once"
 
+    def read(self, raw, fetch):
+        if self.mode == "slow":
+            time.sleep(0.02)
+        return super().read(raw, fetch)
+
     def encoder(self, contract, size):
         return _Trap(super().encoder(contract, size), self.mode)
 
@@ -331,6 +337,20 @@ def test_a_budget_counts_what_every_part_of_a_run_did_before_its_steps(tmp_path)
     state.write_text(json.dumps(facts))
     ew.fit(declared, out=tmp_path / "run", resume=True)
     assert events(tmp_path / "run")[-1]["step"] < 50
+
+
+def test_a_budget_that_left_time_for_a_few_steps_only_is_told(tmp_path):
+    """In the log before the first step, and beside the scores, with what used it up and how much would do."""
+    declared = trapped(tmp_path, "slow").replace(**{"train.steps": None, "train.budget": "1s"})
+    ew.fit(declared, out=tmp_path / "run")
+    said = [event["message"] for event in events(tmp_path / "run") if "message" in event]
+    assert any("leave time for 1 step" in message for message in said), said
+    told = json.loads((tmp_path / "run" / "metrics.json").read_text())["notes"][0]
+    assert re.search(r"the budget of 1 s was used by reading \([\d.]+ s\), baselines \([\d.]+ s\)", told), told
+    assert "only 1 step was trained" in told
+    assert re.search(r"raise --budget to at least \d+s", told), told
+    ew.fit(recipe(table(tmp_path / "t.csv"), steps=3, budget="1h"), out=tmp_path / "short")
+    assert not any("budget" in note for note in json.loads((tmp_path / "short" / "metrics.json").read_text())["notes"])
 
 
 def test_bf16_and_uncertainty_weighting_train_too(tmp_path):
