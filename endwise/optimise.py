@@ -167,6 +167,8 @@ def step(
     optimiser.set_rate(rate, done)
     optimiser.adamw.step()
     objective.bound()
+    for name in network.output_names:
+        network.head(name).bound()
     factor = dict(zip(sums, logged[1 + len(sums) :], strict=True))
     return StepResult(
         loss=sum(factor[name] * value for name, value in terms.items()),

@@ -1,7 +1,9 @@
 """An embedding: a row's inputs at one place of one space, learnt without a column, scored by finding one by another."""
 
+import copy
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,14 @@ import endwise as ew
 from endwise import losses, metrics
 from endwise.data.check import check
 from endwise.data.dataset import prepare
+from endwise.data.loader import Loader
 from endwise.errors import RecipeError, TrainingError
 from endwise.modalities.base import Answer
 from endwise.modalities.embedding.classical import CommonDirections
+from endwise.modalities.embedding.network import EmbeddingHead
 from endwise.modalities.embedding.recall import recall
+from endwise.objective import Objective
+from endwise.optimise import Optimiser, autocast, step
 from endwise.plan import auto_batch_size, whole_batch_error
 from endwise.report import build
 from endwise.runner import Bundle
@@ -219,6 +225,42 @@ def test_the_loss_is_the_cross_entropy_both_ways() -> None:
               + F.cross_entropy(scores.T, torch.arange(6), reduction="none")) / 2  # fmt: skip
     identity = torch.arange(1, 13).reshape(6, 2)
     torch.testing.assert_close(losses.contrast(vectors, identity, scale), wanted)
+
+
+def test_a_temperature_at_its_limit_can_come_back(model: ew.Model) -> None:
+    """Pairs that are told apart drive it there; when they are confused again, it must move again."""
+    head = copy.deepcopy(model.network.head("meaning"))
+    assert isinstance(head, EmbeddingHead)
+    optimiser = torch.optim.SGD([head.sharpness], lr=1.0)
+    apart = F.normalize(torch.eye(4, 5), dim=-1)
+    vectors = {True: torch.stack([apart, apart], 1), False: torch.stack([apart, apart.flip(0)], 1)}
+    identity = torch.arange(1, 9).reshape(4, 2)
+    reached = []
+    for right in [True] * 3 + [False]:
+        with torch.no_grad():
+            head.sharpness.add_(3.0 * right)
+        optimiser.zero_grad()
+        head.loss({"vectors": vectors[right]}, identity, torch.zeros(4, 0))["contrast"].mean().backward()
+        optimiser.step()
+        head.bound()
+        reached.append(head.sharpness.item())
+    assert reached[-2] == pytest.approx(math.log(100))
+    assert reached[-1] < reached[-2]
+
+
+def test_a_step_keeps_the_temperature_inside_its_limits(model: ew.Model) -> None:
+    network = copy.deepcopy(model.network)
+    head = network.head("meaning")
+    assert isinstance(head, EmbeddingHead)
+    with torch.no_grad():
+        head.sharpness.fill_(9.0)
+    data = prepare(model.recipe)
+    loader = Loader(data, model.recipe, model.contracts, data.splits.train, batch_size=16, seed=0, shuffle=False)
+    objective = Objective(model.recipe.outputs, {"meaning.contrast": 1.0}, "fixed")
+    optimiser = Optimiser(network, objective, learning_rate=1e-3, weight_decay=0.0)
+    batch = loader.batch(0).to("cpu")
+    step(network, objective, optimiser, batch, rate=1.0, micro_batch=16, precision=autocast("cpu", "fp32"))
+    assert head.sharpness.item() <= math.log(100) + 1e-6
 
 
 def test_equal_values_in_a_batch_are_no_rivals() -> None:

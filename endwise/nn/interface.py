@@ -118,6 +118,10 @@ class Head(nn.Module):
         `self.training`: elsewhere a term is what metrics `of_term` and the published losses are made of."""
         raise NotImplementedError
 
+    def bound(self) -> None:
+        """Called after every step: parameters that have limits, back inside them. A clamp on the way to the loss has no
+        gradient beyond its limit, so that a parameter would stay there for good. Default: there are none."""
+
     def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:
         """What each row counts for in the mean of its terms (labelled pixels, words ...). Default: one each."""
         return torch.ones(len(target), device=target.device)

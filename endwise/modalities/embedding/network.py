@@ -70,8 +70,12 @@ class EmbeddingHead(Head):
         self, prediction: dict[str, Tensor], target: Int[Tensor, "batch input"], sizes: Tensor
     ) -> dict[str, Float[Tensor, " batch"]]:
         """{'contrast': mean over the row's ordered pairs of inputs}."""
-        scale = self.sharpness.clamp(0.0, math.log(1 / LOWEST_TEMPERATURE)).exp()
-        return {"contrast": losses.contrast(prediction["vectors"], target, scale)}
+        return {"contrast": losses.contrast(prediction["vectors"], target, self.sharpness.exp())}
+
+    @torch.no_grad()
+    def bound(self) -> None:
+        """The temperature, back into its range."""
+        self.sharpness.clamp_(0.0, math.log(1 / LOWEST_TEMPERATURE))
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """The same: `Embedding.write` names them."""
