@@ -136,6 +136,19 @@ def test_a_target_of_any_length_costs_per_symbol_and_weighs_its_symbols() -> Non
         torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=1e-5)
 
 
+def test_both_terms_of_ctc_and_attention_count_every_letter_alike() -> None:
+    """Weighted by what the head says a row weighs, the terms of a batch are those of its letters, added up."""
+    torch.manual_seed(0)
+    declared = Text(decoder="ctc+attention", frames=2)
+    head = declared.head(learnt(["abcd", "a", ""], declared), SIZE).eval()
+    tokens, mask = memory()
+    prediction = head(Tokens(tokens, mask))
+    target, sizes = torch.tensor([[1, 2, 3], [2, 0, 0], [0, 0, 0]]), torch.tensor([[3], [1], [0]])
+    found = head.loss(prediction, target, sizes)["ctc"] * head.weight(target, sizes)
+    whole = losses.ctc(prediction["logits"], prediction["frames"], target, sizes[:, 0])
+    torch.testing.assert_close(found, whole)
+
+
 # ---- declarations --------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +181,14 @@ def test_what_is_written_is_the_text_again(units: str) -> None:
         answer = declared.write(decoded, contract)
         assert answer.value == text
         assert answer.confidence == pytest.approx(math.exp(-0.5 / (len(symbols) + 1)))
+
+
+def test_the_end_of_a_text_that_was_cut_was_never_chosen() -> None:
+    declared = Text(units="characters", decoder="attention")
+    contract = learnt(TEXTS, declared)
+    symbols = declared.transform(np.frombuffer(b"Zwei", np.uint8), contract)
+    cut = declared.write({"symbols": symbols, "length": np.array(4), "score": np.array(-0.5)}, contract)
+    assert (cut.value, cut.confidence) == ("Zwei", pytest.approx(math.exp(-0.5 / 4)))
 
 
 @settings(max_examples=50, deadline=None)

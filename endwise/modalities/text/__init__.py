@@ -474,8 +474,9 @@ class Text(PretrainedInput):
             symbols = path[first & (path != BLANK)]
             chosen = len(symbols)
         else:
-            symbols = np.asarray(decoded["symbols"])[: int(decoded["length"])]
-            chosen = len(symbols) + 1  # the end was chosen too
+            places = np.asarray(decoded["symbols"])
+            symbols = places[: int(decoded["length"])]
+            chosen = min(len(symbols) + 1, len(places))  # the end was chosen too, unless there was no room for it
         sure = min(1.0, math.exp(float(decoded["score"]) / max(1, chosen)))
         lag = float(decoded.get("lag", math.nan))
         detail = {} if math.isnan(lag) else {f"lag_{contract.lag_unit}": lag}

@@ -92,8 +92,11 @@ class JointHead(Head):
         return {**self.spelt(tokens), **self.written(tokens)}
 
     def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
-        """{'ctc', 'cross_entropy'}."""
-        return {**self.spelt.loss(prediction, target, sizes), **self.written.loss(prediction, target, sizes)}
+        """{'ctc', 'cross_entropy'}, both per symbol with the end: CTC has no end to spell, but one weight is both terms',
+        and a row must not count for more letters than it has."""
+        letters = self.spelt.weight(target, sizes) / self.weight(target, sizes)
+        spelt = {name: term * letters for name, term in self.spelt.loss(prediction, target, sizes).items()}
+        return {**spelt, **self.written.loss(prediction, target, sizes)}
 
     def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:
         """Symbols of the target, and its end."""
