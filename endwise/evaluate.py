@@ -175,6 +175,7 @@ def evaluate_run(
     else:
         dataset = prepare(recipe, source=data)
         rows = dataset.splits.test
+        notes += dataset.notes  # of rows put aside, of columns that are not there
         try:
             training = prepare(recipe)
         except EndwiseError as gone:
@@ -417,6 +418,8 @@ def _ablation(model: Model, dataset: Dataset, rows: np.ndarray, notes: list[str]
     whole = _without(model, dataset, some, None, goals, masked=False)
     found = []
     for name in model.recipe.inputs:
+        if name not in dataset.fields:  # an optional one that these rows do not have
+            continue
         masked = model.contracts[name].missing > 0
         partial = _without(model, dataset, some, name, goals, masked=masked)
         how = (

@@ -317,6 +317,31 @@ def test_a_run_is_scored_on_its_splits_and_on_other_tables(tmp_path: Path, monke
     assert any("cannot be read any more" in note for note in evaluate_run(run, data="new.csv").notes)
 
 
+def test_a_table_without_an_optional_input_is_scored_as_one_of_missing_values(tmp_path: Path) -> None:
+    fields = {"x": {"type": "number"}, "note": {"type": "category", "optional": True}}
+    run = Run.create(
+        recipe(inputs=fields, data={"path": _written(rows(), tmp_path / "rows.csv")}), out=tmp_path / "run"
+    )
+    model, _ = learnt(run.recipe, steps=20)
+    model.save(run.model_folder)
+    lean = [{name: cell for name, cell in row.items() if name != "note"} for row in rows()[:40]]
+    found = evaluate_run(run, data=lean)
+    blank = evaluate_run(run, data=[{**row, "note": None} for row in lean])
+    assert found.outputs["kind"]["accuracy"] == blank.outputs["kind"]["accuracy"]
+    assert found.baselines["kind"]["classical"] == blank.baselines["kind"]["classical"]
+    assert [note for note in found.notes if "note has no column in" in note and "optional" in note]
+    assert {item["input"] for item in found.ablation or ()} == {"x"}
+    with pytest.raises(DataError, match=r"inputs\.x\.column"):
+        evaluate_run(run, data=[{"note": "a", "kind": "high", "y": 1.0, "yes": True}])
+
+
+def _written(found: list[dict[str, Any]], path: Path) -> str:
+    import pandas as pd
+
+    pd.DataFrame(found).to_csv(path, index=False)
+    return str(path)
+
+
 def test_folds_answer_every_row_once_by_a_model_that_did_not_see_it() -> None:
     declared = recipe(data={"path": rows(), "group": "who"})
     seen: list[tuple[str | None, set[Any]]] = []

@@ -108,14 +108,15 @@ def prepare(
 ) -> Dataset:
     """Open the recipe's data (or `source` instead), decode every declared field once, put bad rows aside, split.
 
-    source: another table to score; all its rows are then in `splits.test`. need_targets=False: outputs whose column
+    source: another table to score; all its rows are then in `splits.test`, and the column of an optional input may be
+    left out of it: that input is not in `fields` then, and a note says so. need_targets=False: outputs whose column
     is not there are left out of `fields`, and rows without a label stay. progress(field, rows done, rows in all).
     Raises DataError naming the first rows when more than `data.max_bad` of them cannot be read; RecipeError for a
     declared column that is not there (DataError when `source` was given).
     """
     tables = _opened(recipe, source)
     everything = list(tables.values())
-    columns = _columns(recipe, everything, need_targets, RecipeError if source is None else DataError)
+    columns = _columns(recipe, everything, need_targets, other=source is not None)
     declared = {**recipe.inputs, **recipe.outputs}
     jobs = num_workers(workers)
     fields = {
@@ -131,6 +132,8 @@ def prepare(
     _check_bad(bad, count, recipe.data.max_bad)
     present = {name: store.present for name, store in fields.items()}
     notes = [note for table in everything for note in table.notes]
+    notes += [f"{name} has no column in {everything[0].name} and is missing in all of its rows (it is optional)"
+              for name, item in recipe.inputs.items() if item.optional and name not in fields]  # fmt: skip
     keep = _kept(recipe, present, bad, everything, need_targets, notes)
     splits = _split(recipe, tables, source, fields, keep)
     if source is None and need_targets and not len(splits.train):
@@ -186,26 +189,30 @@ def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
     return {name: open_table(item) for name, item in given.items()}
 
 
-def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, error: type[EndwiseError]) -> dict[str, str]:
-    """field -> column, every one of them in every table."""
+def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, *, other: bool) -> dict[str, str]:
+    """field -> column, every one of them in every table. other: the tables are not those of the recipe."""
     found: dict[str, str] = {}
+    error: type[EndwiseError] = DataError if other else RecipeError
+    related = {given for item in recipe.outputs.values() if item.of_row and need_targets for given in item.made_of()}
     for section, declared in (("inputs", recipe.inputs), ("outputs", recipe.outputs)):
         for name, modality in declared.items():
             if modality.of_row:
                 continue
             column = modality.column or name
             lacking = next((table for table in tables if column not in table.columns), None)
+            if section == "outputs":
+                may_lack = not need_targets
+            else:
+                may_lack = modality.optional and (other or not need_targets) and name not in related
             if lacking is None:
                 found[name] = column
-            elif not need_targets and (section == "outputs" or modality.optional):
-                continue
-            else:
+            elif not may_lack:
                 where = f"{section}.{name}.column (in {lacking.name})"
                 raise unknown_name(field=where, got=column, names=lacking.columns, error=error)
     for name in ("group", "weight"):
         column = getattr(recipe.data, name)
         lacking = next((table for table in tables if column is not None and column not in table.columns), None)
-        if lacking is not None and error is RecipeError:
+        if lacking is not None and not other:
             raise unknown_name(field=f"data.{name} (in {lacking.name})", got=column, names=lacking.columns)
     return found
 
@@ -318,13 +325,15 @@ def _kept(
     if not need_targets:
         return keep
     for what, section in (("input", recipe.inputs), ("label", recipe.outputs)):
-        any_value = np.logical_or.reduce([present[name] for name in section])
+        any_value = np.logical_or.reduce(
+            [np.zeros(count, bool), *(present[name] for name in section if name in present)]
+        )
         if lacking := int((keep & ~any_value).sum()):
             first = _origin(tables, int(np.flatnonzero(keep & ~any_value)[0]))
             notes.append(f"{lacking} of {count} rows have no {what} at all and were left out (the first: {first})")
             keep &= any_value
-    for name in [*recipe.inputs, *recipe.outputs]:
-        if missing := int((keep & ~present[name]).sum()):
+    for name, there in present.items():
+        if missing := int((keep & ~there).sum()):
             notes.append(f"{name} is missing in {missing} of {int(keep.sum())} rows")
     return keep
 
