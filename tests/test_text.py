@@ -552,3 +552,14 @@ def test_where_only_a_space_is_learnt_fewer_words_are_left_out() -> None:
     assert Text().beside(inputs, {"space": space, "label": label}).drop is None
     with pytest.raises(RecipeError, match=r"Text\.drop = 1\.0"):
         Text(drop=1.0)
+
+
+def test_a_question_about_a_picture_keeps_its_words() -> None:
+    from endwise.modalities.category import Category
+    from endwise.modalities.image import Image
+
+    answer = {"answer": Category()}
+    asked = Text().beside({"image": Image(), "question": Text()}, answer)
+    assert (asked.reading, asked.drop) == ("context", 0.05)
+    alone = Text().beside({"review": Text(), "title": Text()}, answer)
+    assert (alone.reading, alone.drop) == ("bag", None)
