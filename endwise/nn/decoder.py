@@ -81,7 +81,7 @@ class CausalBlock(nn.Module):
         sees: Bool[Tensor, "batch 1 token place"],
         memory: Keys | None,
         past: Past | None = None,
-        across: Bool[Tensor, "batch 1 1 memory"] | None = None,
+        across: Bool[Tensor, "batch 1 #token memory"] | None = None,
     ) -> tuple[Tensor, Keys]:
         """The tokens, and this block's own keys and values with them added to `past`. sees: which places each token may
         look at: the memory's first (as a prefix), then the own. across: the real places of a memory that is asked apart."""
@@ -143,12 +143,18 @@ class Decoder(nn.Module):
             keys.append(own)
         return Memory(keys, mask, mask.sum(1))
 
-    def forward(self, before: Int[Tensor, "batch token"], memory: Memory) -> Float[Tensor, "batch token symbol"]:
-        """Teacher forcing: the scores after each of `before`, which begins with END."""
+    def forward(
+        self,
+        before: Int[Tensor, "batch token"],
+        memory: Memory,
+        across: Bool[Tensor, "batch 1 token place"] | None = None,
+    ) -> Float[Tensor, "batch token symbol"]:
+        """Teacher forcing: the scores after each of `before`, which begins with END. across: which places of a memory that
+        is asked apart each symbol may see; default: the real ones."""
         count = before.shape[1]
         causal = torch.ones(count, count, dtype=torch.bool, device=before.device).tril()
         place = torch.arange(count, device=before.device)
-        return self._scores(before, place, causal[None, None], memory, None)[0]
+        return self._scores(before, place, causal[None, None], memory, None, across)[0]
 
     def step(
         self,
@@ -156,11 +162,13 @@ class Decoder(nn.Module):
         place: Int[Tensor, ""],
         memory: Memory,
         cache: Float[Tensor, "layer batch h p d"],
+        across: Bool[Tensor, "batch 1 1 place"] | None = None,
     ) -> tuple[Float[Tensor, "batch symbol"], Float[Tensor, "layer batch h p d"]]:
-        """The scores after one more symbol, at `place`, and the cache with its keys and values (two layers a block)."""
+        """The scores after one more symbol, at `place`, and the cache with its keys and values (two layers a block).
+        across: as in `forward`."""
         seen = cache.shape[3] if torch.compiler.is_exporting() else int(place) + 1
         sees = (torch.arange(seen, device=cache.device) <= place)[None, None, None]
-        scores, own = self._scores(last[:, None], place[None], sees, memory, cache)
+        scores, own = self._scores(last[:, None], place[None], sees, memory, cache, across)
         if not torch.compiler.is_exporting():
             return scores[:, 0], cache  # filled in place
         return scores[:, 0], torch.stack([part for pair in own for part in pair])
@@ -177,9 +185,10 @@ class Decoder(nn.Module):
         sees: Bool[Tensor, "1 1 token place"],
         memory: Memory,
         cache: Float[Tensor, "layer batch h p d"] | None,
+        across: Bool[Tensor, "batch 1 #token place"] | None,
     ) -> tuple[Float[Tensor, "batch token symbol"], list[Keys]]:
         positions = memory.first[:, None] + places
-        across = memory.mask[:, None, None, :]
+        across = memory.mask[:, None, None, :] if across is None else across
         sees = sees.expand(symbols.shape[0], -1, -1, -1)
         if self.prefix:
             sees = torch.cat([across.expand(-1, -1, sees.shape[2], -1), sees], 3)

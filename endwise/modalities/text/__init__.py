@@ -30,6 +30,7 @@ from endwise.modalities.base import (
     Contract,
     Fetch,
     Modality,
+    Reader,
     Role,
     input_field,
     output_field,
@@ -48,6 +49,7 @@ from endwise.modalities.text.tokenizer import (
     learn_merges,
     learn_phrases,
     read_tokenizer,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ class Text(PretrainedInput):
     contract_class = TextContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("source", "max_chars")
-    instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary", "drop", "reading")
+    instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary", "drop", "reading", "causal")
     families: ClassVar[tuple[str, ...]] = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet")
 
     source: Literal["inline", "file"] = shared_field(
@@ -188,6 +190,7 @@ class Text(PretrainedInput):
         "context: a transformer over all units from the first step; auto: context where a text is written or asks about a "
         "picture or a sound, else bag",
     )
+    causal: bool = input_field(False, "read the text while it is being written: no word looks at a later one")
     decoder: Literal["auto", "ctc", "attention", "ctc+attention", "lm"] = output_field(
         "auto", "ctc, attention, ctc+attention or lm; auto: ctc if every input is sound, else attention"
     )
@@ -199,6 +202,11 @@ class Text(PretrainedInput):
     longest: int | None = output_field(
         None,
         "most symbols an answer may have when written one by one; default: half more than any training text, plus 8",
+    )
+    wait: float | None = output_field(
+        None,
+        "attention over a stream: how much of the input, in seconds of sound or units of text, the first symbol waits for "
+        "(wait-k); null: it waits for all of it",
     )
     lag_unit: str = output_field(
         "", "what the lag of a stream is counted in: follows from the input and need not be written"
@@ -241,6 +249,11 @@ class Text(PretrainedInput):
             fix="leave it out",
         )  # fmt: skip
         require(
+            self.wait is None or 0 <= self.wait < math.inf,
+            field="Text.wait", got=self.wait, allowed="a number of at least 0",
+            fix="1 suits seconds of sound, 3 units of text",
+        )  # fmt: skip
+        require(
             0 <= self.label_smoothing < 1,
             field="Text.label_smoothing", got=self.label_smoothing, allowed="a number from 0 up to (not) 1",
             fix="leave it out for 0.1",
@@ -271,6 +284,7 @@ class Text(PretrainedInput):
             "length_penalty": WRITTEN,
             "longest": WRITTEN,
             "label_smoothing": TAUGHT,
+            "wait": ("attention",),
         }
         for option, decoders in others.items():
             default = next(item.default for item in dataclasses.fields(self) if item.name == option)
@@ -278,6 +292,12 @@ class Text(PretrainedInput):
                 self.decoder in ("auto", *decoders) or getattr(self, option) == default,
                 field=f"outputs.{name}.{option}", got=getattr(self, option),
                 allowed=f"decoder: {' or '.join(decoders)}", fix=f"remove {option}, or change the decoder",
+            )  # fmt: skip
+            require(
+                self.wait is None or option not in ("beams", "length_penalty") or getattr(self, option) == default,
+                field=f"outputs.{name}.{option}", got=getattr(self, option),
+                allowed="nothing beside wait: what is written at once cannot be weighed against what comes later",
+                fix=f"remove {option}, or wait",
             )  # fmt: skip
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
@@ -298,6 +318,16 @@ class Text(PretrainedInput):
             elif all(item.type == "embedding" for item in outputs.values()):
                 drop = DROP_BESIDE_SPACE
         unit = next(iter(inputs.values())).streams_in if len(inputs) == 1 else ""
+        require(
+            self.wait is None or (bool(unit) and decoder == "attention"), field="Text.wait", got=self.wait,
+            allowed="decoder: attention, and one input that streams",
+            fix="write decoder: attention, and chunk_s: of the audio or causal: true of the text; or remove wait",
+        )  # fmt: skip
+        require(
+            not self.causal or len(inputs) == 1, field="Text.causal", got=True,
+            allowed=f"one input, not {len(inputs)}: a trunk looks at all of them as a whole",
+            fix="remove causal, or the other inputs",
+        )  # fmt: skip
         return dataclasses.replace(self, decoder=decoder, reading=reading, drop=drop, lag_unit=unit)
 
     # ---- both roles ------------------------------------------------------------------------------------------------
@@ -522,14 +552,32 @@ class Text(PretrainedInput):
 
     def encoder(self, contract: TextContract, size: "Size") -> "Encoder":
         """A token a unit; of texts beyond a thousand units, a token for 2, 4 ... of them."""
-        from endwise.modalities.text.network import TextEncoder
+        from endwise.modalities.text.network import StreamedText, TextEncoder
 
         if contract.weights is not None:
             from endwise.nn.pretrained import TokenEncoder
 
             folder = partial(verified, contract.weights, "Text.pretrained")
             return TokenEncoder(contract.weights, self.tuning(), size, folder)
-        return TextEncoder(contract, size, in_context=self.reading == "context", drop=self.drop)
+        kind = StreamedText if self.causal else TextEncoder
+        return kind(contract, size, in_context=self.reading == "context", drop=self.drop)
+
+    @property
+    def streams_in(self) -> str:
+        """Units."""
+        return "units" if self.causal else ""
+
+    def reader(self, contract: TextContract) -> "Reader":
+        """Pieces are strings, cut anywhere."""
+        from endwise.modalities.text.pieces import Pieces
+
+        return Pieces(contract)
+
+    def pieces(self, raw: Any, fetch: Fetch) -> Iterable[Any]:
+        """Words."""
+        text = _text(self.read(raw, fetch))
+        found = words(text)  # the first has a space before it that is not in the text
+        return [found[0].removeprefix(" "), *found[1:]]
 
     def head(self, contract: TextContract, size: "Size") -> "Head":
         """What the contract's decoder is."""
@@ -539,6 +587,12 @@ class Text(PretrainedInput):
         if contract.decoder == "ctc":
             return CTCHead(contract, size, frames=self.frames)
         longest = self.longest or int(LONGEST_SHARE * contract.longest_units) + LONGEST_MORE
+        if self.wait is not None:
+            from endwise.modalities.text.waiting import WaitingHead
+
+            return WaitingHead(
+                contract.num_symbols, size, wait=self.wait, longest=longest, smoothing=self.label_smoothing
+            )
         written = SequenceHead(
             contract.num_symbols, size, prefix=contract.decoder == "lm", beams=self.beams, longest=longest,
             penalty=self.length_penalty, smoothing=0.0 if contract.decoder == "lm" else self.label_smoothing,

@@ -21,7 +21,7 @@ from endwise.nn.blocks import Dropout, Transformer
 from endwise.nn.hiding import PADDING, SymbolRestorer, hidden_places
 from endwise.nn.interface import Encoder, Head, Hidden, Tokens
 from endwise.nn.size import Size
-from endwise.nn.streaming import average_lag
+from endwise.nn.streaming import Past, StreamedBlock, Window, average_lag, behind
 
 SPREAD = 0.01  # of a unit's first vector: one that training seldom sees must not shout
 FEW_UNITS, MANY_UNITS = 1e6, 1e8  # training units between which dropping units fades out
@@ -30,6 +30,7 @@ CHARS_A_UNIT = 4.5  # of English bpe
 GAIN = 10.0  # of the vectors: they begin small, and reach the scale of other tokens while the rate is still warm
 VECTOR_DROPOUT = 0.3  # of single numbers of a token's vector
 HIDDEN_SHARE = 0.15  # of the units, as in BERT (Devlin et al. 2019)
+LOOKBACK = 512  # tokens that a stream's attention sees: what it costs must not grow with the text
 LONGEST_TOKENS = 1_024  # beyond it, attention over every unit of a small network is not worth its time
 
 PAUSE_SHARE = 0.75  # of all frames that give no letter, at the first step (0.1 and 0.5 take two to three times as long to leave it)
@@ -109,6 +110,13 @@ class TextEncoder(Encoder):
         where: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch unit w"]:
         """The vectors of units with their case, and of phrases. `where`: hidden tokens, whose units stand in no phrase."""
+        vectors = self.vectors(values, where)
+        return vectors if self.stem is None else self.stem(vectors, mask)
+
+    def vectors(
+        self, values: Int[Tensor, "batch unit"], where: Bool[Tensor, "batch token"] | None = None
+    ) -> Float[Tensor, "batch unit w"]:
+        """The same before neighbours are looked at."""
         rest = values // self.vocabulary
         vectors = self._dropped(self.unit(values % self.vocabulary) + self.case(rest % CASES))
         phrases = self._dropped(self.phrase(rest // CASES))
@@ -118,8 +126,7 @@ class TextEncoder(Encoder):
             vectors = torch.where(hidden, self.stand_in, vectors)
             # a phrase is a unit and the one before it: it would give either away
             phrases = torch.where(hidden | F.pad(hidden, (0, 0, 1, 0))[:, :-1], 0.0, phrases)
-        vectors = GAIN * (vectors + phrases)
-        return vectors if self.stem is None else self.stem(vectors, mask)
+        return GAIN * (vectors + phrases)
 
     def _dropped(self, vectors: Float[Tensor, "batch unit w"]) -> Float[Tensor, "batch unit w"]:
         if not self.training or self.drop == 0:
@@ -160,6 +167,75 @@ class Spelt:
 def _lag(path: Int[Tensor, "batch frame"], known: Float[Tensor, "batch frame"], whole: Tensor) -> Tensor:
     begins = path != F.pad(path, (1, 0), value=BLANK)[:, :-1]
     return average_lag(known, begins & (path != BLANK), whole)
+
+
+class StreamedRuns(Runs):
+    """The same over the eight before."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.first.padding = self.second.padding = (0,)
+
+    def feed(
+        self, vectors: Float[Tensor, "batch unit w"], mask: Bool[Tensor, "batch unit"], past: tuple[Tensor | None, ...]
+    ) -> tuple[Float[Tensor, "batch unit w"], tuple[Tensor | None, ...]]:
+        """The vectors, and what the next piece looks back to."""
+        real = mask[..., None].to(vectors.dtype)
+        longer, one = behind(past[0], vectors * real, 4)
+        hidden = F.silu(self.first(longer.transpose(1, 2))).transpose(1, 2) * real
+        longer, two = behind(past[1], hidden, 4)
+        return vectors + self.second(longer.transpose(1, 2)).transpose(1, 2), (one, two)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a stream of text keeps: the tails of its convolutions, the blocks' pasts, and how many units there were."""
+
+    tails: tuple[Tensor | None, ...]
+    blocks: tuple[Past, ...]
+    units: int
+
+
+class StreamedText(TextEncoder):
+    """`TextEncoder` for text that is still being written: no token depends on a later one, and attention sees the last
+    LOOKBACK tokens."""
+
+    def __init__(
+        self, contract: TextContract, size: Size, *, in_context: bool = False, drop: float | None = None
+    ) -> None:
+        super().__init__(contract, size, in_context=in_context, drop=drop)
+        self.chunk, self.window = self.stride, Window(chunk=1, back=LOOKBACK)
+        if self.stem is not None:
+            self.stem = StreamedRuns(size.width)
+        self.context.blocks = nn.ModuleList([StreamedBlock(size, self.window) for _ in self.context.blocks])
+
+    def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
+        """The whole, as one piece."""
+        return self.feed(values, sizes, None)[0]
+
+    def feed(
+        self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"], past: Read | None
+    ) -> tuple[Tokens, Read]:
+        """A token for every `stride` units of one more piece."""
+        mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
+        vectors, tails = self.vectors(values), past.tails if past else (None, None)
+        if isinstance(self.stem, StreamedRuns):
+            vectors, tails = self.stem.feed(vectors, mask, tails)
+        bag, mask = merged(vectors, mask, self.stride)
+        bag = self.dropout(bag)
+        before = past.units if past else 0
+        place = before // self.stride
+        kept = past.blocks[0].keys[0].shape[2] if past else 0
+        sees, x, pasts = self.window.sees(mask, place, kept), bag, []
+        for index, block in enumerate(self.context.blocks):
+            assert isinstance(block, StreamedBlock)
+            x, later = block.feed(x, sees, place, past.blocks[index] if past else None)
+            pasts.append(later)
+        mixed = self.gate.to(bag.dtype) * self.context.norm(x) + bag
+        ends = before + (torch.arange(bag.shape[1], device=values.device) + 1) * self.stride
+        known = torch.minimum(ends, before + sizes[:, :1]).float() - 1  # the unit that begins every text is no word
+        tokens = Tokens(torch.where(mask[..., None], mixed, 0.0), mask, known=known)
+        return tokens, Read(tails, tuple(pasts), before + values.shape[1])
 
 
 class CTCHead(Head):

@@ -163,14 +163,19 @@ class Units:
 
     def encode(self, text: str) -> list[int]:
         """Units with their case and phrase, START first."""
-        packed, before = [START], START
-        for word in words(text):
+        return [START, *self.following(text, START, first=True)[0]]
+
+    def following(self, text: str, before: int, *, first: bool) -> tuple[list[int], int]:
+        """The same of a text that goes on behind the unit `before`, and its last unit. Where the part before ended at
+        white space or, `first`, was none, it is as if both were encoded together."""
+        packed = []
+        for word in words(text) if first else _WORD.findall(text):
             cut, case = self._word(word)
             for unit in cut:
                 phrase = self._phrase.get((before, unit), 0)
                 packed.append(unit + self.size * (case + CASES * phrase))
                 before = unit
-        return packed
+        return packed, before
 
     def symbols(self, text: str) -> list[int]:
         """Units of a text to be written: no START, no phrases, words as they are. `text` gives it back."""
