@@ -197,6 +197,9 @@ def predict(
     out: Annotated[
         str | None, typer.Option(help="Write answers of sound there, as NUMBER-OUTPUT.wav.", metavar="FOLDER")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Take one INPUT as if it came in: a line whenever the answer grows.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Raw values in, final answers out: one line a row, in the order given."""
@@ -226,6 +229,13 @@ def predict(
         fix="give the row with --input",
     )
     model = Run.open(run).model()
+    if stream:
+        require(
+            samples is None and out is None, field="--stream", got="--samples" if samples else "--out",
+            allowed="--stream alone", fix="remove the other option",
+        )  # fmt: skip
+        _print_stream(model, inputs or [_pair(pair, "--input")[1] for pair in pairs or []], as_json)
+        return
     failed = 0
     if pairs:
         row = dict(_pair(pair, "--input") for pair in pairs)
@@ -389,6 +399,21 @@ def main() -> None:
             f"a bug of ours: {type(bug).__name__}: {bug}. Fix: run it again with --debug and report what it prints."
         )
         sys.exit(1)
+
+
+def _print_stream(model: Any, values: list[str], as_json: bool) -> None:
+    """How much of the input was there, what the piece cost, and what could be said."""
+    from endwise.rows import file_fetcher
+
+    require(
+        len(values) == 1, field="--stream", got=values, allowed="one input", fix="stream them one after the other"
+    )  # fmt: skip
+    said: Any = None
+    for partial in model.stream().of(values[0], file_fetcher(".")):
+        now = {name: answer.value for name, answer in partial.answers.items()}
+        if now != said:
+            _print_json(partial.to_dict(), line=True) if as_json else typer.echo(str(partial))
+        said = now
 
 
 def _recipe(path: str, settings: list[str] | None) -> Any:

@@ -10,7 +10,7 @@ A feed costs its own piece. Not here: the layers (nn/streaming.py), how pieces a
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from endwise.errors import BadValue, DataError, ModelError, refusal, require, unknown_name
-from endwise.modalities.base import Answer, Contract
+from endwise.modalities.base import Answer, Contract, Fetch
 from endwise.network import Network
 from endwise.nn.interface import Tokens
 from endwise.recipe import Recipe
@@ -49,6 +49,10 @@ class Partial:
         outputs = {name: answer.to_dict() for name, answer in self.answers.items()}
         return {"heard": self.heard, "unit": self.unit, "compute_s": self.compute_s, "outputs": outputs}
 
+    def __str__(self) -> str:
+        said = ", ".join(f"{name}: {answer.value}" for name, answer in self.answers.items())
+        return f"{self.heard:7.2f} {self.unit}  {1000 * self.compute_s:6.1f} ms  {said}"
+
 
 class Stream:
     """Made by `Model.stream`. One input, fed from its beginning to its end; not for several threads."""
@@ -57,8 +61,9 @@ class Stream:
         self._input, chunk = _streaming_input(recipe, network)
         self._chunk = chunk
         self._outputs, self._contracts, self._network = recipe.outputs, contracts, network
-        self._unit = recipe.inputs[self._input].streams_in
-        self._reader = recipe.inputs[self._input].reader(contracts[self._input])
+        self._declared = recipe.inputs[self._input]
+        self._unit = self._declared.streams_in
+        self._reader = self._declared.reader(contracts[self._input])
         self._waiting = np.zeros(0, np.int64)
         self._past: Any = None
         self._pasts: dict[str, Any] = dict.fromkeys(self._growing)
@@ -69,6 +74,17 @@ class Stream:
     @property
     def _growing(self) -> list[str]:
         return [name for name in self._outputs if self._network.head(name).streams]
+
+    def of(self, raw: Any, fetch: Fetch) -> Iterator[Partial]:
+        """A whole raw value (a path ...) as if it came in: what is said after every piece, and at the end. Raises
+        DataError where it cannot be read."""
+        try:
+            found = self._declared.pieces(raw, fetch)
+        except BadValue as wrong:
+            raise DataError(f"{str(raw)[:120]}: {wrong}") from None
+        for piece in found:
+            yield self.feed(piece)
+        yield self.finish()
 
     def feed(self, piece: Any) -> Partial:
         """One more piece: samples, `(rate, samples)`, or text; of any length. Raises DataError where it cannot be read."""

@@ -3,10 +3,12 @@
 import re
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from endwise.model import Model
 from endwise.nn.interface import Tokens
 from endwise.nn.streaming import average_lag
 from endwise.recipe import Recipe
+from endwise.rows import file_fetcher
 
 RATE = 8_000
 WORDS = ("one two", "three", "zero nine", "four")
@@ -256,3 +259,15 @@ def test_a_metric_beside_the_others_tells_the_lag() -> None:
     lags = [answer.detail["lag_s"] for answer in answers]
     assert metric.combine(metric.rows(["", ""], answers), np.ones(2)) == pytest.approx(np.mean(lags))
     assert all(0 < lag < 0.4 for lag in lags)
+
+
+def test_a_file_is_heard_as_if_it_came_in(tmp_path: Path) -> None:
+    model, sound = listener(), speech(7_000)
+    soundfile.write(tmp_path / "call.wav", sound, RATE)
+    partials = list(model.stream().of("call.wav", file_fetcher(tmp_path)))
+    assert [round(part.heard, 3) for part in partials[:3]] == [0.1, 0.2, 0.3]
+    assert partials[-1]["words"] == model.predict({"call": sound})["words"]
+    assert "words: " in str(partials[-1])
+    assert set(partials[-1].to_dict()) == {"heard", "unit", "compute_s", "outputs"}
+    with pytest.raises(DataError, match="missing"):
+        list(model.stream().of("missing.wav", file_fetcher(tmp_path)))

@@ -189,6 +189,10 @@ class Modality:
         """What makes transformed values of raw pieces; of an input that streams."""
         raise NotImplementedError
 
+    def pieces(self, raw: Any, fetch: Fetch) -> Iterable[Any]:
+        """A whole raw value cut into the pieces that it might have come in. Raises BadValue."""
+        raise NotImplementedError
+
     # ---- numpy side: outputs -----------------------------------------------------------------------------------
 
     def truth(self, value: np.ndarray, contract: Any) -> Any:

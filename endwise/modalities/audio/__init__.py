@@ -42,6 +42,7 @@ FULL_SCALE = 32_768
 QUIETEST_PEAK = 1 / 256  # a float recording with a lower peak would keep less than 7 of its bits
 LOWEST_DB = -96.0  # what 16 bits can hold: the level of silence
 PREVIEW_S = 10.0
+PIECE_S = 0.1  # of a file that is heard as if it came in
 TOKEN_S = 0.04  # the longest token of a network from scratch
 OPEN_ENDED = 0x7FFF_0000  # data sizes from here on mean 'written while it was recorded: until the end of the file'
 PCM_SCALES = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
@@ -144,6 +145,12 @@ class Audio(PretrainedInput):
         from endwise.modalities.audio.pieces import Pieces
 
         return Pieces(self)
+
+    def pieces(self, raw: Any, fetch: Fetch) -> Iterable[Any]:
+        """Tenths of seconds."""
+        samples, rate = in_memory(raw, self.rate_hz) or decode(file_bytes(raw, fetch, "a recording"))
+        step = max(1, round(rate * PIECE_S))
+        return [(rate, samples[start : start + step]) for start in range(0, len(samples), step)]
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
