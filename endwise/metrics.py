@@ -843,7 +843,7 @@ def _spaced(text: str) -> str:
 
 
 def lag(unit: str) -> Metric:
-    """How far answers lag behind a stream on average, in seconds or units of the input: the mean of each row's average
+    """lag_s or lag_units: how far answers lag behind a stream, in seconds or units of the input, the mean of each row's average
     lagging (Ma et al. 2019), which answers carry as `detail`; rows without a word have none and are left out."""
     key = f"lag_{unit}"
 
@@ -851,7 +851,7 @@ def lag(unit: str) -> Metric:
         found = [answer.detail.get(key) for answer in answers]
         return np.array([[0.0, 0.0] if lag is None else [lag, 1.0] for lag in found]).reshape(-1, 2)
 
-    return summable("lag", "min", rows, _ratio_of_sums, unit=unit)
+    return summable(key, "min", rows, _ratio_of_sums, unit=unit)
 
 
 BLEU_ORDER, CHRF_ORDER, CHRF_BETA = 4, 6, 2

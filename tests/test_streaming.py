@@ -254,7 +254,7 @@ def test_the_lag_is_that_of_the_paper() -> None:
 def test_a_metric_beside_the_others_tells_the_lag() -> None:
     model = listener()
     metric = model.recipe.outputs["words"].metrics(model.contracts["words"])[-1]
-    assert (metric.name, metric.direction, metric.unit) == ("lag", "min", "s")
+    assert (metric.name, metric.direction, metric.unit) == ("lag_s", "min", "s")
     answers = [model.predict({"call": speech(count)}).answers["words"] for count in (9_000, 4_000)]
     lags = [answer.detail["lag_s"] for answer in answers]
     assert metric.combine(metric.rows(["", ""], answers), np.ones(2)) == pytest.approx(np.mean(lags))

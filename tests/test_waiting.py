@@ -1,7 +1,10 @@
 """Text that is written while text is still being read: a stream gives what the whole gives, at every lag."""
 
+import json
+import math
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +13,13 @@ from hypothesis import strategies as st
 
 from endwise.batch import Ragged
 from endwise.errors import RecipeError
+from endwise.evaluate import evaluate_run
 from endwise.modalities.text import Text
 from endwise.modalities.text.waiting import WaitingHead, chunk_before, reached
 from endwise.model import Model
 from endwise.recipe import Recipe
+from endwise.testing import check_export
+from endwise.train import fit
 
 TEXTS = (
     "a cold day",
@@ -84,6 +90,28 @@ def test_a_row_alone_is_written_as_in_a_batch() -> None:
     together = model.predict([{"said": text} for text in TEXTS])
     for text, row in zip(TEXTS, together, strict=True):
         assert model.predict({"said": text})["told"] == row["told"]
+
+
+def test_the_lag_stands_beside_bleu_when_a_run_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDWISE_CACHE", str(tmp_path / "cache"))
+    rows = [{"said": f"{text} {index}", "told": f"{index} {text}"} for index in range(8) for text in TEXTS]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    recipe = Recipe(
+        name="interpreter", data=str(tmp_path / "pairs.jsonl"), inputs={"said": Text(causal=True)},
+        outputs={"told": Text(decoder="attention", wait=2.0, longest=12)},
+        trunk={"width": 32, "depth": 1}, train={"steps": 40, "size": "tiny"},
+    )  # fmt: skip
+    fit(recipe, out=tmp_path / "run")
+    found = evaluate_run(tmp_path / "run")
+    assert {"bleu", "chrf", "lag_units"} <= set(found.outputs["told"])
+    lag = found.outputs["told"]["lag_units"]
+    assert lag.n > 0
+    assert math.isfinite(lag.value)
+    assert f"told lag_units: {lag}" in str(found)
+
+
+def test_an_exported_model_waits_as_the_model_does() -> None:
+    check_export(translator(), [{"said": text} for text in TEXTS])
 
 
 def test_no_symbol_learns_from_what_comes_after_it_is_due() -> None:

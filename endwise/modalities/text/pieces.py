@@ -35,20 +35,22 @@ class Pieces:
         self._open += raw
         cut = max((place for place, letter in enumerate(self._open) if letter.isspace()), default=0)
         done, self._open = self._open[:cut], self._open[cut:]
-        return self._units(done)
+        return self._units(done, last=False)
 
     def rest(self) -> np.ndarray:
         """The last word."""
         done, self._open = self._open, ""
-        return self._units(done)
+        return self._units(done, last=True)
 
-    def _units(self, text: str) -> np.ndarray:
+    def _units(self, text: str, *, last: bool) -> np.ndarray:
         text = unicodedata.normalize("NFC", text)
         found = [START] if self._before is None else []
         before = START if self._before is None else self._before
         try:
             if self._contract.units != "bpe":
                 new = [FIRST_BYTE + byte for byte in text.encode()]
+            elif not text and not (last and self._first):  # nothing yet; bpe has a unit for a text that is empty
+                new = []
             else:
                 new, before = self._contract.cutter.following(text, before, first=self._first)
         except UnicodeEncodeError:
