@@ -144,15 +144,16 @@ def step(
     optimiser.adamw.zero_grad(set_to_none=True)
     totals = denominators(network, batch)
     sums: dict[str, Tensor] = {}
-    norms: dict[str, Tensor] = {}
+    squares: dict[str, Tensor] = {}
     for start in range(0, len(batch), micro_batch):
         part = batch if micro_batch >= len(batch) else batch.rows(slice(start, start + micro_batch))
         with precision():
             tokens = network.tokens(part.inputs, part.present)
             predictions = network.answer(tokens)
             values = term_values(network, predictions, part, totals)  # a decoder that is taught runs in here
-        if term_norms and start == 0:
-            norms = _norms_at_tokens(values, tokens.values)
+        if term_norms:  # other rows have other tokens: the squares add up to the whole batch's
+            for name, square in _squares_at_tokens(values, tokens.values).items():
+                squares[name] = squares[name] + square if name in squares else square
         objective(values, share=len(part) / len(batch)).backward()
         for name, value in values.items():
             sums[name] = sums[name] + value.detach() if name in sums else value.detach()
@@ -175,17 +176,17 @@ def step(
         terms=terms,
         weights=factor,
         grad_norm=logged[0],
-        term_norms={name: float(value) for name, value in norms.items()} if norms else None,
+        term_norms={name: math.sqrt(float(value)) for name, value in squares.items()} if squares else None,
     )
 
 
-def _norms_at_tokens(values: Mapping[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
-    """The norm of each term's gradient at the shared tokens: who pulls how hard."""
+def _squares_at_tokens(values: Mapping[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+    """The squared norm of each term's gradient at the shared tokens: who pulls how hard."""
     out = {}
     for name, value in values.items():
         (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True, allow_unused=True)
         if gradient is not None:  # a head with `own_tokens` does not pull at the trunk
-            out[name] = gradient.float().norm()
+            out[name] = gradient.float().square().sum()
     return out
 
 

@@ -98,14 +98,17 @@ def test_the_same_recipe_twice_gives_the_same_bytes(tmp_path):
 def test_micro_batches_add_up_to_the_batch(tmp_path, weighting):
     """Same rows, same loss at every step; only rounding differs (no dropout, so that nothing is drawn)."""
     data = table(tmp_path / "t.csv")
-    losses = []
+    losses, norms = [], []
     for micro in (16, 5):
         made = recipe(data, steps=12, micro_batch=micro).replace(
             **{"trunk.dropout": 0.0, "objective.weighting": weighting}
         )
         ew.fit(made, out=tmp_path / f"micro{micro}")
-        losses.append([event["loss"] for event in events(tmp_path / f"micro{micro}") if event["event"] == "step"])
+        steps = [event for event in events(tmp_path / f"micro{micro}") if event["event"] == "step"]
+        losses.append([event["loss"] for event in steps])
+        norms.append([term["grad_norm"] for term in steps[0]["terms"].values()])
     assert losses[0] == pytest.approx(losses[1], rel=2e-3, abs=1e-4)
+    assert norms[0] == pytest.approx(norms[1], rel=2e-3)
 
 
 # ---- killed, stopped, resumed ------------------------------------------------------------------------------------
