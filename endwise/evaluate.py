@@ -379,17 +379,21 @@ def _by(
 
 
 def _grouped(cells: Sequence[Any], column: str, notes: list[str]) -> list[str]:
-    """The group of each row: the cell as text, or a quarter of the rows where there are many different numbers."""
+    """The group of each row: the cell as text, or a quarter of the rows where there are many different numbers. Rows
+    without a value are a group of their own."""
+    cells = [None if isinstance(cell, float | np.floating) and np.isnan(cell) else cell for cell in cells]
     numbers = [_number(cell) for cell in cells if cell is not None]
-    if not numbers or any(math.isnan(number) for number in numbers) or len(set(numbers)) <= MANY_VALUES:
-        return ["(missing)" if cell is None else str(cell) for cell in cells]
+    if not all(map(math.isfinite, numbers)) or len(set(numbers)) <= MANY_VALUES:
+        return [metrics.MISSING if cell is None else str(cell) for cell in cells]
     edges = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1]).tolist()
     names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
     note = f"{column} has {len(set(numbers))} different numbers: cut into quarters"
     if note not in notes:
         notes.append(note)
     return [
-        "(missing)" if cell is None else names[min(3, int(np.searchsorted(edges[1:-1], _number(cell), side="left")))]
+        metrics.MISSING
+        if cell is None
+        else names[min(3, int(np.searchsorted(edges[1:-1], _number(cell), side="left")))]
         for cell in cells
     ]
 

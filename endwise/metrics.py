@@ -25,6 +25,7 @@ CONFIDENCE = 0.95
 BLOCK_CELLS = 2_000_000  # resamples x rows held at once: 16 MB of weights
 ECE_BINS = 15  # equal-width bins of confidence (Guo et al. 2017)
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)  # what log-loss takes a zero for, as scikit-learn does
+MISSING = "<missing>"  # the group of rows without a value
 
 RowStatistics = Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
 Shares = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -386,7 +387,7 @@ def _units(clusters: Sequence[Hashable] | None, count: int) -> np.ndarray:
 
 
 def _members(groups: Sequence[Any]) -> dict[str, np.ndarray]:
-    names = ["(missing)" if group is None else str(group) for group in groups]
+    names = [MISSING if group is None else str(group) for group in groups]
     ids: dict[Any, int] = {name: index for index, name in enumerate(sorted(set(names)))}
     numbers = _ids(names, ids)
     return {name: np.flatnonzero(numbers == index) for name, index in ids.items()}

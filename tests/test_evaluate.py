@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -138,6 +139,20 @@ def test_many_numbers_are_grouped_into_quarters_and_unknown_columns_refused(scor
         evaluate(model, dataset, dataset.splits.test, by="sit", details=False, baselines=False)
     with pytest.raises(DataError, match="at least one row"):
         evaluate(model, dataset, np.zeros(0, np.int64))
+
+
+def test_rows_without_a_value_are_a_group_of_their_own(scored: Any) -> None:
+    """Missing names, and a table whose missing numbers are NaN."""
+    model, dataset, _ = scored
+    found = evaluate(model, dataset, dataset.splits.test, by="note", details=False, baselines=False)
+    missing = dataset.cells("note", dataset.splits.test).count(None)
+    assert found.by["outputs"]["kind"]["groups"]["<missing>"]["accuracy"].n == missing > 0
+    holed = [{**row, "age": math.nan if index % 3 else row["age"]} for index, row in enumerate(rows())]
+    other = prepare(model.recipe, source=pd.DataFrame(holed))
+    found = evaluate(model, other, other.splits.test, by="age", details=False, baselines=False)
+    groups = found.by["outputs"]["kind"]["groups"]
+    assert len(groups) == 5
+    assert groups["<missing>"]["accuracy"].n == sum(index % 3 > 0 for index in range(COUNT))
 
 
 def test_what_an_input_is_worth_shows_the_one_that_matters(scored: Any) -> None:
@@ -292,8 +307,6 @@ def test_folds_pool_likelihoods_too() -> None:
 
 
 def test_a_run_is_scored_on_its_splits_and_on_other_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pandas as pd
-
     monkeypatch.chdir(tmp_path)
     pd.DataFrame(rows()).to_csv("rows.csv", index=False)
     pd.DataFrame(rows()).head(40).to_csv("new.csv", index=False)
@@ -336,8 +349,6 @@ def test_a_table_without_an_optional_input_is_scored_as_one_of_missing_values(tm
 
 
 def _written(found: list[dict[str, Any]], path: Path) -> str:
-    import pandas as pd
-
     pd.DataFrame(found).to_csv(path, index=False)
     return str(path)
 
