@@ -22,7 +22,7 @@ from endwise import metrics
 from endwise.baselines import Baseline
 from endwise.baselines import baselines as fit_baselines
 from endwise.batch import Batch
-from endwise.data.dataset import Dataset, prepare, split_keys
+from endwise.data.dataset import Dataset, fit_contract, prepare, split_keys
 from endwise.data.loader import Loader
 from endwise.data.split import folds
 from endwise.data.table import Table, open_table
@@ -30,7 +30,7 @@ from endwise.details import Answered, output_details, probe
 from endwise.errors import DataError, EndwiseError, require, unknown_name
 from endwise.files import plain
 from endwise.metrics import Estimate, Metric
-from endwise.modalities.base import Answer
+from endwise.modalities.base import OUTPUT_ROLE, Answer
 from endwise.model import Model
 from endwise.nn.interface import Head
 from endwise.recipe import Recipe
@@ -276,7 +276,7 @@ def _clusters(dataset: Dataset, rows: np.ndarray) -> list[int] | None:
     if dataset.group is None:
         return None
     groups = dataset.group[rows]
-    return [int(group) for group in np.where(groups < 0, -1 - np.arange(len(rows)), groups)]
+    return [int(group) for group in np.where(groups < 0, -1 - rows, groups)]
 
 
 def _estimates(scored: Answered, answers: Sequence[Answer] | None = None) -> dict[str, Estimate]:
@@ -558,9 +558,11 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
             pooled[name].append(item)
             for kind, answers in (("trivial", made[name]["trivial"]), ("classical", made[name]["classical"])):
                 beside[name][kind].append([answers[row] for row in there] if answers else None)
-    outputs = {name: _pooled(parts, None) for name, parts in pooled.items()}
+    shown = {name: _of_all(recipe, name, dataset, parts) for name, parts in pooled.items()}
+    outputs = {name: _pooled(shown[name], parts, None) for name, parts in pooled.items()}
     around = {
-        name: {kind: _pooled(pooled[name], given) for kind, given in kinds.items()} for name, kinds in beside.items()
+        name: {kind: _pooled(_of_answers(shown[name]), pooled[name], given) for kind, given in kinds.items()}
+        for name, kinds in beside.items()
     }
     assert all(found is not None for found in outputs.values())
     return CrossValidation(
@@ -568,11 +570,19 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
     )
 
 
-def _pooled(parts: Sequence[Answered], answers: Sequence[list[Answer] | None] | None) -> Metrics | None:
-    """The metrics of all folds together; of others' answers, where they are given, those that look at answers."""
-    own = answers is None
+def _of_all(recipe: Recipe, name: str, dataset: Dataset, parts: Sequence[Answered]) -> Sequence[Metric]:
+    """An output's metrics over the rows of all folds: each fold answers with the classes that its training rows had,
+    and is scored among those of all. dataset: any fold's."""
+    rows = np.sort(np.concatenate([part.rows for part in parts]))
+    item = recipe.outputs[name].beside(recipe.inputs, recipe.outputs)
+    return item.metrics(fit_contract(name, item, OUTPUT_ROLE, dataset.fields[name], rows))
+
+
+def _pooled(
+    shown: Sequence[Metric], parts: Sequence[Answered], answers: Sequence[list[Answer] | None] | None
+) -> Metrics | None:
+    """These metrics of all folds together, of others' answers where they are given."""
     given = [part.answers for part in parts] if answers is None else answers
-    shown = parts[-1].metrics if own else _of_answers(parts[-1].metrics)
     if any(item is None for item in given) or not shown:
         return None
     truths = [truth for part in parts for truth in part.truths]

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from endwise import metrics
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
 from endwise.details import Answered, confusion, coverage, curves, reliability
@@ -373,6 +374,29 @@ def test_folds_answer_every_row_once_by_a_model_that_did_not_see_it() -> None:
     assert written["baselines"]["kind"]["classical"]["accuracy"]["n"] == COUNT
     with pytest.raises(DataError, match="one table"):
         cross_validate(recipe(data={"train": rows(), "test": rows()}), fit)
+
+
+def test_folds_are_pooled_among_the_classes_of_all() -> None:
+    """Every person has a class of their own now and then, which no fold that holds them out has ever seen."""
+    data = [{**row, "kind": row["who"] if index % 20 < 2 else row["kind"]} for index, row in enumerate(rows())]
+    folds: list[tuple[Model, Dataset]] = []
+
+    def fit(fold: Recipe) -> Model:
+        folds.append(learnt(fold, steps=10))
+        return folds[-1][0]
+
+    declared = recipe(data={"path": data, "group": "who"}, outputs={"kind": "category"})
+    found = cross_validate(declared, fit, k=3)
+    truths: list[Any] = []
+    answers: list[Answer] = []
+    for model, dataset in folds:
+        held = dataset.splits.test.tolist()
+        truths += dataset.cells("kind", held)
+        given = [{name: dataset.raw(name, row) for name in ("x", "note")} for row in held]
+        answers += [item.answers["kind"] for item in model.predict(given)]
+    wanted = metrics.value(metrics.auroc(sorted(set(truths))), truths, answers)
+    assert found.outputs["kind"]["auroc"].value == pytest.approx(wanted, abs=1e-3)
+    assert found.baselines["kind"]["trivial"]["auroc"].n == COUNT
 
 
 def test_what_is_the_same_but_for_a_number_is_held_out_together() -> None:
