@@ -8,8 +8,9 @@ import contextlib
 import dataclasses
 import json
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,8 @@ import yaml
 from endwise.errors import EndwiseError, RecipeError, require
 
 EPILOG = "Exit codes: 0 done, 2 recipe, 3 data, 4 setup, 5 model, 6 training, 7 export, 130 Ctrl-C, 143 SIGTERM, 1 a bug of ours."
-PLAIN_EVERY_S = 10.0  # without a terminal, a line of progress at most this often
+PLAIN_EVERY_S = 10.0  # without a terminal, a line of progress this often, and one as each phase begins
+STARTING = {"event": "prepare", "what": "starting", "done": 0, "total": 1}
 
 app = typer.Typer(
     name="endwise",
@@ -99,7 +101,9 @@ def check(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False
     """Read everything once: what is there, what is broken, what leaks, and what will be learnt from."""
     from endwise.data.check import check as run_check
 
-    report = run_check(_recipe(recipe, settings))
+    declared = _recipe(recipe, settings)
+    with _progress(quiet=as_json) as progress:
+        report = run_check(declared, progress=_phases(progress, "reading "))
     if as_json:
         _print_json(report.to_dict())
     else:
@@ -136,9 +140,9 @@ def train(
     declared = _recipe(recipe, overrides)
     if dry_run:
         return _dry_run(declared, as_json)
-    from endwise.train import fit, fit_folds
-
     with _progress(quiet=as_json) as progress:
+        from endwise.train import fit, fit_folds
+
         model = fit(declared, out=out, resume=resume, progress=progress)
         run = model.run
         assert run is not None
@@ -170,11 +174,13 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model: every metric with its n and interval, beside a trivial and a classical baseline."""
-    from endwise.evaluate import evaluate_run
     from endwise.run import Run
 
     opened = Run.open(run)
-    result = evaluate_run(opened, split=split, data=data, by=by)
+    with _progress(quiet=as_json) as progress:
+        from endwise.evaluate import evaluate_run
+
+        result = evaluate_run(opened, split=split, data=data, by=by, progress=_phases(progress))
     if as_json:
         _print_json(result.to_dict())
     else:
@@ -452,9 +458,9 @@ def _saved(prediction: Any, folder: Path, number: int) -> Any:
 
 
 def _dry_run(declared: Any, as_json: bool) -> None:
-    from endwise.train import dry_run
-
     with _progress(quiet=as_json) as progress:
+        from endwise.train import dry_run
+
         plan, facts = dry_run(declared, progress=progress)
     if as_json:
         _print_json({"plan": plan.to_dict(), "seconds": plan.seconds, "data": facts})
@@ -489,7 +495,8 @@ def _print_scores(found: Mapping[str, Any], goal: Mapping[str, Any] | None = Non
 
 @contextlib.contextmanager
 def _progress(quiet: bool) -> Iterator[Any]:
-    """A live line on a terminal, plain lines elsewhere, nothing when quiet; all on stderr."""
+    """A live line on a terminal, plain lines elsewhere, nothing when quiet; all on stderr. The first says that it begins:
+    what is imported inside takes seconds."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -505,26 +512,67 @@ def _progress(quiet: bool) -> Iterator[Any]:
                     live.console.print(message, markup=False, highlight=False)
                 live.update(shown.line())
 
+            tell(STARTING)
             yield tell
     else:
-        shown, last = _Shown(), [0.0]
+        with _Lines() as lines:
+            lines.tell(STARTING)
+            yield lines.tell
 
-        def plain(event: Mapping[str, Any]) -> None:
-            message = shown.take(event)
+
+def _phases(progress: Any, doing: str = "") -> Callable[[str, int, int], None] | None:
+    """The same for verbs that say what is done, how much of it, and how much there is."""
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(
+        {"event": "prepare", "what": f"{doing}{what}", "done": done, "total": total}
+    )
+
+
+class _Lines:
+    """Progress for pipes and logs: every message, a line as each phase begins, and one every PLAIN_EVERY_S while it goes
+    on, whether anything is heard of it or not."""
+
+    def __init__(self) -> None:
+        self.shown, self.told = _Shown(), time.monotonic()
+        self.lock, self.ended = threading.Lock(), threading.Event()
+        self.clock = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "_Lines":
+        self.clock.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.clock.join()
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """An event of the training."""
+        with self.lock:
+            phase = self.shown.phase
+            message = self.shown.take(event)
             if message:
-                _note(message)
-            elif time.monotonic() - last[0] > PLAIN_EVERY_S and shown.line():
-                last[0] = time.monotonic()
-                _note(shown.line())
+                self._say(message)
+            elif self.shown.phase != phase or time.monotonic() - self.told > PLAIN_EVERY_S:
+                self._say(self.shown.line())
 
-        yield plain
+    def _watch(self) -> None:
+        while not self.ended.wait(PLAIN_EVERY_S / 10):
+            with self.lock:
+                if self.shown.phase and time.monotonic() - self.told > PLAIN_EVERY_S:
+                    self._say(f"{self.shown.line()}  ({_duration(time.monotonic() - self.shown.since)} so far)")
+
+    def _say(self, line: str) -> None:
+        self.told = time.monotonic()
+        _note(line)
 
 
 class _Shown:
     """What is known about the training so far, as a line of text."""
 
     def __init__(self) -> None:
-        self.stage = ""
+        self.stage = self.phase = ""
+        self.since = 0.0  # when the phase began
         self.loss: float | None = None
         self.goal = ""
 
@@ -532,8 +580,10 @@ class _Shown:
         """Note an event; a message worth a line of its own, or None."""
         kind = event["event"]
         if kind == "prepare":
-            self.stage = f"{event['what']} {event['done']}/{event['total']}"
+            self._begin(event["what"])
+            self.stage = f"{event['what']} {event['done']}/{event['total']}" if event["total"] > 1 else event["what"]
         elif kind == "step":
+            self._begin("training")
             self.loss = event["loss"] if self.loss is None else 0.95 * self.loss + 0.05 * event["loss"]
             left = event["time_s"] / event["step"] * (event["steps"] - event["step"])
             self.stage = (
@@ -553,7 +603,12 @@ class _Shown:
             return str(event["message"])
         return None
 
+    def _begin(self, phase: str) -> None:
+        if phase != self.phase:
+            self.phase, self.since = phase, time.monotonic()
+
     def line(self) -> str:
+        """What is going on."""
         return self.stage
 
 

@@ -22,7 +22,7 @@ from endwise import metrics
 from endwise.baselines import Baseline
 from endwise.baselines import baselines as fit_baselines
 from endwise.batch import Batch
-from endwise.data.dataset import Dataset, fit_contract, prepare, split_keys
+from endwise.data.dataset import Dataset, Progress, fit_contract, prepare, split_keys
 from endwise.data.loader import Loader
 from endwise.data.split import folds
 from endwise.data.table import Table, open_table
@@ -149,16 +149,28 @@ def evaluate(
 
 
 def evaluate_run(
-    run: "str | Path | Run", *, split: str = "test", data: Any = None, by: str | None = None, details: bool = False
+    run: "str | Path | Run",
+    *,
+    split: str = "test",
+    data: Any = None,
+    by: str | None = None,
+    details: bool = False,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Score a run's model on one of its splits, or on every row of another table (`data`)."""
+    """Score a run's model on one of its splits, or on every row of another table (`data`). progress(what, done, of)."""
+    tell = progress or _nobody
+
+    def reading(what: str, done: int, total: int) -> None:
+        tell(f"reading {what}", done, total)
+
+    tell("opening the run and its data", 0, 1)
     opened = Run.open(run)
     if split not in SPLITS:
         raise unknown_name(field="split", got=split, names=SPLITS, error=DataError)
     model, recipe = opened.model(), opened.recipe
     notes = []
     if data is None:
-        dataset = training = prepare(recipe)
+        dataset = training = prepare(recipe, progress=reading)
         rows = dataset.splits.side(split)
         require(
             len(rows) > 0,
@@ -173,18 +185,23 @@ def evaluate_run(
                 "the data has changed since this model was trained: its splits may not be those of the training"
             )
     else:
-        dataset = prepare(recipe, source=data)
+        dataset = prepare(recipe, source=data, progress=reading)
         rows = dataset.splits.test
         notes += dataset.notes  # of rows put aside, of columns that are not there
         try:
-            training = prepare(recipe)
+            training = prepare(recipe, progress=reading)
         except EndwiseError as gone:
             training = dataset
             notes.append(f"no baselines: the training data cannot be read any more ({gone})")
+    tell(f"scoring {len(rows)} rows", 0, 1)
     result = evaluate(
         model, dataset, rows, by=by, details=details, baselines=len(training.splits.train) > 0, training=training
     )
     return dataclasses.replace(result, notes=(*notes, *result.notes))
+
+
+def _nobody(what: str, done: int, total: int) -> None:
+    """Nobody wants to be told."""
 
 
 def calibrate(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, dict[str, float]]:

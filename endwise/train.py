@@ -142,7 +142,7 @@ def fit(
     with run.locked(), _Signals() as signals, _own_threads():
         say = _speaker(run, progress)
         origin = Origin.of(recipe)  # what cannot be begun with is refused before anything is read
-        dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
+        dataset = _read(recipe, progress)
         _check_same_data(run, dataset)
         contracts = _contracts(recipe, dataset, origin)
         run.write("data.json", _data_facts(recipe, dataset, contracts))
@@ -154,6 +154,7 @@ def fit(
         trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began)
         if not trainer.finished:
             trainer.train()
+        _tell(progress, "evaluating")
         trainer.finish()
     return model
 
@@ -163,9 +164,10 @@ def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, 
     Reads the data into the store and trains nothing."""
     began = time.monotonic()
     origin = Origin.of(recipe)
-    dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
+    dataset = _read(recipe, progress)
     contracts = _contracts(recipe, dataset, origin)
     model = Model.build(recipe, contracts, seed=recipe.train.seed)
+    _tell(progress, "measuring a step")
     if origin is not None:
         origin.fill(model)
     loader = training_loader(recipe, dataset, model)
@@ -229,6 +231,7 @@ class _Trainer:
         # before the plan: what it costs comes out of a budget, and what is to be beaten is known early
         self.baselines = _baselines(recipe, dataset, model, dataset.splits.side(self.scored), progress)
         clock.lap("baselines")
+        _tell(progress, "measuring a step")
         self.objective = Objective(recipe.outputs, _first_terms(model, self.loader), recipe.objective.weighting)
         saved, notes = checkpoint.latest(run.checkpoints)
         for note in notes:
@@ -597,6 +600,13 @@ def _validated(found: Sequence[Metric], goal: str | None) -> list[Metric]:
     return list(found) if decided or not cheap else cheap
 
 
+def _read(recipe: Recipe, progress: Progress | None) -> Dataset:
+    _tell(progress, "opening the data")
+    dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
+    _tell(progress, "looking at the training rows")
+    return dataset
+
+
 def _contracts(recipe: Recipe, dataset: Dataset, origin: Origin | None) -> dict[str, Contract]:
     """What there is to know before the network is made: from the training rows, and from the run that is begun with."""
     fitted = fit_contracts(recipe, dataset)
@@ -609,7 +619,7 @@ def _baselines(
     """The trivial and classical answers that the network is held against."""
     if not len(rows):
         return {}
-    _tell(progress, "fitting the baselines", 0, 1)
+    _tell(progress, "fitting the baselines")
     return baselines(model.contracts, recipe, dataset, dataset.splits.train, rows)
 
 
@@ -724,7 +734,7 @@ def _speaker(run: Run, progress: Progress | None) -> Progress:
     return say
 
 
-def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+def _tell(progress: Progress | None, what: str, done: int = 0, total: int = 1) -> None:
     if progress is not None:
         progress({"event": "prepare", "what": what, "done": done, "total": total})
 

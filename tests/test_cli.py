@@ -5,12 +5,15 @@ import csv
 import io
 import json
 import random
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from endwise import cli
 from endwise.cli import main
 
 
@@ -105,6 +108,28 @@ def test_evaluate_prints_tables_that_fit_a_terminal(work):
     assert "{" not in done.stdout
     for told in ("good by machine", "what each input is worth", "without weight", "trivial", "accuracy of good: "):
         assert any(told in line for line in lines), told
+
+
+def test_a_pipe_is_told_each_phase_as_it_begins(work):
+    done = endwise("evaluate", "run", "--split", "val", cwd=work)
+    assert "starting\n" in done.stderr
+    assert re.search(r"scoring \d+ rows\n", done.stderr)
+    done = endwise("train", "recipe.yaml", "--out", "told", "--folds", "0", "--set", "train.steps=2", cwd=work)
+    phases = ["starting", "opening the data", "fitting the baselines", "measuring a step", "step 1/2", "evaluating"]
+    told = [line.split("  ")[0] for line in done.stderr.splitlines()]
+    assert [line for line in told if line in phases] == phases
+    assert done.returncode == 0
+
+
+def test_a_pipe_hears_of_a_phase_that_says_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "PLAIN_EVERY_S", 0.05)
+    with cli._Lines() as lines:
+        lines.tell({"event": "prepare", "what": "reading voice", "done": 3, "total": 7})
+        deadline, told = time.monotonic() + 20, ""
+        while "so far" not in told and time.monotonic() < deadline:
+            time.sleep(0.01)
+            told += capsys.readouterr().err
+    assert told.startswith("reading voice 3/7\nreading voice 3/7  (0 s so far)\n")
 
 
 def test_predict_prints_one_line_a_row_and_goes_on_after_a_bad_one(work):

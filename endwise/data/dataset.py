@@ -235,6 +235,8 @@ def _prepared(
 
     def decode() -> Iterator[Packed]:
         told = (lambda done: progress(name, done, count)) if progress is not None else None
+        if told is not None:
+            told(0)
         return read_column(modality, parts, workers=workers, progress=told)
 
     def still_good(store: FieldStore) -> bool:
