@@ -5,6 +5,7 @@ What the features and the estimators are is each modality's (`hand_features`, `c
 several inputs are put together, what a missing value becomes, how much is read, and what had to be said about it.
 """
 
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,9 +107,19 @@ def _classical(
         except (ValueError, np.linalg.LinAlgError) as wrong:
             notes.append(f"the classical baseline could not be fitted: {str(wrong).splitlines()[0]}")
             return None
-    for message in dict.fromkeys(str(item.message).splitlines()[0].rstrip(" :.") for item in said):
-        notes.append(f"the classical baseline: {message}")  # a warning's first line ends where its list would begin
+    notes += [f"the classical baseline: {line}" for line in dict.fromkeys(map(_said, said))]
     return [item.from_classical(row, contract) for row in predicted]
+
+
+def _said(warning: warnings.WarningMessage) -> str:
+    """A library's warning as a line of ours: its first line, which ends where its list would begin."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    if issubclass(warning.category, ConvergenceWarning):
+        count = re.search(r"after (\d+) iteration", str(warning.message))
+        after = f" after {count[1]} {'iteration' if count[1] == '1' else 'iterations'}" if count else ""
+        return f"its fitting stopped{after} before it had settled, so it may be a little worse than it could be"
+    return str(warning.message).splitlines()[0].rstrip(" :.")
 
 
 def _of_rows_classical(

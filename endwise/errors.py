@@ -99,7 +99,7 @@ def unknown_name(
     known = sorted(names)
     meant = nearest(got, known)
     listed = ", ".join(known[:20]) + (" …" if len(known) > 20 else "")
-    fix = f"did you mean {meant!r}?" if meant else f"use one of: {listed}"
+    fix = f"did you mean {meant!r}?" if meant else "take one of these"
     return refusal(field=field, got=got, allowed=f"one of {listed}", fix=fix, error=error)
 
 

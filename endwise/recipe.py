@@ -295,6 +295,15 @@ class Recipe(Part):
             allowed="an existing YAML or JSON file",
             fix=f"'endwise init {file.parent}' proposes one",
         )
+        from endwise.data.table import is_table
+
+        require(
+            not is_table(file.name),
+            field="recipe",
+            got=str(path),
+            allowed="a YAML or JSON recipe, and this is a table",
+            fix=f"'endwise init {path}' proposes a recipe for it",
+        )
         require(
             file.stat().st_size <= MAX_RECIPE_BYTES,
             field="recipe",
@@ -373,7 +382,7 @@ def declare(value: Any, *, where: str, role: Role, name: str) -> Modality:
             found: type[Modality] = kind
         else:
             found = modality_class(str(kind), where=f"{where}.type")
-        value = build(found, fields, where)
+        value = build(found, fields, where, role)
     declared: Modality = value
     declared.check_role(role, name)
     return declared

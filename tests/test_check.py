@@ -67,6 +67,10 @@ def test_every_broken_row_is_named_and_too_many_are_refused(tmp_path: Path) -> N
     ]
     assert (report.ok, report.exit_code) == (False, 3)
     assert any("2 of 100 rows (2.0%) cannot be read" in message for message in messages(report, "broken"))
+    shown = str(report)
+    assert shown.count("t.csv line 5,") == shown.count("t.csv line 52,") == 1  # each row is listed once
+    assert "2 of 100 values cannot be read: " in shown
+    assert "set data.max_bad to 2%" in shown
     assert ("amount", (3, 50)) in [(item.field, item.rows) for item in report.of("broken")]
     assert checked(str(tmp_path / "t.csv"), max_bad="2%").ok
     assert report.fields["amount"].broken == 2

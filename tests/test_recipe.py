@@ -69,6 +69,16 @@ def test_any_field_can_be_overridden_by_its_path():
 MISTAKES = [
     ({"inputs": {"x": "numbr"}}, "inputs.x.type", "did you mean 'number'"),
     ({"inputs": {"x": {"type": "number", "colum": "a"}}}, "inputs.x", "did you mean 'column'"),
+    (
+        {"inputs": {"x": {"type": "number", "zzz": 1}}},
+        "inputs.x",
+        r"^((?!loss_weight).)*expected one of column, optional",
+    ),
+    (
+        {"outputs": {"y": {"type": "category", "zzz": 1}}},
+        "outputs.y",
+        r"^((?!optional).)*expected one of class_weights",
+    ),
     ({"inputs": {"x": {"column": "a"}}}, "inputs.x.type", "what kind of value"),
     ({"inputs": {}}, "inputs", "at least one name"),
     ({"inputs": {"x": 3}}, "inputs.x", "a type name or a mapping"),
@@ -124,6 +134,12 @@ def test_a_missing_section_is_named(section):
     values = {name: value for name, value in BASE.items() if name != section}
     with pytest.raises(RecipeError, match=f"^{section} is missing"):
         Recipe(**values)
+
+
+def test_a_table_in_the_place_of_a_recipe_is_told_apart(tmp_path):
+    (tmp_path / "calls.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(RecipeError, match=r"'endwise init .*calls\.csv' proposes a recipe for it"):
+        Recipe.load(tmp_path / "calls.csv")
 
 
 def test_a_file_that_is_not_there_and_one_that_is_no_yaml(tmp_path):

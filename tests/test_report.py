@@ -36,6 +36,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(model.run)
 
 
+def test_values_at_one_place_are_no_curve():
+    """A run of one evaluation: an axis around a single point would be made up."""
+    drawn = plots.curves([plots.Line("<b>", [(60, 0.51234)])], x="step", y="accuracy", alt="Validation")
+    assert "<svg" not in drawn
+    assert "at step 60 only, &lt;b&gt; 0.512" in drawn
+    assert "<svg" in plots.curves([plots.Line("a", [(1, 0.5)]), plots.Line("b", [(2, 0.5)])], x="x", y="y", alt="two")
+
+
 def test_it_is_one_small_file_that_asks_for_nothing(page):
     html = page.read_text()
     assert len(html) < 5_000_000

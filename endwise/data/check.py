@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from endwise.data.dataset import BadRow, Dataset, Progress, fit_contract, prepare
+from endwise.data.dataset import BadRow, Dataset, Progress, enough_bad, fit_contract, prepare
 from endwise.errors import DataError
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Level = Literal["error", "warning", "note"]
 SPLITS = ("train", "val", "test")
+NAMED_REASONS = 3
 NAMED = 5  # rows or classes named in a message; `rows` of the finding has up to MAX_ROWS
 MAX_ROWS = 1000
 FEW_ROWS = 5  # a class with fewer training rows is hardly learnt
@@ -200,16 +201,18 @@ class _Looker:
     def _broken(self) -> None:
         for name in dict.fromkeys(item.field for item in self.data.bad):
             found = [item for item in self.data.bad if item.field == name]
-            first = "; ".join(f"{item.origin}: {item.reason}" for item in found[:NAMED])
-            more = f"; ... all in `bad` ({len(found)})" if len(found) > NAMED else ""
-            message = f"{len(found)} of {len(self.data)} values cannot be read: {first}{more}"
+            reasons = Counter(item.reason for item in found).most_common(NAMED_REASONS)
+            named = "; ".join(f"{reason} ({count})" for reason, count in reasons)
+            rest = len(found) - sum(count for _, count in reasons)
+            more = f"; other reasons ({rest})" if rest else ""  # the rows themselves are in `bad`
+            message = f"{len(found)} of {len(self.data)} values cannot be read: {named}{more}"
             self._add("warning", "broken", name, message, "mend or remove them", [item.row for item in found])
         rows, allowed = len({item.row for item in self.data.bad}), self.recipe.data.max_bad
         if rows > allowed * len(self.data):
             self._add(
                 "error", "broken", "data.max_bad",
                 f"{rows} of {len(self.data)} rows ({rows / len(self.data):.1%}) cannot be read, more than {allowed:.1%}",
-                "mend or remove them, or raise data.max_bad", sorted({item.row for item in self.data.bad}),
+                f"mend or remove them, or set data.max_bad to {enough_bad(rows, len(self.data))}", sorted({item.row for item in self.data.bad}),
             )  # fmt: skip
 
     def _leaks(self) -> None:

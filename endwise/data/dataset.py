@@ -304,8 +304,13 @@ def _check_bad(bad: Sequence[BadRow], count: int, allowed: float) -> None:
     more = f" (the first {NAMED_ROWS} of {len(bad)} values below)" if len(bad) > NAMED_ROWS else ""
     raise DataError(
         f"{rows} of {count} rows ({rows / count:.1%}) cannot be read, more than data.max_bad = {allowed:.1%} allows. "
-        f"Fix: mend or remove them, or set data.max_bad to {math.ceil(1000 * rows / count) / 10:g}%{more}.{named}"
+        f"Fix: mend or remove them, or set data.max_bad to {enough_bad(rows, count)}{more}.{named}"
     )
+
+
+def enough_bad(rows: int, count: int) -> str:
+    """The smallest data.max_bad, in tenths of a percent, that allows so many unreadable rows."""
+    return f"{math.ceil(1000 * rows / count) / 10:g}%"
 
 
 def _kept(

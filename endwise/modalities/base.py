@@ -288,12 +288,14 @@ class Modality:
                 )
 
 
-def build(cls: type[Modality], values: Mapping[str, Any], where: str) -> Modality:
-    """A declaration from plain values, with every refusal naming `where` it stands (`inputs.photo`)."""
-    names = [item.name for item in dataclasses.fields(cls)]
+def build(cls: type[Modality], values: Mapping[str, Any], where: str, role: Role | None = None) -> Modality:
+    """A declaration from plain values, with every refusal naming `where` it stands (`inputs.photo`). role: what it is
+    there, where that is known: only its fields are then offered in the place of an unknown one."""
+    fields = {item.name: item.metadata.get("role") for item in dataclasses.fields(cls)}
+    offered = [name for name, own in fields.items() if role is None or own in (None, role)]
     for name in values:
-        if name not in names:
-            raise unknown_name(field=f"{where}: field of type {cls.type!r}", got=name, names=[*names, "type"])
+        if name not in fields:
+            raise unknown_name(field=f"{where}: field of type {cls.type!r}", got=name, names=[*offered, "type"])
     try:
         return cls(**{name: _frozen(value) for name, value in values.items()})
     except RecipeError as wrong:

@@ -24,10 +24,15 @@ class Line:
 
 
 def curves(lines: Sequence[Line], *, x: str, y: str, alt: str, log_y: bool = False) -> str:
-    """Curves over a common x axis, with a legend when there are several."""
-    shown = [Line(line.name, _thinned(line.points), line.faint) for line in lines if line.points]
+    """Curves over a common x axis, with a legend when there are several. Values at one place are no curve: they are
+    written out."""
+    shown = [Line(line.name, points, line.faint) for line in lines if (points := _thinned(line.points))]
     if not shown:
         return _nothing(alt)
+    places = {px for line in shown for px, _ in line.points}
+    if len(places) == 1:
+        values = ", ".join(f"{line.name} {_number(line.points[0][1])}" for line in shown)
+        return f'<p class="quiet">{escape(alt)}: at {escape(x)} {_number(places.pop())} only, {escape(values)}.</p>'
     ys = [value for line in shown for _, value in line.points]
     if log_y and min(ys) <= 0:
         log_y = False
