@@ -19,6 +19,7 @@ from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Modality, Role, bui
 from endwise.modalities.pretrained import rebased
 
 RECIPE_VERSION = 1
+RECIPE_FILES = (".yaml", ".yml", ".json")
 MAX_RECIPE_BYTES = 1_000_000  # a recipe is a page, not a data set
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_\- ]*$")
 
@@ -295,14 +296,12 @@ class Recipe(Part):
             allowed="an existing YAML or JSON file",
             fix=f"'endwise init {file.parent}' proposes one",
         )
-        from endwise.data.table import is_table
-
         require(
-            not is_table(file.name),
+            file.suffix.lower() in RECIPE_FILES,
             field="recipe",
             got=str(path),
-            allowed="a YAML or JSON recipe, and this is a table",
-            fix=f"'endwise init {path}' proposes a recipe for it",
+            allowed=f"a file that ends in {', '.join(RECIPE_FILES)}",
+            fix=f"if this is the data, 'endwise init {path}' proposes a recipe for it",
         )
         require(
             file.stat().st_size <= MAX_RECIPE_BYTES,

@@ -383,7 +383,7 @@ def _splits(sides: Mapping[str, np.ndarray], how: str) -> Splits:
 
 
 def _checked(splits: Splits, data: "Data") -> Splits:
-    """Refuse what cannot be trained or measured; say how many rows each side has."""
+    """Refuse what cannot be trained or measured."""
     sizes = {side: len(splits.side(side)) for side in SIDES}
     told = ", ".join(f"{size} {side}" for side, size in sizes.items())
     if sizes["train"] < MIN_TRAIN_ROWS:
@@ -398,4 +398,4 @@ def _checked(splits: Splits, data: "Data") -> Splits:
             field="data", got=told, allowed=f"at least one {empty[0]} row",
             fix=f"give more {unit}, or name the rows yourself in a column 'split'", error=DataError,
         )  # fmt: skip
-    return replace(splits, how=f"{splits.how} ({told} rows)")
+    return splits
