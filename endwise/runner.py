@@ -5,9 +5,7 @@ padded and written by the very code the platform uses. Not here: making a bundle
 """
 
 import argparse
-import csv
 import hashlib
-import io
 import json
 import math
 import sys
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from endwise.batch import Ragged
+from endwise.delimited import rows_of, wide_fields
 from endwise.errors import DataError, EndwiseError, ModelError, need, refusal, require
 from endwise.files import check_regular, plain, read_json
 from endwise.modalities import TABLE, modality_class
@@ -406,44 +405,21 @@ def _command_rows(bundle: Bundle, items: Sequence[str], pairs: Sequence[str]) ->
 
 def _table(bundle: Bundle, file: Path) -> list[dict[str, Any]]:
     """The inputs' columns of a CSV, TSV or JSONL table; an empty cell is a missing value."""
+    rows: list[dict[str, Any]]
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix.lower() in (".csv", ".tsv"):
+            with wide_fields(), file.open("rb") as opened:
+                names, lines = rows_of(opened, "," if file.suffix.lower() == ".csv" else "\t", str(file))
+                rows = [dict(zip(names, row, strict=True)) for _, row in lines]
+        else:
+            numbered = enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1)
+            rows = [_object(line, f"{file} line {number}") for number, line in numbered if line.strip()]
     except (OSError, UnicodeDecodeError) as wrong:
         raise DataError(f"{file}: the table cannot be read: {wrong}. Fix: give an existing UTF-8 file.") from None
-    rows: list[dict[str, Any]]
-    if file.suffix.lower() in (".csv", ".tsv"):
-        rows = _csv_rows(text, file)
-    else:
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        rows = [_object(line, f"{file} line {number}") for number, line in lines]
     found = []
     for row in rows:
         cells = {name: row.get(item.column or name) for name, item in bundle.inputs.items()}
         found.append({name: None if value == "" or is_missing(value) else value for name, value in cells.items()})
-    return found
-
-
-def _csv_rows(text: str, file: Path) -> list[dict[str, Any]]:
-    """As the platform reads them: cells of any length, ';' or a tab where the header has no comma, and no row with
-    other cells than the header."""
-    csv.field_size_limit(2**31 - 1)  # a cell may be a whole document
-    first = text.partition("\n")[0]
-    marks = "\t" if file.suffix.lower() == ".tsv" else ",;\t"
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=next((mark for mark in marks if mark in first), marks[0]), strict=True
-    )
-    found, number = [], 1
-    try:
-        for row in reader:
-            number = reader.line_num
-            if None in row or None in row.values():
-                raise DataError(
-                    f"{file} line {number}: not as many cells as the header has. Fix: put cells that hold the separator "
-                    "between quotes, or add the missing cells."
-                )
-            found.append(row)
-    except csv.Error as wrong:
-        raise DataError(f"{file} after line {number}: {wrong}. Fix: close every quote.") from None
     return found
 
 

@@ -166,7 +166,7 @@ def test_the_runner_speaks_of_mistakes_without_a_traceback(exported: ExportResul
     for arguments, code, words in (
         (["--input", "note=x", "--input", "weight=heavy", "--input", "kind=a"], 3, ["weight", "heavy"]),
         ([str(tmp_path / "gone.csv")], 3, ["gone.csv"]),
-        ([str(tmp_path / "short.csv")], 3, ["short.csv line 3", "as many cells"]),
+        ([str(tmp_path / "short.csv")], 3, ["short.csv line 3", "1 cells where the header has 3"]),
         (["--input", "note"], 3, ["NAME=VALUE"]),
         (['{"note": '], 3, ["not JSON"]),
         ([], 3, ["at least one input"]),

@@ -9,7 +9,6 @@ of the split a row is on (`split.py`).
 """
 
 import bz2
-import csv
 import gzip
 import json
 import lzma
@@ -17,7 +16,6 @@ import os
 import posixpath
 import re
 import tempfile
-import threading
 import zipfile
 import zlib
 from array import array
@@ -46,6 +44,7 @@ from endwise.data.columns import (
 )
 from endwise.data.files import Finder, LocalPlace, Place, ZipPlace, locate
 from endwise.data.split import SIDES, side_of
+from endwise.delimited import distinct, rows_of, wide_fields
 from endwise.errors import DataError, need, refusal, require, unknown_name
 
 IMAGE_FILES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm"})
@@ -58,7 +57,6 @@ PAPERS = re.compile(r"^(readme|licen[cs]e|changelog|notice|citation)", re.IGNORE
 STRAY_SHARE = 0.05  # more files of another kind than this are no stray files
 CSV_ROWS = 16_384  # rows turned into one Arrow piece
 SPOOL_BYTES = 256 << 20  # a text table above this is kept in a temporary memory-mapped file
-_CSV_LIMIT = threading.Lock()  # the csv module has one field limit for the whole process
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,103 +221,18 @@ def _finder(place: Place, name: str) -> Finder:
 
 def _open_csv(place: Place, name: str, delimiter: str) -> Table:
     shown = posixpath.basename(name)
-    with _wide_fields(), _unpacked(place, name) as file:
-        lines = _text_lines(file, shown)
-        first = next(lines, "")
-        if delimiter == "," and "," not in first:
-            delimiter = next((mark for mark in (";", "\t") if mark in first), ",")
-        reader = csv.reader(_again(first, lines), delimiter=delimiter, strict=True)
-        rows = _csv_rows(reader, shown)
-        names = _header(next(rows, (1, []))[1], shown)
-        numbers = array("q")
-        columns = _arrow_columns(_checked(rows, names, numbers, shown), names, place.size(name) or 0)
+    numbers = array("q")
+    with wide_fields(), _unpacked(place, name) as file:
+        names, rows = rows_of(file, delimiter, shown)
+        columns = _arrow_columns(_numbered(rows, numbers), names, place.size(name) or 0)
     origins = Origins(shown, "line", np.frombuffer(numbers, dtype=np.int64))
     return Table(shown, columns, finder=_finder(place, name), origins=origins)
 
 
-@contextmanager
-def _wide_fields() -> Iterator[None]:
-    """A cell may be a whole document; the csv module stops at 128 KiB unless told otherwise."""
-    with _CSV_LIMIT:
-        before = csv.field_size_limit(2**31 - 1)
-        try:
-            yield
-        finally:
-            csv.field_size_limit(before)
-
-
-def _text_lines(file: BinaryIO, shown: str) -> Iterator[str]:
-    number = 0
-    try:
-        for number, raw in enumerate(file, start=1):
-            if number == 1:
-                if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                    raise DataError(f"{shown} line 1: this is UTF-16 text. Fix: save the file as UTF-8.")
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if b"\0" in raw:
-                raise DataError(
-                    f"{shown} line {number}: holds a zero byte, so it is no text table. Fix: save it as UTF-8 text."
-                )
-            yield raw.decode("utf-8")
-    except UnicodeDecodeError as wrong:
-        raise DataError(
-            f"{shown} line {number}: not UTF-8 text (byte 0x{wrong.object[wrong.start]:02x} at column {wrong.start + 1}). "
-            "Fix: save the file as UTF-8; a spreadsheet offers 'CSV UTF-8'."
-        ) from None
-
-
-def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
-    if first:
-        yield first
-    yield from rest
-
-
-def _csv_rows(reader: Any, shown: str) -> Iterator[tuple[int, list[str]]]:
-    """(line the row begins on, cells); blank lines are no rows."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as wrong:
-            raise DataError(
-                f"{shown} line {line}: {wrong}. Fix: put a cell with quotes in it between quotes and double those inside "
-                '("she said ""yes"""), and close every quote.'
-            ) from None
-        if row:
-            yield line, row
-
-
-def _header(cells: list[str], shown: str) -> list[str]:
-    require(
-        bool(cells), field=shown, got="no line", allowed="a first line with the names of the columns",
-        fix="the file is empty", error=DataError,
-    )  # fmt: skip
-    names = [cell.strip() or f"Unnamed: {index}" for index, cell in enumerate(cells)]  # as pandas names an index column
-    return _distinct(names, f"{shown} line 1")
-
-
-def _distinct(names: Sequence[str], where: str) -> list[str]:
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    require(
-        twice is None, field=f"{where}: column", got=twice, allowed="names that differ", fix="rename one of the two columns",
-        error=DataError,
-    )  # fmt: skip
-    return list(names)
-
-
-def _checked(
-    rows: Iterator[tuple[int, list[str]]], names: list[str], numbers: "array[int]", shown: str
-) -> Iterator[list[str | None]]:
+def _numbered(rows: Iterator[tuple[int, list[str | None]]], numbers: "array[int]") -> Iterator[list[str | None]]:
     for line, row in rows:
-        if len(row) != len(names):
-            raise DataError(
-                f"{shown} line {line}: {len(row)} cells where the header has {len(names)}. "
-                "Fix: put cells that hold the separator between quotes, or add the missing cells."
-            )
         numbers.append(line)
-        yield [cell or None for cell in row]
+        yield row
 
 
 def _arrow_columns(rows: Iterator[list[str | None]], names: list[str], size: int) -> dict[str, Column]:
@@ -370,7 +283,7 @@ def _spooled(batches: Iterator[Any], schema: Any) -> Any:
 def _open_parquet(place: Place, name: str) -> Table:
     shown = posixpath.basename(name)
     file = ParquetFile(place, name)
-    names = _distinct(file.open().schema_arrow.names, shown)
+    names = distinct(file.open().schema_arrow.names, shown)
     names = [
         column for column in names if not re.match(r"^__index_level_\d+__$", column)
     ]  # a pandas index, as in a frame
@@ -610,7 +523,7 @@ def _in_memory(source: Any) -> Table:
 
 
 def _columns_table(names: Iterable[str], columns: Sequence[Column], shown: str, finder: Finder) -> Table:
-    found = _distinct(list(names), shown)
+    found = distinct(list(names), shown)
     return Table(shown, dict(zip(found, columns, strict=True)), finder=finder, origins=Origins(shown))
 
 
