@@ -232,7 +232,7 @@ class Case:
 def checks_of(case: Case, *, slow: bool = True) -> Iterator[Check]:
     """The checks that apply to a case."""
     for promise in CHECKS:
-        if case.role in promise.roles and (slow or not promise.slow):
+        if case.role in promise.roles and (slow or not promise.slow) and promise.applies(case):
             yield Check(promise.name, promise.capability, promise.slow, case, promise.function)
 
 
@@ -496,6 +496,63 @@ def a_reloaded_model_gives_the_same_answers(case: Case) -> None:
     _expect(plain(wanted) == plain(got), "a reloaded model answers otherwise than the trained one")
 
 
+def what_comes_later_changes_no_token(case: Case) -> None:
+    """Prefix consistency, at every chunk of every example: the tokens of a beginning are those of the whole, and pieces
+    make the same ones."""
+    import torch
+
+    encoder = case.trained().network.encoder(FIELD)
+    step = encoder.chunk
+    assert step is not None
+    for index, value in enumerate(case.values[FIELD]):
+        whole, past, count = _tokens(encoder, value), None, 0
+        for end in (*range(step, len(value), step), len(value)):
+            begun = _tokens(encoder, value[:end])
+            piece = torch.from_numpy(value[(end - 1) // step * step : end])[None]
+            with torch.inference_mode():
+                tokens, past = encoder.feed(piece, torch.tensor([[piece.shape[1]]]), past)
+            places = slice(count, begun.shape[1])
+            count = begun.shape[1]
+            for name, found in (("of the beginning", begun[:, places]), ("of the piece", tokens.values)):
+                same = found.shape == whole[:, places].shape and torch.allclose(
+                    found, whole[:, places], atol=ALONE_TOLERANCE
+                )
+                _expect(same, f"example {index}: the tokens {name} up to place {end} are not those of the whole")
+
+
+def what_has_been_said_stays_and_ends_as_the_whole(case: Case) -> None:
+    """A stream of every example: its answers grow, and the last is what `predict` gives."""
+    model, fetch = case.trained(), file_fetcher(".")
+    for row in case.raw_rows:
+        (raw,) = row.values()
+        said, last = "", None
+        for last in model.stream().of(raw, fetch):
+            now = str(last[case.output_name])
+            _expect(now.startswith(said), f"{said!r} was said, and then {now!r}")
+            said = now
+        assert last is not None
+        streamed = {name: answer.to_dict() for name, answer in last.answers.items()}
+        _expect_same([model.predict(row).to_dict()], [streamed], "a stream ends otherwise than the whole is answered")
+
+
+def _tokens(encoder: Any, value: np.ndarray) -> "Tensor":
+    import torch
+
+    with torch.inference_mode():
+        found: Tensor = encoder(torch.from_numpy(value)[None], torch.tensor([[len(value)]])).values
+    return found
+
+
+def _hears_in_pieces(case: Case) -> bool:
+    return bool(case.declaration.streams_in)
+
+
+def _answers_in_pieces(case: Case) -> bool:
+    """The network has to be made to know: a head streams, or an input is heard in pieces."""
+    inputs = [case.declaration] if case.is_input else [case.partner]
+    return any(item.streams_in for item in inputs) and case.model().network.head(case.output_name).streams
+
+
 def an_exported_model_gives_the_same_answers(case: Case) -> None:
     """Through the bundle: raw values in, by the runner's own way."""
     check_export(case.trained(), case.raw_rows, modalities=_outside(case))
@@ -507,6 +564,7 @@ class _Promise:
     capability: str
     roles: frozenset[Role] = frozenset({INPUT_ROLE, OUTPUT_ROLE})
     slow: bool = False
+    applies: Callable[[Case], bool] = lambda case: True  # what not every modality promises
 
     @property
     def name(self) -> str:
@@ -530,6 +588,8 @@ CHECKS: tuple[_Promise, ...] = (
     _Promise(a_missing_value_is_masked_not_invented, "missing"),
     _Promise(an_answer_is_in_the_users_kind_of_value, "answers", _OUTPUT),
     _Promise(it_is_scored_beside_a_trivial_answer, "answers", _OUTPUT),
+    _Promise(what_comes_later_changes_no_token, "streams", frozenset({INPUT_ROLE}), applies=_hears_in_pieces),
+    _Promise(what_has_been_said_stays_and_ends_as_the_whole, "streams", applies=_answers_in_pieces),
     _Promise(a_reloaded_model_gives_the_same_answers, "reloads"),
     _Promise(an_exported_model_gives_the_same_answers, "exports", slow=True),
 )
@@ -706,7 +766,8 @@ def cases() -> list[Case]:
     from endwise.modalities.audio import Audio
     from endwise.modalities.text import Text
 
-    sound = Audio(rate_hz=8_000)
+    sound, heard = Audio(rate_hz=8_000), Audio(rate_hz=8_000, chunk_s=0.12)
+    waiting = Text(decoder="attention", wait=0.2, label_smoothing=0.0)
     found = [
         Case(modality_class("image")(), _pictures(), INPUT_ROLE),
         Case(sound, _tones(), INPUT_ROLE),
@@ -721,6 +782,9 @@ def cases() -> list[Case]:
                 Text(decoder="lm", beams=2),
             )
         ),
+        Case(heard, _tones(), INPUT_ROLE, (Text(decoder="ctc"), WORDS), label="audio in chunks in"),
+        Case(Text(causal=True), TEXTS, INPUT_ROLE, (waiting, WORDS), label="causal text in"),
+        Case(waiting, WORDS, OUTPUT_ROLE, (heard, _tones()), label="text by waiting attention out"),
         Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
         *(
             Case(modality_class("masked")(), TEXTS, OUTPUT_ROLE, partner, label=f"masked {partner[0].type} out")
@@ -745,6 +809,8 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("image in",), ("masked image out",)),
     (("audio in",), ("masked audio out",)),
     (("audio in",), ("text by ctc+attention out",)),
+    (("audio in chunks in",), ("text out",)),
+    (("causal text in",), ("text by waiting attention out",)),
     (("text in",), ("text by attention out", "text by lm out")),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
@@ -827,8 +893,8 @@ INTRO = """# What works
 <!-- written by `python -m endwise.testing --capabilities`: do not edit; a test fails when this page is stale -->
 
 Every ✓ stands for executed tests that passed: the contract suite in `endwise/testing.py`, which runs on your own modality as
-well (`check_modality`). A cell without a passing test is empty; an input gives no answers. `exports` is tested once for each
-row here, and for every pair of an input and an output in the long run (`make test-slow`).
+well (`check_modality`). A cell without a passing test is empty: an input gives no answers, and what is heard as a whole does not
+stream. `exports` is tested once for each row here, and for every pair of an input and an output in the long run (`make test-slow`).
 
 """
 

@@ -18,7 +18,6 @@ from endwise.modalities.text import Text
 from endwise.modalities.text.waiting import WaitingHead, chunk_before, reached
 from endwise.model import Model
 from endwise.recipe import Recipe
-from endwise.testing import check_export
 from endwise.train import fit
 
 TEXTS = (
@@ -85,6 +84,23 @@ def test_text_in_any_pieces_is_answered_as_the_whole(units: str, text: str, cuts
     assert last.confidence == pytest.approx(whole.confidence, rel=1e-3)
 
 
+@settings(max_examples=12, deadline=None)
+@given(st.text(max_size=24), st.text(max_size=24), st.sampled_from(["bytes", "bpe"]))
+def test_what_is_written_later_changes_no_token(begun: str, later: str, units: str) -> None:
+    """Two texts that are alike up to a unit have the same tokens up to it."""
+    model, found = translator(units), []
+    declared, contract, encoder = model.recipe.inputs["said"], model.contracts["said"], model.network.encoder("said")
+    for text in (begun, f"{begun} {later}"):
+        units_of = declared.transform(declared.read(text, lambda path: b""), contract)
+        with torch.inference_mode():
+            tokens = encoder(torch.from_numpy(units_of)[None], torch.tensor([[len(units_of)]])).values[0]
+        found.append((units_of, tokens))
+    (one, first), (other, second) = found
+    count = min(len(one), len(other))
+    alike = int((one[:count] == other[:count]).cumprod().sum()) // encoder.stride
+    torch.testing.assert_close(first[:alike], second[:alike], rtol=0, atol=1e-5)
+
+
 def test_a_row_alone_is_written_as_in_a_batch() -> None:
     model = translator()
     together = model.predict([{"said": text} for text in TEXTS])
@@ -108,10 +124,6 @@ def test_the_lag_stands_beside_bleu_when_a_run_is_evaluated(tmp_path: Path, monk
     assert lag.n > 0
     assert math.isfinite(lag.value)
     assert f"told lag_units: {lag}" in str(found)
-
-
-def test_an_exported_model_waits_as_the_model_does() -> None:
-    check_export(translator(), [{"said": text} for text in TEXTS])
 
 
 def test_no_symbol_learns_from_what_comes_after_it_is_due() -> None:

@@ -136,8 +136,9 @@ class WaitingHead(SequenceHead):
             past = replace(past, keys=keys, known=torch.cat([past.known, tokens.known], 1))
         past = self._written(past, last=last)
         device = tokens.values.device
+        rest = [END] * (self.longest - len(past.symbols))  # as many places as `decode` gives: there is room for the end
         found = {
-            "symbols": torch.tensor([past.symbols], dtype=torch.int64, device=device).view(1, -1),
+            "symbols": torch.tensor([[*past.symbols, *rest]], device=device),
             "length": torch.tensor([len(past.symbols)], device=device),
             "score": torch.tensor([past.score], device=device),
         }
