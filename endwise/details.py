@@ -2,7 +2,7 @@
 the errors lie, the worst of them raw, and what each layer already knows.
 
 Plain JSON values in and out of these functions, except the arrays of `Answered`. Not here: metrics with intervals
-(metrics.py), drawing (report/).
+(metrics/), drawing (report/).
 """
 
 import itertools

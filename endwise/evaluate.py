@@ -2,7 +2,7 @@
 without each of its inputs; and what the report draws from the answers.
 
 Everything goes through `Model` and the loader, as prediction and training-time validation do. Not here: the metrics
-themselves (metrics.py), the baselines' fitting (baselines.py), drawing (report/), choosing a decision threshold on
+themselves (metrics/), the baselines' fitting (baselines.py), drawing (report/), choosing a decision threshold on
 the rows that are scored (`calibrate` takes validation rows only).
 """
 

@@ -1,5 +1,5 @@
 """How well one input of a row finds another among all scored rows: recall at k and the median rank, for each ordered
-pair of inputs and on average. Numpy only. Not here: the bootstrap over queries (metrics.py), the index (search.py).
+pair of inputs and on average. Numpy only. Not here: the bootstrap over queries (metrics/), the index (search.py).
 """
 
 import itertools
