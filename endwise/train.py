@@ -130,19 +130,24 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    dataset: Dataset | None = None,
 ) -> Model:
     """Train the recipe's one network and evaluate it; the run folder is `model.run`.
 
     out: the run folder (default `runs/<recipe name>`); an existing one is refused unless `resume`, which goes on from
     its last whole checkpoint and refuses a changed recipe or changed data. progress: called with each event that goes
-    to the log. Raises Stopped (exit code 130 or 143) after SIGINT or SIGTERM, with everything saved.
+    to the log. dataset: rows prepared from this recipe's data, on the sides they are on (a subset of the labels, see
+    `Dataset.with_sides`), instead of all of them; the rows to score are then left to the caller: the model is trained,
+    calibrated and saved, and neither evaluated nor held against baselines. Raises Stopped (exit code 130 or 143) after
+    SIGINT or SIGTERM, with everything saved.
     """
     began = time.monotonic()
     run = Run.create(recipe, out=out, resume=resume)
     with run.locked(), _Signals() as signals, _own_threads():
         say = _speaker(run, progress)
         origin = Origin.of(recipe)  # what cannot be begun with is refused before anything is read
-        dataset = _read(recipe, progress)
+        alone = dataset is None  # nobody else will score it
+        dataset = _read(recipe, progress) if dataset is None else dataset
         _check_same_data(run, dataset)
         contracts = _contracts(recipe, dataset, origin)
         run.write("data.json", _data_facts(recipe, dataset, contracts))
@@ -151,7 +156,7 @@ def fit(
         model.info.update(_info(recipe, dataset, contracts))
         for line in begin(origin, model, run) if origin is not None else ():
             say({"event": "note", "message": line})
-        trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began)
+        trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began, scores=alone)
         if not trainer.finished:
             trainer.train()
         _tell(progress, "evaluating")
@@ -221,6 +226,8 @@ class _Trainer:
         say: Progress,
         progress: Progress | None,
         began: float,
+        *,
+        scores: bool,
     ) -> None:
         self.run, self.recipe, self.dataset, self.model = run, recipe, dataset, model
         self.signals, self.say, self.began = signals, say, began
@@ -228,8 +235,10 @@ class _Trainer:
         clock.lap("reading")
         self.loader = training_loader(recipe, dataset, model)
         self.scored = "test" if len(dataset.splits.test) else "val"
+        scored = dataset.splits.side(self.scored)
+        self.scored_rows = scored if scores else scored[:0]
         # before the plan: what it costs comes out of a budget, and what is to be beaten is known early
-        self.baselines = _baselines(recipe, dataset, model, dataset.splits.side(self.scored), progress)
+        self.baselines = _baselines(recipe, dataset, model, self.scored_rows, progress)
         clock.lap("baselines")
         _tell(progress, "measuring a step")
         self.objective = Objective(recipe.outputs, _first_terms(model, self.loader), recipe.objective.weighting)
@@ -455,7 +464,7 @@ class _Trainer:
             "calibrated": calibrated,
         }
         model.save(self.run.model_folder)
-        rows = dataset.splits.side(self.scored)
+        rows = self.scored_rows
         if len(rows):
             result = evaluate(model, dataset, rows, baselines=self.baselines)
             if self._few(self.at.step):

@@ -424,3 +424,17 @@ def test_text_that_is_decided_upon_is_not_learnt_by_heart() -> None:
         recipe = Recipe(data=rows, inputs={"text": "text"}, outputs=outputs, train={"size": "tiny", "budget": "10m"})
         plan, _ = dry_run(recipe)
         assert plan.steps <= plan.most_steps == passes * plan.steps_per_epoch
+
+
+def test_a_part_of_the_labels_is_trained_on_and_scored_by_whoever_chose_it(tmp_path):
+    declared = recipe(table(tmp_path / "t.csv"))
+    whole = ew.prepare(declared)
+    part = whole.with_sides(train=whole.splits.train[::4])
+    assert part.fingerprint != whole.fingerprint
+    assert part.splits.test.tolist() == whole.splits.test.tolist()
+    model = ew.fit(declared, out=tmp_path / "part", dataset=part)
+    assert json.loads((tmp_path / "part" / "plan.json").read_text())["rows"]["train"] == len(part.splits.train)
+    assert not (tmp_path / "part" / "metrics.json").exists()
+    assert model.predict({"a": 1.5, "b": 3.0})["side"] in ("left", "right")
+    with pytest.raises(DataError, match="not those this run was begun with"):
+        ew.fit(declared, out=tmp_path / "part", resume=True)

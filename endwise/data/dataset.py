@@ -11,7 +11,7 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,6 +81,22 @@ class Dataset:
             values = self._column(table, column)
             out.append(values[index] if values is not None else None)
         return out
+
+    def with_sides(
+        self, *, train: np.ndarray | None = None, val: np.ndarray | None = None, test: np.ndarray | None = None
+    ) -> "Dataset":
+        """The same rows with other sides: `with_sides(train=some, val=fewer)`, a side that is not given as it was. The
+        fingerprint follows. For a subset of the labels, for a fold: nothing is read again."""
+        own = self.splits
+        sides = [
+            old if new is None else np.sort(np.asarray(new, np.int64))
+            for old, new in ((own.train, train), (own.val, val), (own.test, test))
+        ]
+        splits = replace(own, train=sides[0], val=sides[1], test=sides[2])
+        told = hashlib.sha256(self.fingerprint.encode())
+        for rows in (splits.train, splits.val, splits.test):
+            told.update(f"{len(rows)}\n".encode() + rows.tobytes())
+        return replace(self, splits=splits, fingerprint=told.hexdigest())
 
     def _place(self, row: int) -> tuple[int, int]:
         starts = _starts(self.tables)
