@@ -117,7 +117,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The recipe of this run, data paths as absolute as they were written."""
-        from endwise.model import known_types
+        from endwise.artefact import known_types
 
         if (self.path / RECIPE).is_file():
             values = parse((self.path / RECIPE).read_text(encoding="utf-8"), where=str(self.path / RECIPE))

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from endwise.artefact import DESCRIPTION
 from endwise.data.dataset import Dataset, prepare
 from endwise.data.loader import Loader
 from endwise.errors import BadValue, DataError, ModelError, need, require, unknown_name
 from endwise.files import atomic, plain, read_json
 from endwise.modalities.base import Fetch, Modality
-from endwise.model import DESCRIPTION, Model
+from endwise.model import Model
 from endwise.rows import file_fetcher
 from endwise.run import Run
 

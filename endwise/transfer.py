@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from endwise.artefact import DESCRIPTION, find_model
 from endwise.errors import refusal, require
 from endwise.files import read_json
 from endwise.modalities import TABLE
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality
-from endwise.model import DESCRIPTION, Model, find_model
+from endwise.model import Model
 from endwise.nn.hiding import STAND_IN
 from endwise.nn.size import Size
 from endwise.recipe import FromRun, Recipe
