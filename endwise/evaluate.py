@@ -121,6 +121,8 @@ def evaluate(
             notes.append(
                 f"{name}: {len(rows) - len(item.rows)} of {len(rows)} rows have no {name} and are not in its metrics"
             )
+        told = [*item.item.remarks(item.truths, item.answers, item.contract), *model.network.head(name).notes()]
+        notes += [f"{name}: {line}" for line in told]
     if dataset.group is not None:
         notes.append("intervals are over whole groups (data.group), not over single rows")
     outputs = {name: _estimates(item) for name, item in scored.items()}

@@ -288,6 +288,8 @@ class _Looker:
         self._missing(name, modality, role)
         self._constant(name, role)
         self._lengths(name, modality)
+        if contract is not None:
+            self._odd(name, modality, contract)
         if role == OUTPUT_ROLE and contract is not None and not modality.of_row:
             self._classes(name, modality, contract)
         return FieldReport(
@@ -361,6 +363,16 @@ class _Looker:
                     f"{self._origins(found)})",
                     "look at them: cut, mend or remove what is not meant", found,
                 )  # fmt: skip
+
+    def _odd(self, name: str, modality: Modality, contract: Contract) -> None:
+        """What the modality itself finds strange: silence, letters that training never sees."""
+        store, held = self.data.fields[name], np.setdiff1d(self.used, self.train)
+        train, held = (rows[store.present[rows]] for rows in (self.train, held))
+        rows = np.concatenate([train, held])
+        seen, new = ((store[int(row)] for row in part) for part in (train, held))
+        for message, fix, where in modality.oddities(seen, new, contract):
+            found = rows[list(where)]
+            self._add("warning", "odd", name, f"{message} ({self._origins(found)})", fix, found)
 
     def _classes(self, name: str, modality: Modality, contract: Contract) -> None:
         """Imbalance and unseen labels, for targets that are one of a few values (or several of them)."""

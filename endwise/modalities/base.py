@@ -171,6 +171,13 @@ class Modality:
 
     # ---- numpy side: inputs ------------------------------------------------------------------------------------
 
+    def oddities(
+        self, train: Iterable[np.ndarray], held: Iterable[np.ndarray], contract: Any
+    ) -> Sequence[tuple[str, str, Sequence[int]]]:
+        """What `check` warns of, as (message, fix, rows) with rows counted through `train` and on through `held`: decoded
+        values that can be read and mean nothing, or that training cannot prepare for. Default: nothing."""
+        return ()
+
     def hand_features(self) -> Any | None:
         """An unfitted scikit-learn transformer from a list of decoded values to a matrix: the classical baseline's
         view of this input. None: this input takes no part in the classical baseline, and the report says so."""
@@ -207,6 +214,10 @@ class Modality:
         """What `Head.feed` gave so far, as an Answer. Its value may grow and never changes: what could still become
         something else is held back until `last`. Default: `write`, which suits values without a length."""
         return self.write(decoded, contract)
+
+    def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: Any) -> Sequence[str]:
+        """Counted lines beside the metrics: answers that were cut, truths that no answer can reach. Default: none."""
+        return ()
 
     def metrics(self, contract: Any) -> Sequence["Metric"]:
         """The usual metrics of this output, the most important first (it is the default goal)."""

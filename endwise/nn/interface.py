@@ -143,6 +143,10 @@ class Head(nn.Module):
         stays. last: the input has ended."""
         raise NotImplementedError
 
+    def notes(self) -> list[str]:
+        """Counted lines for the evaluation: what was left out since the head was made. Default: none."""
+        return []
+
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Set decision thresholds and temperatures (buffers) on validation rows; what was set, for the report."""
         return {}

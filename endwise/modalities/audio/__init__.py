@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -158,15 +159,10 @@ class Audio(PretrainedInput):
         """int16 [samples] at `rate_hz`, one channel. The cell is a path, the bytes of a file, or samples in memory."""
         if isinstance(raw, str) and raw.startswith(WAV_URI):
             raw = _uri_bytes(raw)
-        samples, rate = in_memory(raw, self.rate_hz) or decode(file_bytes(raw, fetch, "a recording"))
+        samples, rate = in_memory(raw, self.rate_hz) or decode(file_bytes(raw, fetch, "a recording"), self.max_seconds)
         if not len(samples):
             raise BadValue("the recording has no samples")
-        seconds = len(samples) / rate
-        if seconds > self.max_seconds:
-            raise BadValue(
-                f"the recording lasts {seconds:.2f} s, longer than max_seconds = {self.max_seconds:g}: "
-                "cut it into rows of their own, or raise max_seconds"
-            )
+        _check_seconds(len(samples), rate, self.max_seconds)
         samples = self.one_channel(samples)
         if samples.dtype == np.int16 and rate == self.rate_hz:
             return np.ascontiguousarray(samples)
@@ -259,6 +255,15 @@ class Audio(PretrainedInput):
 
     # ---- for baselines and reports -------------------------------------------------------------------------------
 
+    def oddities(
+        self, train: Iterable[np.ndarray], held: Iterable[np.ndarray], contract: AudioContract
+    ) -> Sequence[tuple[str, str, Sequence[int]]]:
+        """Recordings without any sound."""
+        silent = [row for row, value in enumerate(chain(train, held)) if not value.any()]
+        if not silent:
+            return ()
+        return [(f"{len(silent)} recordings hold no sound at all", "record them again, or remove them", silent)]
+
     def hand_features(self) -> Any:
         """Duration, and mean, deviation and slope over time of 20 mel cepstra and their differences."""
         from sklearn.preprocessing import FunctionTransformer
@@ -330,15 +335,18 @@ class Audio(PretrainedInput):
 # ---- files -------------------------------------------------------------------------------------------------------
 
 
-def decode(data: bytes) -> tuple[np.ndarray, int]:
+def decode(data: bytes, max_seconds: float = math.inf) -> tuple[np.ndarray, int]:
     """The samples [sample, channel] of a WAV, FLAC, OGG or MP3 file, and its rate in Hz: int16 where the file holds
-    16-bit samples, float32 otherwise. A file that ends early is refused: libsndfile would give a shorter recording."""
+    16-bit samples, float32 otherwise. A file that ends early is refused: libsndfile would give a shorter recording. One
+    that is longer than `max_seconds` by its header is refused before a sample is decoded: two hours of MP3 would be
+    gigabytes."""
     import soundfile
 
     _check_whole(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             declared, rate = file.frames, file.samplerate
+            _check_seconds(declared, rate, max_seconds)
             exact = file.subtype == "PCM_16" or (file.format == "FLAC" and file.subtype == "PCM_S8")
             samples = file.read(dtype="int16" if exact else "float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, MemoryError) as wrong:
@@ -347,6 +355,14 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
     if len(samples) < declared:
         raise BadValue(f"the file is cut short: it declares {declared} samples and holds {len(samples)}")
     return samples, rate
+
+
+def _check_seconds(samples: int, rate: int, most: float) -> None:
+    if samples / rate > most:
+        raise BadValue(
+            f"the recording lasts {samples / rate:.2f} s, longer than max_seconds = {most:g}: "
+            "cut it into rows of their own, or raise max_seconds"
+        )
 
 
 def _check_whole(data: bytes) -> None:

@@ -74,6 +74,7 @@ SHOWN_BESIDE = frozenset({"image", "audio"})  # a text beside one of these asks 
 UNKNOWN = "\ufffd"
 PREVIEW_CHARS = 2_000
 SHOWN_LETTERS = 40
+LETTERS_NAMED = 8
 
 
 SPELT = ("ctc", "ctc+attention")  # decoders that spell along the tokens,
@@ -473,6 +474,25 @@ class Text(PretrainedInput):
             text = f"{text[:PREVIEW_CHARS]} … ({len(text)} characters)"
         return {"kind": "text", "data": text}
 
+    def oddities(
+        self, train: Iterable[np.ndarray], held: Iterable[np.ndarray], contract: TextContract
+    ) -> Sequence[tuple[str, str, Sequence[int]]]:
+        """Held-out texts in letters that no training text has: another alphabet is read, and means nothing yet."""
+        known, count = set[str](), 0
+        for value in train:
+            known.update(_text(value))
+            count += 1
+        strange, rows = Counter[str](), []
+        for row, value in enumerate(held, count):
+            new = set(_text(value)) - known
+            strange.update(new)
+            if new:
+                rows.append(row)
+        if not rows or not count:
+            return ()
+        message = f"{len(rows)} held-out texts have letters that no training text has: {_shown(strange)}"
+        return [(message, "give training rows in that alphabet, or mend the encoding of the file", rows)]
+
     # ---- inputs ----------------------------------------------------------------------------------------------------
 
     def hand_features(self) -> Any:
@@ -514,8 +534,34 @@ class Text(PretrainedInput):
             chosen = min(len(symbols) + 1, len(places))  # the end was chosen too, unless there was no room for it
         sure = min(1.0, math.exp(float(decoded["score"]) / max(1, chosen)))
         lag = float(decoded.get("lag", math.nan))
-        detail = {} if math.isnan(lag) else {f"lag_{contract.lag_unit}": lag}
+        detail: dict[str, Any] = {} if math.isnan(lag) else {f"lag_{contract.lag_unit}": lag}
+        if "symbols" in decoded and chosen == len(symbols):
+            detail["ended"] = False  # it came to the longest that an answer may be
         return Answer(text_of(symbols.tolist(), contract), sure, detail=detail)
+
+    def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: TextContract) -> Sequence[str]:
+        """Answers that were cut, truths that are longer than any answer, and truths in letters that training never saw."""
+        found, all_rows = [], len(truths)
+        if contract.decoder in WRITTEN:
+            most = self.most_symbols(contract)
+            cut = sum(not answer.detail.get("ended", True) for answer in answers)
+            if cut:
+                found.append(
+                    f"{cut} of {len(answers)} answers had not ended at longest = {most} symbols, and stop there"
+                )
+            long = sum(len(self.transform(_value(truth), contract)) > most for truth in truths)
+            if long:
+                found.append(
+                    f"{long} of {all_rows} right texts have more symbols than longest = {most}: no answer is as long"
+                )
+        if contract.units == "characters":
+            strange = Counter(letter for truth in truths for letter in set(truth) - contract.symbols.keys())
+            rows = sum(not contract.symbols.keys() >= set(truth) for truth in truths)
+            if rows:
+                found.append(
+                    f"{rows} of {all_rows} right texts have letters that training never saw: {_shown(strange)}"
+                )
+        return found
 
     def metrics(self, contract: TextContract) -> Sequence["Metric"]:
         """Of what is spelt: wer, cer, and accuracy, the share of rows whose whole text is right. Of what attention writes
@@ -579,6 +625,10 @@ class Text(PretrainedInput):
         found = words(text)  # the first has a space before it that is not in the text
         return [found[0].removeprefix(" "), *found[1:]]
 
+    def most_symbols(self, contract: TextContract) -> int:
+        """How long an answer may become that is written symbol after symbol."""
+        return self.longest or int(LONGEST_SHARE * contract.longest_units) + LONGEST_MORE
+
     def head(self, contract: TextContract, size: "Size") -> "Head":
         """What the contract's decoder is."""
         from endwise.modalities.text.network import CTCHead
@@ -586,7 +636,7 @@ class Text(PretrainedInput):
 
         if contract.decoder == "ctc":
             return CTCHead(contract, size, frames=self.frames)
-        longest = self.longest or int(LONGEST_SHARE * contract.longest_units) + LONGEST_MORE
+        longest = self.most_symbols(contract)
         if self.wait is not None:
             from endwise.modalities.text.waiting import WaitingHead
 
@@ -716,6 +766,18 @@ def _utf8(data: bytes) -> str:
     except UnicodeDecodeError as wrong:
         byte = data[wrong.start]
         raise BadValue(f"not UTF-8: byte 0x{byte:02x} at position {wrong.start}; save the text as UTF-8") from None
+
+
+def _shown(letters: "Counter[str]") -> str:
+    """The most frequent few."""
+    ranked = sorted(letters.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(repr(letter) for letter, _ in ranked[:LETTERS_NAMED]) + (
+        " …" if len(ranked) > LETTERS_NAMED else ""
+    )
+
+
+def _value(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _text(value: np.ndarray) -> str:
