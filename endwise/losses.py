@@ -4,9 +4,12 @@ Here: what a prediction costs. Not here: weights of rows, classes and terms (hea
 learnt. Every function gives a tensor [batch]; what a row holds beside the batch axis is averaged within the row alone.
 """
 
+from typing import Any
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch import distributed as dist
 from torch.nn import functional as F
 
 HUBER_DELTA = 1.0  # in units of the (standardised) error: squared below, linear above
@@ -74,30 +77,68 @@ def ctc_impossible(
 
 
 def contrast(
-    vectors: Float[Tensor, "batch input dim"], identity: Int[Tensor, "batch input"], scale: Float[Tensor, ""]
+    vectors: Float[Tensor, "batch input dim"],
+    identity: Int[Tensor, "batch input"],
+    scale: Float[Tensor, ""],
+    *,
+    across: bool = False,
 ) -> Float[Tensor, " batch"]:
     """Symmetric InfoNCE (van den Oord et al. 2018) over all pairs of inputs: -log of the share that a row's own partner
     has among the partners in the batch, at similarities times `scale`, averaged over the row's ordered pairs.
 
     identity: a number that equal values share, 0 where the row lacks the input. Rows that equal this one on either side
-    of a pair are neither partners nor rivals. A row with fewer than two inputs has loss 0.
+    of a pair are neither partners nor rivals. A row with fewer than two inputs has loss 0. across: rivals are the rows of
+    all processes (see `gathered`), the losses still those of one's own.
     """
+    everyone, start = gathered(vectors) if across else (vectors, 0)
+    identities, _ = gathered(identity) if across else (identity, 0)
     batch, count = identity.shape
-    there = identity != 0
-    itself = torch.eye(batch, dtype=torch.bool, device=identity.device)
-    alike = [identity[:, None, k] == identity[None, :, k] for k in range(count)]
+    own = start + torch.arange(batch, device=identity.device)
+    itself = own[:, None] == torch.arange(len(identities), device=identity.device)
+    there, present = identity != 0, identities != 0
+    alike = [identity[:, None, k] == identities[None, :, k] for k in range(count)]
     total, pairs = vectors.new_zeros(batch, dtype=torch.float32), vectors.new_zeros(batch, dtype=torch.float32)
     for one in range(count):
         for other in range(one + 1, count):
             both = there[:, one] & there[:, other]
-            scores = scale.float() * (vectors[:, one].float() @ vectors[:, other].float().T).float()
-            rival = ~(alike[one] | alike[other]) | itself
-            for matrix, rivals in ((scores, rival & there[None, :, other]), (scores.T, rival & there[None, :, one])):
-                masked = torch.where(rivals | itself, matrix, -torch.inf)
-                found = masked.logsumexp(1) - matrix.diagonal()
-                total = total + torch.where(both, found, 0.0) / 2
+            rival = ~(alike[one] | alike[other])
+            for asked, found in ((one, other), (other, one)):
+                scores = scale.float() * (vectors[:, asked].float() @ everyone[:, found].float().T).float()
+                masked = torch.where((rival & present[None, :, found]) | itself, scores, -torch.inf)
+                cost = masked.logsumexp(1) - scores.gather(1, own[:, None])[:, 0]
+                total = total + torch.where(both, cost, 0.0) / 2
             pairs = pairs + both
     return total / pairs.clamp(min=1)
+
+
+def gathered(rows: Shaped[Tensor, "batch *rest"]) -> tuple[Shaped[Tensor, "all *rest"], int]:
+    """The rows of all processes of torch.distributed one after the other, and where the own ones begin. Each process's
+    part is as long as the longest, filled up with zeros. Gradients of all processes' losses come back to the process that
+    made a row, summed. Every process has to call it as often as the others. Without processes: the rows themselves."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return rows, 0
+    count = torch.tensor(len(rows), device=rows.device)
+    dist.all_reduce(count, dist.ReduceOp.MAX)
+    longest = int(count)
+    filled = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+    everyone: Tensor = _Gather.apply(filled)  # type: ignore[no-untyped-call]
+    return everyone, dist.get_rank() * longest
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenates; its gradient is the sum of everybody's at the own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def _row_mean(values: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:

@@ -1,7 +1,11 @@
 """Losses: one float32 value a row, equal to the library's, and nothing hidden."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from endwise import losses
@@ -90,3 +94,46 @@ def test_an_empty_target_is_all_blanks() -> None:
     logits = torch.randn(1, 4, 3)
     loss = losses.ctc(logits, torch.tensor([4]), torch.zeros(1, 0).long(), torch.tensor([0]))
     torch.testing.assert_close(loss[0], -logits.log_softmax(-1)[0, :, 0].sum())
+
+
+ROWS = 5  # an odd number: the second process has fewer
+
+
+def contrast_world() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Raw vectors of three inputs, identities (rows 0 and 4 share one, rows 1 and 2 lack one), and the scale."""
+    raw = torch.randn(ROWS, 3, 4, generator=torch.Generator().manual_seed(3))
+    identity = torch.arange(1, 3 * ROWS + 1).view(ROWS, 3)
+    identity[4, 1], identity[1, 0], identity[2] = identity[0, 1], 0, torch.tensor([0, 9, 0])
+    return raw.requires_grad_(), identity, torch.tensor(7.0, requires_grad=True)
+
+
+def one_worker(rank: int, folder: str) -> None:
+    """Its rows' losses and the gradients it has at the end."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    raw, identity, scale = contrast_world()
+    mine = slice(0, 3) if rank == 0 else slice(3, ROWS)
+    own = raw[mine].detach().requires_grad_()
+    loss = losses.contrast(F.normalize(own, dim=-1), identity[mine], scale, across=True)
+    loss.sum().backward()
+    assert own.grad is not None
+    assert scale.grad is not None
+    save_file({"loss": loss.detach(), "raw": own.grad, "scale": scale.grad}, f"{folder}/{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+def test_rivals_across_workers_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    raw, identity, scale = contrast_world()
+    loss = losses.contrast(F.normalize(raw, dim=-1), identity, scale)
+    loss.sum().backward()
+    torch.multiprocessing.spawn(one_worker, (str(tmp_path),), nprocs=2)
+    found = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
+    torch.testing.assert_close(torch.cat([part["loss"] for part in found]), loss.detach())
+    torch.testing.assert_close(torch.cat([part["raw"] for part in found]), raw.grad)
+    torch.testing.assert_close(found[0]["scale"] + found[1]["scale"], scale.grad)
+
+
+def test_rivals_across_workers_need_no_workers() -> None:
+    raw, identity, scale = contrast_world()
+    torch.testing.assert_close(
+        losses.contrast(raw, identity, scale, across=True), losses.contrast(raw, identity, scale), rtol=0, atol=0
+    )

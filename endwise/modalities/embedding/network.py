@@ -69,8 +69,9 @@ class EmbeddingHead(Head):
     def loss(
         self, prediction: dict[str, Tensor], target: Int[Tensor, "batch input"], sizes: Tensor
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """{'contrast': mean over the row's ordered pairs of inputs}."""
-        return {"contrast": losses.contrast(prediction["vectors"], target, self.sharpness.exp())}
+        """{'contrast': mean over the row's ordered pairs of inputs}. In training against the rows of all workers."""
+        found = losses.contrast(prediction["vectors"], target, self.sharpness.exp(), across=self.training)
+        return {"contrast": found}
 
     @torch.no_grad()
     def bound(self) -> None:
