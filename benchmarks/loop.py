@@ -1,8 +1,8 @@
 """What the training loop costs: `python -m benchmarks.loop [RECIPE ...] [--batch 16 --steps 60 --pairs 6 --rows 4000]`.
 
-Rows a second of endwise's own loop beside a hand-written PyTorch loop of the same network, precision, threads and
+Rows a second (of text outputs also tokens: the symbols that are taught, ends included) of endwise's own loop beside a hand-written PyTorch loop of the same network, precision, threads and
 batch size, on the same prepared data. The hand-written loop holds all arrays in memory and knows nothing of logs,
-checkpoints, term names or missing values. A pair is a fresh network for each; both take turns of ten steps in one
+checkpoints, term names or missing values. A pair is a fresh network for each; both take turns of ten steps (`--turn`) in one
 process and one thread, so that a busy machine slows both. `--order same` (the usual): the hand-written loop gets the
 rows of endwise's batches, which leaves the loop as the only difference; `--order own`: its own random permutation,
 which costs it padding where rows have different lengths. `--control`: the hand-written loop in the place of endwise's too,
@@ -33,19 +33,19 @@ from endwise.recipe import Recipe
 from endwise.run import Run
 from endwise.train import _Signals, _Trainer
 
-TURN = 10  # steps of one loop before the other has its turn; the first turn of each is not counted
 TARGET = 0.98
 DEFAULT = ("recipes/spoken-digits/recipe.yaml", "recipes/cifar10/recipe.yaml")
 
-Step = tuple[dict[str, Ragged], dict[str, Ragged], dict[str, torch.Tensor]]
+Step = tuple[dict[str, Ragged], dict[str, Ragged], list[int]]  # inputs, targets, positions among the training rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Rows a second of wall time and of CPU time (all threads of this process)."""
+    """Rows and tokens a second of wall time, and rows a second of CPU time (all threads of this process)."""
 
     wall: float
     cpu: float
+    tokens: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Spent:
     """One turn."""
 
     rows: int = 0
+    tokens: int = 0
     wall_s: float = 0.0
     cpu_s: float = 0.0
 
@@ -73,6 +74,11 @@ class Case:
         self.count = 0
         self.plan = self._first_plan(args.threads)
         self.memory = _in_memory(self.dataset, self.recipe, self.contracts)
+        self.position = {int(row): index for index, row in enumerate(rows)}
+        self.turn, self.tokens = args.turn, np.zeros(len(rows), np.int64)
+        for name, item in self.recipe.outputs.items():
+            if item.type == "text":
+                self.tokens += [len(symbols) + 1 for symbols in self.memory[name]]
 
     def trainer(self) -> _Trainer:
         """Endwise's loop with a fresh network in a fresh run folder."""
@@ -81,7 +87,8 @@ class Case:
         if self.count > 1:
             run.write("plan.json", self.plan.to_dict())
         model = Model.build(self.recipe, self.contracts, seed=0)
-        return _Trainer(run, self.recipe, self.dataset, model, _Signals(), run.log, None, time.monotonic())
+        began = time.monotonic()
+        return _Trainer(run, self.recipe, self.dataset, model, _Signals(), run.log, None, began, scores=False)
 
     def _first_plan(self, threads: int | None) -> Plan:
         plan = self.trainer().plan
@@ -123,11 +130,10 @@ def steps_of(case: Case, same: bool) -> Iterator[Step]:
     """Batches from memory: of an own permutation each epoch, or of the rows endwise's batches have."""
     recipe, size, count = case.recipe, case.plan.batch_size, len(case.dataset.splits.train)
     loader, order = case.loader(), np.arange(count)
-    position = {int(row): index for index, row in enumerate(case.dataset.splits.train)}
     generator, per_epoch = np.random.default_rng(0), -(-count // size)
     for step in range(case.plan.steps):
         if same:
-            chosen = [position[row] for row in loader.batch_rows(step).tolist()]
+            chosen = [case.position[row] for row in loader.batch_rows(step).tolist()]
         else:
             if step % per_epoch == 0:
                 order = generator.permutation(count)
@@ -139,10 +145,10 @@ def steps_of(case: Case, same: bool) -> Iterator[Step]:
         targets = {
             name: padded([case.memory[name][i] for i in chosen], item.axes) for name, item in recipe.outputs.items()
         }
-        yield inputs, targets, {name: torch.ones(len(chosen), dtype=torch.bool) for name in inputs}
+        yield inputs, targets, chosen
 
 
-def by_hand(case: Case, same: bool) -> Iterator[int]:
+def by_hand(case: Case, same: bool) -> Iterator[list[int]]:
     """The loop one would write for this network alone; the rows of each step as it is done."""
     plan = case.plan
     network = Model.build(case.recipe, case.contracts, seed=0).network
@@ -158,15 +164,16 @@ def by_hand(case: Case, same: bool) -> Iterator[int]:
     floating = [value for value in network.state_dict().values() if value.is_floating_point()]
     average = [value.clone() for value in floating]
     precision = autocast("cpu", plan.precision)
-    for step, (inputs, targets, present) in enumerate(steps_of(case, same)):
+    for step, (inputs, targets, chosen) in enumerate(steps_of(case, same)):
+        present = {name: torch.ones(len(chosen), dtype=torch.bool) for name in inputs}
         adamw.zero_grad(set_to_none=True)
         with precision():
             predictions = network(inputs, present)
-        losses = [
-            term.float().mean()
-            for name, target in targets.items()
-            for term in network.head(name).loss(predictions[name], target.values, target.sizes).values()
-        ]
+            losses = [  # a decoder that is taught runs in here
+                term.float().mean()
+                for name, target in targets.items()
+                for term in network.head(name).loss(predictions[name], target.values, target.sizes).values()
+            ]
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, CLIP_NORM, foreach=True)
         for group in adamw.param_groups:
@@ -174,27 +181,28 @@ def by_hand(case: Case, same: bool) -> Iterator[int]:
         adamw.step()
         with torch.no_grad():
             torch._foreach_lerp_(average, floating, 1 - min(plan.ema_decay, (2 + step) / (11 + step)))
-        yield len(next(iter(present.values())))
+        yield chosen
 
 
 class Turns:
-    """Listens to endwise's loop and, every TURN steps, lets the hand-written one do as many."""
+    """Listens to endwise's loop and, every `--turn` steps, lets the hand-written one do as many."""
 
     def __init__(self, case: Case, same: bool, ahead: bool) -> None:
         """ahead: the hand-written loop has the first turn."""
         self.case, self.hand = case, by_hand(case, same)
         self.ours, self.theirs = [Spent()], [Spent()]
-        self.rows, self.left = case.loader(), case.plan.steps // TURN
+        self.rows, self.left = case.loader(), case.plan.steps // case.turn
         if ahead:
             self._by_hand()
         self.began = time.perf_counter(), time.process_time()
 
     def step(self, step: int) -> None:
         """After each of endwise's steps, its event already in the log."""
-        if step % TURN:
+        turn = self.case.turn
+        if step % turn:
             return
-        rows = sum(len(self.rows.batch_rows(done)) for done in range(step - TURN, step))
-        self.ours.append(self._since(rows))
+        rows = [self.case.position[int(row)] for done in range(step - turn, step) for row in self.rows.batch_rows(done)]
+        self.ours.append(since(self.began, self.case, rows))
         if self.left:
             self._by_hand()
         self.began = time.perf_counter(), time.process_time()
@@ -202,10 +210,14 @@ class Turns:
     def _by_hand(self) -> None:
         self.left -= 1
         self.began = time.perf_counter(), time.process_time()
-        self.theirs.append(self._since(sum(next(self.hand) for _ in range(TURN))))
+        rows = [row for _ in range(self.case.turn) for row in next(self.hand)]
+        self.theirs.append(since(self.began, self.case, rows))
 
-    def _since(self, rows: int) -> Spent:
-        return Spent(rows, time.perf_counter() - self.began[0], time.process_time() - self.began[1])
+
+def since(began: tuple[float, float], case: Case, rows: list[int]) -> Spent:
+    """What these rows took."""
+    wall_s, cpu_s = time.perf_counter() - began[0], time.process_time() - began[1]
+    return Spent(len(rows), int(case.tokens[rows].sum()), wall_s, cpu_s)
 
 
 def pair(case: Case, same: bool, ahead: bool) -> tuple[Speed, Speed]:
@@ -227,19 +239,20 @@ def pair(case: Case, same: bool, ahead: bool) -> tuple[Speed, Speed]:
 def control(case: Case, same: bool, ahead: bool) -> tuple[Speed, Speed]:
     """The hand-written loop beside itself: what a pair says when there is nothing to find."""
     loops, spent = [by_hand(case, same), by_hand(case, same)], [[Spent()], [Spent()]]
-    for _ in range(case.plan.steps // TURN):
+    for _ in range(case.plan.steps // case.turn):
         for which in (1, 0) if ahead else (0, 1):
             began = time.perf_counter(), time.process_time()
-            rows = sum(next(loops[which]) for _ in range(TURN))
-            spent[which].append(Spent(rows, time.perf_counter() - began[0], time.process_time() - began[1]))
+            rows = [row for _ in range(case.turn) for row in next(loops[which])]
+            spent[which].append(since(began, case, rows))
     return speed(spent[0]), speed(spent[1])
 
 
 def speed(turns: list[Spent]) -> Speed:
     """Over all turns but the first, which warms up."""
     counted = turns[2:]
-    rows = sum(turn.rows for turn in counted)
-    return Speed(rows / sum(turn.wall_s for turn in counted), rows / sum(turn.cpu_s for turn in counted))
+    rows, tokens = sum(turn.rows for turn in counted), sum(turn.tokens for turn in counted)
+    wall_s, cpu_s = sum(turn.wall_s for turn in counted), sum(turn.cpu_s for turn in counted)
+    return Speed(rows / wall_s, rows / cpu_s, tokens / wall_s)
 
 
 def compare(case: Case, pairs: int, same: bool, controlled: bool) -> None:
@@ -247,7 +260,7 @@ def compare(case: Case, pairs: int, same: bool, controlled: bool) -> None:
     ours_is = "by hand" if controlled else "endwise"
     plan = case.plan
     print(
-        f"{case.name}: {len(case.dataset.splits.train)} rows, batch {plan.batch_size}, {plan.steps - TURN} timed steps, "
+        f"{case.name}: {len(case.dataset.splits.train)} rows, batch {plan.batch_size}, {plan.steps - case.turn} timed steps, "
         f"{plan.precision}, {plan.threads} thread(s), {plan.parameters} parameters, {'same' if same else 'own'} order",
         flush=True,
     )
@@ -258,7 +271,8 @@ def compare(case: Case, pairs: int, same: bool, controlled: bool) -> None:
         ratios["CPU"].append(ours.cpu / theirs.cpu)
         print(
             f"  pair {index + 1}: {ours_is} {ours.wall:.0f} rows/s, by hand {theirs.wall:.0f}; "
-            f"ratio {ratios['wall'][-1]:.3f} (CPU time {ratios['CPU'][-1]:.3f})",
+            + (f"{ours.tokens:.0f} tokens/s, by hand {theirs.tokens:.0f}; " if ours.tokens else "")
+            + f"ratio {ratios['wall'][-1]:.3f} (CPU time {ratios['CPU'][-1]:.3f})",
             flush=True,
         )
     for name, values in ratios.items():
@@ -275,8 +289,9 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", default=list(DEFAULT), metavar="RECIPE")
     parser.add_argument("--batch", type=int, default=16, help="rows a step")
     parser.add_argument(
-        "--steps", type=int, default=60, help=f"of each loop in a pair, the first {TURN} of them not timed"
+        "--steps", type=int, default=60, help="of each loop in a pair, the first turn of them not timed"
     )
+    parser.add_argument("--turn", type=int, default=10, help="steps of one loop before the other has its turn")
     parser.add_argument("--pairs", type=int, default=6, help="even, since who is first alternates")
     parser.add_argument("--rows", type=int, default=4000, help="training rows at most")
     parser.add_argument("--precision", choices=["fp32", "bf16"], help="default: what the plan measures as faster")
