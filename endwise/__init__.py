@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from endwise.model import Model, Prediction
     from endwise.propose import propose
     from endwise.recipe import Data, Goal, Objective, Recipe, Train, Trunk
+    from endwise.regimes import fit
     from endwise.run import Run
     from endwise.runner import Bundle
     from endwise.search import search
-    from endwise.train import fit
 
 # name -> module: declare, read, train, use, extend
 _HOMES = {
@@ -59,7 +59,7 @@ _HOMES = {
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",
     "check": "endwise.data.check",
-    "fit": "endwise.train",
+    "fit": "endwise.regimes",
     "evaluate": "endwise.evaluate",
     "export": "endwise.export",
     "search": "endwise.search",

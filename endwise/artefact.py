@@ -30,6 +30,7 @@ from endwise.modalities.base import Contract, Modality
 from endwise.network import Network
 from endwise.nn.size import Size
 from endwise.recipe import Recipe
+from endwise.stages import network_of
 
 FORMAT = "endwise model"
 VERSION = 1
@@ -317,7 +318,7 @@ class _Bounded(TorchFunctionMode):
 def _network(recipe: Recipe, contracts: Mapping[str, Contract], size: Size, stored_bytes: int) -> Network:
     try:
         with torch.random.fork_rng(devices=[]), _Bounded(SLACK_NUMBERS + stored_bytes):
-            return Network(recipe.inputs, recipe.outputs, contracts, size)
+            return network_of(recipe, contracts, size)
     except EndwiseError:
         raise
     except Exception as wrong:  # a contract from a damaged file can be wrong in any way

@@ -141,7 +141,8 @@ def train(
     if dry_run:
         return _dry_run(declared, as_json)
     with _progress(quiet=as_json) as progress:
-        from endwise.train import fit, fit_folds
+        from endwise.regimes import fit
+        from endwise.train import fit_folds
 
         model = fit(declared, out=out, resume=resume, progress=progress)
         run = model.run

@@ -28,6 +28,7 @@ from endwise.nn.interface import Head
 from endwise.nn.size import Size
 from endwise.recipe import Recipe
 from endwise.rows import FieldError, check_names, collate, file_fetcher, may_be_missing, read_row, written
+from endwise.stages import network_of
 from endwise.stream import Stream
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Model:
         size = Size.of(recipe.train.size, **recipe.trunk.model_dump())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = Network(recipe.inputs, recipe.outputs, contracts, size)
+            network = network_of(recipe, contracts, size)
         network.load_pretrained()
         return cls(recipe, contracts, network.eval(), size, {})
 

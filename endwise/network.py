@@ -4,6 +4,7 @@ Everything between the stored array and the answer is in here: normalising, resi
 missing-value tokens, and decoding. What is not: reading files (modalities) and naming answers (`Modality.write`).
 """
 
+import types
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from endwise.batch import Ragged
+from endwise.batch import Batch, Ragged
 from endwise.modalities.base import Contract, Modality
 from endwise.nn.blocks import Transformer
 from endwise.nn.interface import Encoder, Head, Tokens
@@ -55,12 +56,20 @@ class Network(nn.Module):
         outputs: Mapping[str, Modality],
         contracts: Mapping[str, Contract],
         size: Size,
+        *,
+        encoders: Mapping[str, Encoder] = types.MappingProxyType({}),
     ) -> None:
+        """encoders: of inputs that have another one than their modality's."""
         super().__init__()
         self.size = size
         self.inputs = nn.ModuleDict(
             {
-                _key(name): Input(item.beside(inputs, outputs).encoder(contracts[name], size), size.width)
+                _key(name): Input(
+                    encoders[name]
+                    if name in encoders
+                    else _encoder(item.beside(inputs, outputs), contracts[name], size),
+                    size.width,
+                )
                 for name, item in inputs.items()
             }
         )
@@ -100,6 +109,12 @@ class Network(nn.Module):
         """Raw predictions of every head: {output: {name: tensor}}."""
         return self.answer(self.tokens(inputs, present))
 
+    def taught(self, batch: Batch, done: float) -> tuple[Predictions, Tensor]:
+        """What a step learns from: the predictions for a batch, and the values of the shared tokens, where the terms'
+        gradients are measured. done: the share of the steps that lies behind."""
+        tokens = self.tokens(batch.inputs, batch.present)
+        return self.answer(tokens), tokens.values
+
     def answer(self, tokens: Tokens) -> Predictions:
         """The heads on given tokens (what the objective's gradient norms are taken at)."""
         own = tokens if tokens.own_values is None else tokens.with_values(tokens.own_values)
@@ -135,6 +150,10 @@ class Network(nn.Module):
         found = self.heads[_key(output)]
         assert isinstance(found, Head)
         return found
+
+
+def _encoder(item: Modality, contract: Contract, size: Size) -> Encoder:
+    return item.carrier(contract, size) if item.handed else item.encoder(contract, size)
 
 
 def _joined(parts: Mapping[str, Tokens]) -> Tokens:

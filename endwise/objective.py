@@ -32,6 +32,10 @@ class Objective(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(len(first)), requires_grad=weighting == "uncertainty")
         self.register_buffer("scale", torch.tensor([max(abs(value), SMALLEST_SCALE) for value in first.values()]))
 
+    def only(self, output: str) -> None:
+        """Nothing counts but this output's terms."""
+        self.fixed = {term: weight if term.rpartition(".")[0] == output else 0.0 for term, weight in self.fixed.items()}
+
     def weights(self) -> dict[str, Tensor]:
         """The factor of each term now."""
         if self.weighting == "fixed":

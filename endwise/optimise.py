@@ -148,11 +148,10 @@ def step(
     for start in range(0, len(batch), micro_batch):
         part = batch if micro_batch >= len(batch) else batch.rows(slice(start, start + micro_batch))
         with precision():
-            tokens = network.tokens(part.inputs, part.present)
-            predictions = network.answer(tokens)
+            predictions, shared = network.taught(part, done)
             values = term_values(network, predictions, part, totals)  # a decoder that is taught runs in here
         if term_norms:  # other rows have other tokens: the squares add up to the whole batch's
-            for name, square in _squares_at_tokens(values, tokens.values).items():
+            for name, square in _squares_at_tokens(values, shared).items():
                 squares[name] = squares[name] + square if name in squares else square
         objective(values, share=len(part) / len(batch)).backward()
         for name, value in values.items():

@@ -153,6 +153,87 @@ class FromRun(Part):
     freeze: bool = Field(False, description="the encoders and the trunk that are taken do not learn any more")
 
 
+class Stage(Part):
+    """One part of a pipeline: what it reads (inputs, and answers of other stages) and which outputs it answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
+
+    given: tuple[str, ...] = Field(alias="from", description="inputs and other stages' outputs that it reads")
+    to: tuple[str, ...] = Field(description="the outputs that it answers; here they may be declared, too")
+    hand_off: Literal["soft", "straight_through", "gumbel", "latent", "hard"] = Field(
+        "soft",
+        description="how it reads other stages' answers while all learn together. soft: the chances of every symbol; "
+        "straight_through: the answer itself, with the gradient of soft (Bengio et al. 2013); gumbel: an answer drawn "
+        "(Jang et al. 2017); latent: the tokens behind the answer; hard: the answer itself, which cuts the gradient",
+    )
+    detach: bool = Field(False, description="no gradient goes back through its hand-offs")
+    teacher_forcing: float = Field(
+        0.0, ge=0, le=1,
+        description="share of the rows that it gets the true answers of at the first step, falling to none at half of "
+        "the steps (scheduled sampling; Bengio et al. 2015)",
+    )  # fmt: skip
+    temperature: tuple[float, float] = Field(
+        (1.0, 0.5), description="of soft, straight_through and gumbel: at the first step and at the last"
+    )
+    run: str | None = Field(
+        None, description="another run that this stage is taken from, in the place of training it apart"
+    )
+
+    @field_validator("given", "to", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else tuple(value)
+
+    @field_validator("temperature")
+    @classmethod
+    def _above_zero(cls, value: Any) -> Any:
+        if min(value) <= 0:
+            raise ValueError("two numbers above 0")
+        return value
+
+
+REGIMES = ("modular", "modular_predicted", "warm_joint", "joint", "joint_goal_only", "direct")
+
+
+def in_order(stages: Mapping[str, Stage]) -> list[str]:
+    """The stages, each behind those whose answers it reads. RecipeError where they go round in a circle."""
+    maker = {name: stage for stage, item in stages.items() for name in item.to}
+    found: list[str] = []
+    path: list[str] = []
+
+    def visit(stage: str) -> None:
+        if stage in found:
+            return
+        if stage in path:
+            raise refusal(
+                field=f"stages.{path[-1]}.from",
+                got=" -> ".join([*path[path.index(stage) :], stage]),
+                allowed="stages that do not wait for each other in a circle",
+                fix="let one of them read an input in the place of the other's answer",
+            )
+        path.append(stage)
+        for name in stages[stage].given:
+            if name in maker:
+                visit(maker[name])
+        path.pop()
+        found.append(stage)
+
+    for stage in stages:
+        visit(stage)
+    return found
+
+
+def standing(
+    output: str, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality], stages: Mapping[str, Stage]
+) -> Modality:
+    """An output as it stands among its neighbours: those of its stage, where there are stages."""
+    stage = next((item for item in stages.values() if output in item.to), None)
+    if stage is None:
+        return outputs[output].beside(inputs, outputs)
+    given = {name: inputs[name] if name in inputs else outputs[name] for name in stage.given}
+    return outputs[output].beside(given, {name: outputs[name] for name in stage.to})
+
+
 class Recipe(Part):
     """The whole declaration."""
 
@@ -162,6 +243,13 @@ class Recipe(Part):
     from_run: FromRun | None = None
     inputs: dict[str, Modality]
     outputs: dict[str, Modality]
+    stages: dict[str, Stage] = Field({}, description="a pipeline between the inputs and the outputs; none: one network")
+    regime: Literal["modular", "modular_predicted", "warm_joint", "joint", "joint_goal_only", "direct"] = Field(
+        "warm_joint",
+        description="how stages are trained. modular: each apart, on true answers of the others; modular_predicted: then on "
+        "the others' own answers; warm_joint: modular, then all on the one objective; joint: that from the start; "
+        "joint_goal_only: on the goal's loss alone; direct: one network without the stages in between",
+    )
     goal: Goal | None = None
     objective: Objective = Objective()
     trunk: Trunk = Trunk()
@@ -169,7 +257,7 @@ class Recipe(Part):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**_with_stage_outputs(values))
         except ValidationError as wrong:
             raise _in_our_words(wrong, values) from None
 
@@ -265,6 +353,7 @@ class Recipe(Part):
                 allowed=f"a divisor of trunk.width = {size.width}",
                 fix="change one of the two",
             )
+        self._check_stages()
         # frozen for everybody else: here the declarations see each other for the first time
         self.__dict__["outputs"] = {
             name: item.beside(self.inputs, self.outputs) if item.of_row else item for name, item in self.outputs.items()
@@ -280,6 +369,67 @@ class Recipe(Part):
             fix="remove one",
         )
         return self
+
+    def _check_stages(self) -> None:
+        """Every output answered by one stage, every input read by one, no circle, and hand-offs that can carry."""
+        if not self.stages:
+            require(
+                "regime" not in self.model_fields_set or self.regime == "direct",
+                field="regime", got=self.regime, allowed="a recipe with stages", fix="remove regime, or declare stages",
+            )  # fmt: skip
+            return
+        require(
+            self.from_run is None, field="from_run", got=getattr(self.from_run, "run", None),
+            allowed="a recipe without stages", fix="write run: at the stage that is to begin with it",
+        )  # fmt: skip
+        maker: dict[str, str] = {}
+        for stage, item in self.stages.items():
+            require(bool(NAME.match(stage)), field="stages", got=stage, allowed="a name of letters, digits, ' ', '_' and '-'",
+                    fix="rename the stage")  # fmt: skip
+            for name in item.to:
+                if name not in self.outputs:
+                    raise unknown_name(field=f"stages.{stage}.to", got=name, names=self.outputs)
+                require(
+                    name not in maker, field=f"stages.{stage}.to", got=name,
+                    allowed=f"an output that no other stage answers ({maker.get(name)} does)", fix="rename one of the two",
+                )  # fmt: skip
+                maker[name] = stage
+        for stage, item in self.stages.items():
+            for name in item.given:
+                if name not in self.inputs and name not in maker:
+                    raise unknown_name(field=f"stages.{stage}.from", got=name, names=[*self.inputs, *maker])
+                carried = self.outputs[name].hand_offs if name in maker else {item.hand_off}
+                require(
+                    item.hand_off in carried, field=f"stages.{stage}.hand_off", got=item.hand_off,
+                    allowed=f"{', '.join(sorted(carried))}: what an answer of type {self.outputs[name].type if name in maker else ''} can go on by",
+                    fix="write hand_off: latent, through which a gradient goes, or hard",
+                )  # fmt: skip
+        in_order(self.stages)
+        for section, names, used in (
+            ("outputs", self.outputs, set(maker)),
+            ("inputs", self.inputs, {name for item in self.stages.values() for name in item.given}),
+        ):
+            for name in names:
+                what = "answers" if section == "outputs" else "reads"
+                require(
+                    name in used, field=f"{section}.{name}", got=name, allowed=f"one that a stage {what}",
+                    fix=f"name it under {'to' if section == 'outputs' else 'from'} of a stage, or remove it",
+                )  # fmt: skip
+
+    def standing(self, output: str) -> Modality:
+        """An output as it stands among its neighbours."""
+        return standing(output, self.inputs, self.outputs, self.stages)
+
+    @property
+    def is_assembled(self) -> bool:
+        """Whether its stages are trained apart and only put together."""
+        return bool(self.stages) and self.regime == "modular"
+
+    @property
+    def intermediates(self) -> list[str]:
+        """The outputs that a stage reads."""
+        read = {name for stage in self.stages.values() for name in stage.given}
+        return [name for name in self.outputs if name in read]
 
     # ---- in and out -------------------------------------------------------------------------------------------
 
@@ -331,6 +481,16 @@ class Recipe(Part):
             out["from_run"] = self.from_run.model_dump(exclude_defaults=True)
         out["inputs"] = {name: item.to_dict() for name, item in self.inputs.items()}
         out["outputs"] = {name: item.to_dict() for name, item in self.outputs.items()}
+        if self.stages:
+            out["stages"] = {
+                name: {
+                    "from": list(stage.given),
+                    "to": list(stage.to),
+                    **stage.model_dump(exclude_defaults=True, exclude={"given", "to"}, mode="json"),
+                }
+                for name, stage in self.stages.items()
+            }
+            out["regime"] = self.regime
         for section in ("goal", "objective", "trunk", "train"):
             part = getattr(self, section)
             if part is not None and (values := part.model_dump(exclude_defaults=True)):
@@ -385,6 +545,27 @@ def declare(value: Any, *, where: str, role: Role, name: str) -> Modality:
     declared: Modality = value
     declared.check_role(role, name)
     return declared
+
+
+def _with_stage_outputs(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs that stages declare, behind those under `outputs`: an answer on the way is an output like any other."""
+    stages = values.get("stages")
+    if not isinstance(stages, Mapping) or not isinstance(values.get("outputs"), Mapping):
+        return dict(values)
+    outputs, plain = dict(values["outputs"]), {}
+    for stage, item in stages.items():
+        to = item.get("to") if isinstance(item, Mapping) else None
+        if isinstance(to, Mapping):
+            for name, declared in to.items():
+                require(
+                    name not in outputs, field=f"stages.{stage}.to.{name}", got=name,
+                    allowed="an output that is declared in one place",
+                    fix=f"write to: [{name}] where it is only named, or remove the other declaration",
+                )  # fmt: skip
+                outputs[name] = declared
+            item = {**item, "to": list(to)}
+        plain[stage] = item
+    return {**values, "outputs": outputs, "stages": plain}
 
 
 def parse(text: str, *, where: str) -> dict[str, Any]:
@@ -460,12 +641,28 @@ def json_schema() -> dict[str, Any]:
             "from_run": {"anyOf": [{"type": "string"}, part(FromRun), {"type": "null"}]},
             "inputs": declaration_schema(INPUT_ROLE),
             "outputs": declaration_schema(OUTPUT_ROLE),
+            "stages": {
+                "type": "object",
+                "additionalProperties": _declaring(part(Stage), declaration_schema(OUTPUT_ROLE)),
+            },
+            "regime": {"enum": list(REGIMES)},
             "goal": {"anyOf": [part(Goal), {"type": "null"}]},
             "objective": part(Objective),
             "trunk": part(Trunk),
             "train": _lenient(part(Train)),
         },
     }
+
+
+def _declaring(stage: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a stage, whose outputs may be named or declared."""
+    named = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    stage["properties"]["from"] = {**named, "description": stage["properties"]["from"]["description"]}
+    stage["properties"]["to"] = {
+        "anyOf": [*named["anyOf"], outputs],
+        "description": stage["properties"]["to"]["description"],
+    }
+    return stage
 
 
 def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
@@ -554,7 +751,7 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
         return inner
     where = ".".join(str(part) for part in first["loc"]) or "recipe"
     if first["type"] == "extra_forbidden":
-        section: Any = Recipe
+        section: Any = Stage if first["loc"][0] == "stages" else Recipe
         for part in first["loc"][:-1]:
             parts = {
                 "data": Data,
@@ -565,7 +762,7 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
                 "train": Train,
             }
             section = parts.get(str(part), section)
-        names = list(section.model_fields)
+        names = [field.alias or name for name, field in section.model_fields.items()]
         meant = nearest(str(first["loc"][-1]), names)
         return RecipeError(
             f"{where} = {str(first['input'])[:80]!r} is not allowed: there is no such field. "
@@ -589,11 +786,14 @@ __all__ = [
     "Goal",
     "Objective",
     "Recipe",
+    "Stage",
     "Train",
     "Trunk",
     "declare",
+    "in_order",
     "json_schema",
     "parse",
+    "standing",
 ]
 
 

@@ -36,7 +36,7 @@ from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast
 from endwise.plan import BUDGET_SHARE, PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal, whole_batch_error
 from endwise.recipe import Recipe
 from endwise.run import Run
-from endwise.transfer import Origin, begin
+from endwise.transfer import Beginning, Origin
 
 CALIBRATION_BATCHES = 3
 SMALL_TABLE, SMALL_TABLE_FOLDS = 500, 5
@@ -131,22 +131,26 @@ def fit(
     resume: bool = False,
     progress: Progress | None = None,
     dataset: Dataset | None = None,
+    score: bool | None = None,
+    beginning: Beginning | None = None,
+    began: float | None = None,
 ) -> Model:
     """Train the recipe's one network and evaluate it; the run folder is `model.run`.
 
     out: the run folder (default `runs/<recipe name>`); an existing one is refused unless `resume`, which goes on from
     its last whole checkpoint and refuses a changed recipe or changed data. progress: called with each event that goes
     to the log. dataset: rows prepared from this recipe's data, on the sides they are on (a subset of the labels, see
-    `Dataset.with_sides`), instead of all of them; the rows to score are then left to the caller: the model is trained,
-    calibrated and saved, and neither evaluated nor held against baselines. Raises Stopped (exit code 130 or 143) after
-    SIGINT or SIGTERM, with everything saved.
+    `Dataset.with_sides`), instead of all of them. score: whether the model is evaluated and held against baselines in the
+    end; default: unless a dataset is given, whose rows to score are the caller's. beginning: the weights and contracts it
+    begins with, in the place of `recipe.from_run`. began: since when the budget has been running (`time.monotonic`). Raises
+    Stopped (exit code 130 or 143) after SIGINT or SIGTERM, with everything saved.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     run = Run.create(recipe, out=out, resume=resume)
     with run.locked(), _Signals() as signals, _own_threads():
         say = _speaker(run, progress)
-        origin = Origin.of(recipe)  # what cannot be begun with is refused before anything is read
-        alone = dataset is None  # nobody else will score it
+        origin = beginning or Origin.of(recipe)  # what cannot be begun with is refused before anything is read
+        scores = dataset is None if score is None else score
         dataset = _read(recipe, progress) if dataset is None else dataset
         _check_same_data(run, dataset)
         contracts = _contracts(recipe, dataset, origin)
@@ -154,9 +158,9 @@ def fit(
         model = Model.build(recipe, contracts, seed=recipe.train.seed)
         model.run = run
         model.info.update(_info(recipe, dataset, contracts))
-        for line in begin(origin, model, run) if origin is not None else ():
+        for line in origin.begin(model, run) if origin is not None else ():
             say({"event": "note", "message": line})
-        trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began, scores=alone)
+        trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began, scores=scores)
         if not trainer.finished:
             trainer.train()
         _tell(progress, "evaluating")
@@ -176,7 +180,7 @@ def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, 
     if origin is not None:
         origin.fill(model)
     loader = training_loader(recipe, dataset, model)
-    objective = Objective(recipe.outputs, _first_terms(model, loader), recipe.objective.weighting)
+    objective = _objective(recipe, model, loader)
     plan = _resolved(recipe, dataset, model, loader, objective, time.monotonic() - began)
     return plan, _data_facts(recipe, dataset, contracts)
 
@@ -241,7 +245,7 @@ class _Trainer:
         self.baselines = _baselines(recipe, dataset, model, self.scored_rows, progress)
         clock.lap("baselines")
         _tell(progress, "measuring a step")
-        self.objective = Objective(recipe.outputs, _first_terms(model, self.loader), recipe.objective.weighting)
+        self.objective = _objective(recipe, model, self.loader)
         saved, notes = checkpoint.latest(run.checkpoints)
         for note in notes:
             say({"event": "note", "message": note})
@@ -279,8 +283,8 @@ class _Trainer:
 
     @property
     def finished(self) -> bool:
-        """All planned steps are done, or no more are wanted."""
-        return self.at.step >= self.plan.steps or self.stopped_early
+        """All planned steps are done, or no more are wanted: parts that were trained apart stay as they are."""
+        return self.at.step >= self.plan.steps or self.stopped_early or self.recipe.is_assembled
 
     @property
     def stopped_early(self) -> bool:
@@ -616,7 +620,7 @@ def _read(recipe: Recipe, progress: Progress | None) -> Dataset:
     return dataset
 
 
-def _contracts(recipe: Recipe, dataset: Dataset, origin: Origin | None) -> dict[str, Contract]:
+def _contracts(recipe: Recipe, dataset: Dataset, origin: Beginning | None) -> dict[str, Contract]:
     """What there is to know before the network is made: from the training rows, and from the run that is begun with."""
     fitted = fit_contracts(recipe, dataset)
     return fitted if origin is None else origin.contracts(recipe, fitted)
@@ -674,6 +678,14 @@ def _check_same_data(run: Run, dataset: Dataset) -> None:
             f"{run.path}: the rows, their contents or their splits are not those this run was begun with, and a resumed "
             "run keeps its data. Fix: restore the data, or start a new run with another --out."
         )
+
+
+def _objective(recipe: Recipe, model: Model, loader: Loader) -> Objective:
+    """What is made small: all outputs' terms, or the goal's alone."""
+    objective = Objective(recipe.outputs, _first_terms(model, loader), recipe.objective.weighting)
+    if recipe.stages and recipe.regime == "joint_goal_only":
+        objective.only(resolve_goal(recipe, model.contracts).output)
+    return objective
 
 
 def _first_terms(model: Model, loader: Loader) -> dict[str, float]:

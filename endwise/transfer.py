@@ -8,7 +8,7 @@ inputs are that run's as well. Here: which parts fit, what is refused, what is s
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -25,6 +25,18 @@ from endwise.run import Run
 
 FACTS = "from_run.json"
 PLACE = ("column", "optional", "loss_weight")  # of a declaration: what weights do not depend on
+
+
+class Beginning(Protocol):
+    """What a training begins with in the place of fresh weights."""
+
+    def contracts(self, recipe: Recipe, fitted: Mapping[str, Contract]) -> dict[str, Contract]:
+        """The contracts to train with, given those fitted on this data."""
+        ...
+
+    def begin(self, model: Model, run: Run) -> list[str]:
+        """Fill the untrained model, write down with what; the lines for people."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,26 @@ class Origin:
             "left": [name for name in theirs if name not in taken],
         }
 
+    def begin(self, model: Model, run: Run) -> list[str]:
+        """Fill an untrained model and write down with what; the lines for people. A resumed run must find the weights it
+        began with."""
+        facts = self.fill(model)
+        if run.has(FACTS):
+            before = run.read(FACTS)["sha256"]
+            require(
+                before == self.sha256,
+                field="from_run",
+                got=self.asked.run,
+                allowed=f"the weights this run began with (sha256 {before[:12]})",
+                fix="that run has been trained anew since: start a new run with another --out",
+            )
+        run.write(FACTS, facts)
+        model.info["from_run"] = facts
+        taken = f"{', '.join(facts['taken'])} ({facts['numbers']:,} numbers{', frozen' if facts['freeze'] else ''})"
+        fresh = ", ".join(facts["fresh"]) or "nothing"
+        left = f"; not used of it: {', '.join(facts['left'])}" if facts["left"] else ""
+        return [f"from {facts['run']}: {taken}; fresh: {fresh}{left}"]
+
     def _means_the_same(self, part: str, model: Model) -> bool:
         """Whether an output's weights say the same there as here; inputs and trunk have been proved to."""
         role, _, name = part.partition(".")
@@ -111,27 +143,6 @@ class Origin:
         if _different(item, other):
             return False
         return item.continued(self.model.contracts[name], model.contracts[name], OUTPUT_ROLE) is not None
-
-
-def begin(origin: Origin, model: Model, run: Run) -> list[str]:
-    """Fill an untrained model and write down with what; the lines for people. A resumed run must find the weights it
-    began with."""
-    facts = origin.fill(model)
-    if run.has(FACTS):
-        before = run.read(FACTS)["sha256"]
-        require(
-            before == origin.sha256,
-            field="from_run",
-            got=origin.asked.run,
-            allowed=f"the weights this run began with (sha256 {before[:12]})",
-            fix="that run has been trained anew since: start a new run with another --out",
-        )
-    run.write(FACTS, facts)
-    model.info["from_run"] = facts
-    taken = f"{', '.join(facts['taken'])} ({facts['numbers']:,} numbers{', frozen' if facts['freeze'] else ''})"
-    fresh = ", ".join(facts["fresh"]) or "nothing"
-    left = f"; not used of it: {', '.join(facts['left'])}" if facts["left"] else ""
-    return [f"from {facts['run']}: {taken}; fresh: {fresh}{left}"]
 
 
 def _different(one: Modality, other: Modality) -> list[str]:

@@ -98,6 +98,19 @@ class Dataset:
             told.update(f"{len(rows)}\n".encode() + rows.tobytes())
         return replace(self, splits=splits, fingerprint=told.hexdigest())
 
+    def narrowed(self, recipe: "Recipe") -> "Dataset":
+        """The same rows on the same sides for a recipe of some of these fields: those that have a label of it, and every
+        `handed` input."""
+        names = [*recipe.inputs, *recipe.outputs]
+        labelled = np.logical_or.reduce([self.fields[name].present for name in recipe.outputs])
+        handed = [self.fields[name].present for name, item in recipe.inputs.items() if item.handed]
+        lacking = np.flatnonzero(~np.logical_and.reduce([labelled, *handed]))
+        found = hashlib.sha256(json.dumps([self.fingerprint, names]).encode()).hexdigest()
+        return replace(
+            self, fields={name: self.fields[name] for name in names}, splits=self.splits.without(lacking),
+            columns={name: self.columns[name] for name in names if name in self.columns}, fingerprint=found,
+        )  # fmt: skip
+
     def _place(self, row: int) -> tuple[int, int]:
         starts = _starts(self.tables)
         table = bisect_right(starts, row) - 1
@@ -170,8 +183,11 @@ def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
     for role, section in ((INPUT_ROLE, recipe.inputs), (OUTPUT_ROLE, recipe.outputs)):
         for name, modality in section.items():
             if name in dataset.fields:
-                declared = modality.beside(recipe.inputs, recipe.outputs)
-                contracts[name] = fit_contract(name, declared, role, dataset.fields[name], rows)
+                declared = (
+                    modality.beside(recipe.inputs, recipe.outputs) if role == INPUT_ROLE else recipe.standing(name)
+                )
+                as_what = OUTPUT_ROLE if declared.handed else role
+                contracts[name] = fit_contract(name, declared, as_what, dataset.fields[name], rows)
     return contracts
 
 

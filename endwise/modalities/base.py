@@ -29,6 +29,7 @@ Role = Literal["input", "output"]
 Fetch = Callable[[str], bytes]  # a path as written in the table -> the bytes of the file
 INPUT_ROLE: Role = "input"
 OUTPUT_ROLE: Role = "output"
+HAND_OFFS = frozenset({"hard", "soft", "straight_through", "gumbel", "latent"})  # of an answer to a next stage
 
 
 def input_field(default: Any, help: str = "") -> Any:
@@ -119,10 +120,14 @@ class Modality:
     contract_class: ClassVar[builtins.type[Contract]] = Contract
     axes: ClassVar[int] = 0  # leading axes of a transformed value that differ from row to row
     read_fields: ClassVar[tuple[str, ...] | None] = None  # fields that change what `read` gives; None: all may
+    hand_offs: ClassVar[frozenset[str]] = frozenset({"hard", "latent"})  # how an answer can go on to a next stage
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
     optional: bool = input_field(False, "the value may be missing at prediction even if it never was in training")
+    handed: bool = input_field(
+        False, "the answer of another stage: read as it is written there (fields of an output say how)"
+    )
     loss_weight: float = output_field(1.0, "the fixed weight of this output's loss in the objective")
 
     def __post_init__(self) -> None:
@@ -264,6 +269,12 @@ class Modality:
         """Transformed values -> Tokens of width `size.width`. Normalising, resizing and augmentation are inside."""
         raise NotImplementedError
 
+    def carrier(self, contract: Any, size: "Size") -> "Encoder":
+        """The encoder of a `handed` input, by the contract of the output that it is: takes what `transform` gives for a
+        target, and where `hand_offs` holds soft, floating chances of every symbol in the place of one. Default: the
+        encoder of an input, which takes both roles' values where `fit` does not ask for the role."""
+        return self.encoder(contract, size)
+
     def head(self, contract: Any, size: "Size") -> "Head":
         """Tokens -> prediction, with its own loss and decoding."""
         raise NotImplementedError
@@ -289,7 +300,7 @@ class Modality:
             fix=f"{self.type!r} can only be an {', '.join(sorted(self.roles))}",
         )
         for item in dataclasses.fields(self):
-            other = item.metadata.get("role")
+            other = None if self.handed else item.metadata.get("role")
             if other not in (None, role) and getattr(self, item.name) != item.default:
                 raise refusal(
                     field=f"{role}s.{name}.{item.name}",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue
-from endwise.modalities.base import Answer, Contract, Fetch, Modality, Role, output_field
+from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Modality, Role, output_field
 from endwise.modalities.category import balanced_weights, enough_classes
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Boolean(Modality):
 
     type: ClassVar[str] = "boolean"
     contract_class = BooleanContract
+    hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
 
     class_weights: Literal["none", "balanced"] = output_field(
         "none", "balanced: true and false count alike in the loss, however rare one is"

@@ -16,6 +16,7 @@ import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require
 from endwise.modalities.base import (
+    HAND_OFFS,
     INPUT_ROLE,
     OUTPUT_ROLE,
     Answer,
@@ -62,6 +63,7 @@ class Category(Modality):
 
     type: ClassVar[str] = "category"
     contract_class = CategoryContract
+    hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
 
     max_classes: int = shared_field(10_000, "refuse a column with more different values than this")
     class_weights: Literal["none", "balanced"] = output_field(

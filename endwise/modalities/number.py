@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import Answer, Contract, Fetch, Modality, Role, output_field, shared_field
+from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Modality, Role, output_field, shared_field
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -56,6 +56,7 @@ class Number(Modality):
 
     type: ClassVar[str] = "number"
     contract_class = NumberContract
+    hand_offs: ClassVar[frozenset[str]] = HAND_OFFS - {"gumbel"}
 
     unit: str | None = shared_field(
         None, "the unit the numbers are in (kg, m/s ...): kept and printed, never converted"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import Answer, Contract, Fetch, Modality, Role, output_field, shared_field
+from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Modality, Role, output_field, shared_field
 from endwise.modalities.category import class_name
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Tags(Modality):
 
     type: ClassVar[str] = "tags"
     contract_class = TagsContract
+    hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
 
     separator: str = shared_field(",", "what stands between two tags in a cell of text")
     max_tags: int = shared_field(10_000, "refuse a column with more different tags than this")

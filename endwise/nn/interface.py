@@ -23,6 +23,19 @@ class Hidden:
 
 
 @dataclass(frozen=True)
+class Handed:
+    """What a head says, as the next stage takes it. hard: what was decoded, [batch, *sizes]: symbols (int64), 0 and 1, or
+    values. scores: what it was decoded from, as far as a gradient can go back through it: one for each symbol
+    [batch, *sizes, symbol], or with `each`, which are questions of their own, of the shape of `hard`. None: `hard` itself is
+    a value with a gradient."""
+
+    hard: Tensor
+    sizes: Int[Tensor, "batch axes"]
+    scores: Tensor | None = None
+    each: bool = False
+
+
+@dataclass(frozen=True)
 class Tokens:
     """The common representation: values [batch, token, width] and which of them are real.
 
@@ -128,6 +141,11 @@ class Head(nn.Module):
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """The final answer as tensors (ids, numbers, scores), batch first, exportable: `Modality.write` names them."""
+        raise NotImplementedError
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """What the carrier of this output's modality takes at the next stage. greedy: the first best answer will do, which
+        is found faster than the best. Only of modalities whose `hand_offs` are more than hard and latent."""
         raise NotImplementedError
 
     def sample(

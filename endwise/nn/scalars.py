@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from endwise import losses
 from endwise.nn.blocks import Dropout
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.interface import Encoder, Handed, Head, Tokens
 from endwise.nn.size import Size
 
 NumberLoss = Literal["huber", "mse", "mae"]
@@ -36,6 +36,7 @@ FEWEST_OF_EACH = 5  # validation rows on both sides of a threshold; one from few
 COVERAGE = 0.9  # share of the answers that the interval of a number should hold
 NOT_MEASURED = -1.0
 SMALLEST_SPREAD = 1e-200  # a narrower column is constant: 1 / spread would overflow
+NO = -1e4  # the score of what cannot be
 FURTHEST = 1e30  # standard deviations; further away float32 overflows
 
 
@@ -76,6 +77,11 @@ class Pool(nn.Module):
 def one_token(values: Float[Tensor, "batch width"]) -> Tokens:
     """Tokens of a value that is one token."""
     return Tokens(values.unsqueeze(1), torch.ones(values.shape[0], 1, dtype=torch.bool, device=values.device))
+
+
+def no_axes(like: Float[Tensor, "batch *n"]) -> Int[Tensor, "batch 0"]:
+    """The sizes of values that are all of one shape."""
+    return torch.zeros(like.shape[0], 0, dtype=torch.int64, device=like.device)
 
 
 def exact(layer: nn.Linear, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
@@ -190,6 +196,10 @@ class NumberHead(Head):
         value = prediction["standard"].to(torch.float64) * self.deviation + self.mean
         return {"value": value, "half_width": torch.zeros_like(value) + self.half_width}
 
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """The value."""
+        return Handed(self.decode(prediction)["value"], no_axes(prediction["standard"]))
+
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """The 90 % quantile of the absolute residuals, one for each number; nine rows or fewer cannot give one."""
         self.half_width.fill_(NOT_MEASURED)
@@ -220,8 +230,10 @@ class CategoryEncoder(Encoder):
         self.register_buffer("share", _double(share).float(), persistent=False)
         self.embedding = nn.Parameter(torch.randn(len(counts), size.width) * size.width**-0.5)
 
-    def forward(self, values: Int[Tensor, " batch"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
-        """Class ids [batch] -> one token a row."""
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
+        """Class ids [batch], or the chance of each class [batch, class] -> one token a row."""
+        if values.ndim == 2:
+            return one_token((values @ self.embedding).float())
         table = torch.cat([self.embedding, (self.share.unsqueeze(1) * self.embedding).sum(0, keepdim=True)])
         return one_token(F.embedding(values.long(), table))
 
@@ -269,6 +281,11 @@ class CategoryHead(Head):
         """{'id': int64 [batch], 'probabilities': float32 [batch, classes]}."""
         logits = prediction["logits"].float()
         return {"id": logits.argmax(1), "probabilities": (logits / self.temperature).softmax(1)}
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """The class, from the scores of all."""
+        logits = prediction["logits"].float()
+        return Handed(logits.argmax(1), no_axes(logits), logits)
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature."""
@@ -319,8 +336,10 @@ class BooleanEncoder(Encoder):
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(2, size.width) * size.width**-0.5)
 
-    def forward(self, values: Int[Tensor, " batch"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
-        """0 or 1 [batch] -> one token a row."""
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
+        """0 or 1 [batch], or the chances of both [batch, 2] -> one token a row."""
+        if values.ndim == 2:
+            return one_token((values @ self.embedding).float())
         return one_token(F.embedding(values.long(), self.embedding))
 
 
@@ -366,6 +385,12 @@ class BooleanHead(Head):
         """{'yes': bool [batch], 'probability': float32 [batch] of yes}."""
         probability = (prediction["logits"].float() / self.temperature).sigmoid()
         return {"yes": probability >= self.threshold, "probability": probability}
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """Yes or no, from the score of either; equal at the threshold."""
+        margin = prediction["logits"].float() / self.temperature - torch.logit(self.threshold)
+        scores = torch.stack([torch.zeros_like(margin), margin], 1)
+        return Handed(self.decode(prediction)["yes"].long(), no_axes(scores), scores)
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature, then the threshold on the probabilities it gives."""
@@ -488,6 +513,12 @@ class TagsHead(Head):
         probabilities = self._probabilities(prediction)
         chosen: Bool[Tensor, "batch tags"] = probabilities >= self.thresholds
         return {"chosen": chosen, "probabilities": probabilities}
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """Which tags, from a score of each, zero at its threshold; and no unknown one."""
+        scores = prediction["logits"].float() / self.temperature - torch.logit(self.thresholds)
+        chosen = self.decode(prediction)["chosen"].float()
+        return Handed(F.pad(chosen, (0, 1)), no_axes(scores), F.pad(scores, (0, 1), value=NO), each=True)
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature, then each tag's threshold on the probabilities it gives."""

@@ -25,6 +25,7 @@ import numpy as np
 
 from endwise.errors import BadValue, require
 from endwise.modalities.base import (
+    HAND_OFFS,
     INPUT_ROLE,
     Answer,
     Contract,
@@ -163,6 +164,7 @@ class Text(PretrainedInput):
 
     type: ClassVar[str] = "text"
     contract_class = TextContract
+    hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("source", "max_chars")
     instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary", "drop", "reading", "causal")
@@ -275,7 +277,7 @@ class Text(PretrainedInput):
         of one decoder are refused beside another."""
         super().check_role(role, name)
         require(
-            role != INPUT_ROLE or self.units != "characters",
+            role != INPUT_ROLE or self.handed or self.units != "characters",
             field=f"inputs.{name}.units", got="characters", allowed="auto, bytes or bpe",
             fix="write units: bytes, which reads any letter",
         )  # fmt: skip
@@ -607,6 +609,12 @@ class Text(PretrainedInput):
             return TokenEncoder(contract.weights, self.tuning(), size, folder)
         kind = StreamedText if self.causal else TextEncoder
         return kind(contract, size, in_context=self.reading == "context", drop=self.drop)
+
+    def carrier(self, contract: TextContract, size: "Size") -> "Encoder":
+        """A token for each symbol that the text is written in."""
+        from endwise.modalities.text.network import SymbolEncoder
+
+        return SymbolEncoder(contract.num_symbols, size)
 
     @property
     def streams_in(self) -> str:

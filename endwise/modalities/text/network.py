@@ -19,7 +19,7 @@ from endwise.modalities.text import BLANK, TextContract
 from endwise.modalities.text.tokenizer import CASES
 from endwise.nn.blocks import Dropout, Transformer
 from endwise.nn.hiding import PADDING, SymbolRestorer, hidden_places
-from endwise.nn.interface import Encoder, Head, Hidden, Tokens
+from endwise.nn.interface import Encoder, Handed, Head, Hidden, Tokens
 from endwise.nn.size import Size
 from endwise.nn.streaming import Past, StreamedBlock, Window, average_lag, behind
 
@@ -34,6 +34,7 @@ LOOKBACK = 512  # tokens that a stream's attention sees: what it costs must not 
 LONGEST_TOKENS = 1_024  # beyond it, attention over every unit of a small network is not worth its time
 
 PAUSE_SHARE = 0.75  # of all frames that give no letter, at the first step (0.1 and 0.5 take two to three times as long to leave it)
+NEVER = -1e4  # the score of a symbol that cannot be
 SURE = 30.0  # the logit that makes a frame beyond a row's end a pause
 
 
@@ -133,6 +134,26 @@ class TextEncoder(Encoder):
             return vectors
         kept = torch.rand(vectors.shape[:2], device=vectors.device) >= self.drop
         return vectors * (kept / (1 - self.drop)).to(vectors.dtype)[..., None]
+
+
+class SymbolEncoder(Encoder):
+    """The symbols that an output is written in -> a token each, behind one for the beginning; in context. What one stage
+    wrote is read by the next one here, as symbols or as chances of each."""
+
+    def __init__(self, symbols: int, size: Size) -> None:
+        super().__init__()
+        self.symbol = nn.Parameter(torch.randn(symbols, size.width) * size.width**-0.5)
+        self.dropout = Dropout(size.dropout)
+        self.context = Transformer(size, causal=False, rotary=True)
+
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 1"]) -> Tokens:
+        """int64 [batch, place], or the chance of each symbol [batch, place, symbol]."""
+        vectors = F.embedding(values, self.symbol) if values.ndim == 2 else (values @ self.symbol).float()
+        first = self.symbol[BLANK].expand(len(values), 1, -1)
+        place = torch.arange(values.shape[1] + 1, device=values.device)
+        mask = place <= sizes
+        tokens = self.context(self.dropout(torch.cat([first, vectors], 1)), mask)
+        return Tokens(torch.where(mask[..., None], tokens, 0.0), mask)
 
 
 class Runs(nn.Module):
@@ -307,6 +328,23 @@ class CTCHead(Head):
         if "known" in prediction:
             found["lag"] = _lag(path, prediction["known"], prediction["known"].amax(1))
         return found
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """The letters of the best path. A letter's scores are the mean log-probabilities of the frames that say it, the
+        pause left out: which frames those are is decided, what they say has a gradient."""
+        log_p = prediction["logits"].float().log_softmax(-1)
+        path = log_p.argmax(-1)
+        inside = torch.arange(path.shape[1], device=path.device) < prediction["frames"][:, None]
+        spoken = (path != BLANK) & inside
+        begins = spoken & (path != F.pad(path, (1, 0), value=BLANK)[:, :-1])
+        letter = torch.where(spoken, begins.long().cumsum(1), 0)  # 0: of no letter
+        count = begins.sum(1)
+        most = path.shape[1] if torch.compiler.is_exporting() else int(count.max())
+        frames = F.one_hot(letter, most + 1)[..., 1:].to(log_p.dtype)  # [batch, frame, letter]
+        share = frames / frames.sum(1, keepdim=True).clamp(min=1)
+        scores = torch.einsum("bfl,bfs->bls", share, log_p)
+        scores = torch.where(torch.arange(scores.shape[-1], device=path.device) == BLANK, NEVER, scores)
+        return Handed(scores.argmax(-1), count[:, None], scores)
 
     def feed(self, tokens: Tokens, past: Spelt | None, *, last: bool) -> tuple[dict[str, Tensor], Spelt]:
         """The best path so far: a frame that has been decided stays."""

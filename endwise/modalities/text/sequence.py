@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from endwise.modalities.text import BLANK
 from endwise.modalities.text.network import CTCHead
 from endwise.nn.decoder import END, NEVER, Decoder, State, loop, sample, search
-from endwise.nn.interface import Head, Tokens
+from endwise.nn.interface import Handed, Head, Tokens
 from endwise.nn.size import Size
 
 JUDGE = 0.3  # what CTC has to say about a written sequence, as a share (Watanabe et al. 2017)
@@ -71,6 +71,29 @@ class SequenceHead(Head):
         )
         return {"symbols": symbols, "length": length, "score": score}
 
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """What was written, and its scores as if it had been taught: the search itself has no gradient."""
+        with torch.no_grad():
+            if greedy:
+                memory = self.decoder.begin(prediction["memory"], prediction["real"])
+                symbols, length, _ = search(self.decoder, memory, beams=1, longest=self.longest, penalty=0.0)
+                symbols, length = symbols[:, 0], length[:, 0]
+            else:
+                found = self.decode(prediction)
+                symbols, length = found["symbols"], found["length"]
+        return self.retold(prediction, symbols, length)
+
+    def retold(
+        self, prediction: dict[str, Tensor], symbols: Int[Tensor, "batch place"], length: Int[Tensor, " batch"]
+    ) -> Handed:
+        """Symbols with the scores that each had behind those before it."""
+        if not torch.compiler.is_exporting():
+            symbols = symbols[:, : int(length.max())]
+        before = F.pad(symbols, (1, 0), value=END)[:, :-1]
+        scores = self.decoder(before, self.decoder.begin(prediction["memory"], prediction["real"])).float()
+        scores = torch.where(torch.arange(scores.shape[-1], device=symbols.device) == END, NEVER, scores)
+        return Handed(symbols, length[:, None], scores)
+
     def found(self, prediction: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """All beams: symbols [batch, beam, place], lengths and log-probabilities [batch, beam], the best first."""
         memory = self.decoder.begin(prediction["memory"], prediction["real"])
@@ -120,6 +143,14 @@ class JointHead(Head):
     ) -> dict[str, Tensor]:
         """As `SequenceHead.sample`; CTC has no say."""
         return self.written.sample(prediction, count=count, temperature=temperature, top_p=top_p, chance=chance)
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """As `SequenceHead.handed`; of the best answer, what both agreed on."""
+        if greedy:
+            return self.written.handed(prediction, greedy=True)
+        with torch.no_grad():
+            found = self.decode(prediction)
+        return self.written.retold(prediction, found["symbols"], found["length"])
 
     def notes(self) -> list[str]:
         """Those of CTC."""

@@ -1,0 +1,157 @@
+"""Regimes: how a recipe with stages is trained, from a pipeline of parts to one network.
+
+`modular` trains every stage apart on true answers and puts them together. `modular_predicted` goes on from there with
+each stage on the others' own answers, still without a gradient between them; `warm_joint` goes on from there on the one
+objective, with the gradient. So the two differ in nothing but whether the gradient comes back. `joint` and
+`joint_goal_only` begin with that, and `direct` has no stages.
+
+Here: the order of the trainings, their shares of a budget, and how weights are handed over. Not here: one training
+(train.py), the network (stages.py), which regime wins (compare.py).
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from endwise import train
+from endwise.data.dataset import Dataset, fit_contracts, prepare
+from endwise.errors import refusal, require
+from endwise.modalities.base import Contract
+from endwise.model import Model
+from endwise.nn.size import Size
+from endwise.recipe import Recipe, in_order
+from endwise.run import Run
+from endwise.stages import StagedNetwork, direct_recipe, network_of, stage_fields, stage_recipe
+from endwise.train import Progress
+
+FACTS = "stages.json"
+APART_SHARE = 0.5  # of a budget, for training the stages apart before they learn together
+DEEPEST = 24  # blocks that a network without stages may have to be as large as the stages
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    dataset: Dataset | None = None,
+    score: bool | None = None,
+) -> Model:
+    """Train a recipe by its regime and evaluate it; the run folder is `model.run`, with one run in `stages/` for each stage
+    that was trained apart. See `train.fit` for the arguments. A budget is for all of it together; steps and epochs are
+    those of each training."""
+    if not recipe.stages or recipe.regime in ("joint", "joint_goal_only"):
+        return train.fit(recipe, out=out, resume=resume, progress=progress, dataset=dataset, score=score)
+    began, score = time.monotonic(), dataset is None if score is None else score
+    dataset = dataset or prepare(recipe)
+    if recipe.regime == "direct":
+        ends = direct(recipe, dataset)
+        return train.fit(ends, out=out, resume=resume, progress=progress, dataset=dataset.narrowed(ends), score=score, began=began)
+    run = Run.create(recipe, out=out, resume=resume)
+    share = 1.0 if recipe.is_assembled else APART_SHARE
+    parts = apart(recipe, run, dataset, share=share, progress=progress)
+    return train.fit(
+        recipe, out=run.path, resume=True, progress=progress, dataset=dataset, score=score, beginning=parts, began=began
+    )
+
+
+def apart(recipe: Recipe, run: Run, dataset: Dataset, *, share: float, progress: Progress | None = None) -> "Parts":
+    """Every stage trained by itself on the same rows, in run/stages; those that are finished are taken as they are. share: of
+    the budget, for all of them together."""
+    contracts = fit_contracts(recipe, dataset)
+    models = {name: taken(recipe, name) for name, stage in recipe.stages.items() if stage.run is not None}
+    for name, model in models.items():
+        contracts |= {field: model.contracts[field] for field in (*recipe.stages[name].given, *recipe.stages[name].to)}
+    alone = [name for name in in_order(recipe.stages) if name not in models]
+    budget = recipe.train.budget
+    settings = {} if budget is None else {"train.budget": budget * share / max(1, len(alone))}
+    for index, name in enumerate(alone, 1):
+        folder = run.path / "stages" / name
+        if folder.exists() and any(event["event"] == "done" for event in Run.open(folder).events()):
+            models[name] = Run.open(folder).model()
+            continue
+        if progress is not None:
+            progress({"event": "note", "message": f"stage {name} by itself ({index} of {len(alone)})"})
+        own = stage_recipe(recipe, name, **settings)
+        models[name] = train.fit(
+            own, out=folder, resume=folder.exists(), progress=progress, dataset=dataset.narrowed(own),
+            beginning=Parts(contracts, {}),
+        )  # fmt: skip
+    return Parts(contracts, models)
+
+
+def direct(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """The same two ends in one network of about as many parameters, which its depth decides."""
+    ends = direct_recipe(recipe)
+    if ends.trunk.depth is not None:
+        return ends
+    contracts = fit_contracts(recipe, dataset)
+    size = Size.of(recipe.train.size, **recipe.trunk.model_dump())
+    wanted = _numbers(recipe, contracts, size)
+    deeper = [ends.replace(**{"trunk.depth": depth}) for depth in range(size.depth, DEEPEST + 1)]
+    sizes = [_numbers(item, contracts, Size.of(item.train.size, **item.trunk.model_dump())) for item in deeper]
+    return min(zip(deeper, sizes, strict=True), key=lambda pair: abs(pair[1] - wanted))[0]
+
+
+def _numbers(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> int:
+    network = network_of(recipe, {name: contracts[name] for name in (*recipe.inputs, *recipe.outputs)}, size)
+    return sum(weight.numel() for weight in network.parameters())
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a staged training begins with: one set of contracts for all stages, and models of stages that were trained
+    apart (none: the network starts from scratch)."""
+
+    fitted: Mapping[str, Contract]
+    models: Mapping[str, Model]
+
+    def contracts(self, recipe: Recipe, fitted: Mapping[str, Contract]) -> dict[str, Contract]:
+        """The shared ones."""
+        return {name: self.fitted.get(name, own) for name, own in fitted.items()}
+
+    def begin(self, model: Model, run: Run) -> list[str]:
+        """Fill the stages' networks; what was taken is written to stages.json."""
+        network, facts, lines = model.network, {}, []
+        for name, trained in self.models.items():
+            assert isinstance(network, StagedNetwork)
+            own, theirs = network.stage(name), trained.network.state_dict()
+            kept = own.state_dict()
+            odd = [key for key, value in theirs.items() if key not in kept or kept[key].shape != value.shape]
+            fresh = sorted(set(kept) - set(theirs))
+            hidden = all("encoder.inward" in key or "encoder.norm" in key for key in fresh)
+            require(
+                not odd or model.recipe.stages[name].hand_off == "latent", field=f"stages.{name}.run", got=odd[:3],
+                allowed="the layers that the stage has here", fix="declare its fields and train.size alike in both recipes",
+            )  # fmt: skip
+            require(
+                not fresh or (model.recipe.stages[name].hand_off == "latent" and hidden), field=f"stages.{name}.run",
+                got=fresh[:3], allowed="a run with all layers of the stage", fix="train it with the same declarations",
+            )  # fmt: skip
+            own.load_state_dict({**kept, **{key: value for key, value in theirs.items() if key not in odd}})
+            numbers = sum(value.numel() for key, value in theirs.items() if key not in odd)
+            facts[name] = {"run": str(trained.run.path) if trained.run else None, "numbers": numbers, "fresh": fresh}
+            lines.append(f"stage {name}: {numbers:,} numbers from {facts[name]['run']}")
+        run.write(FACTS, facts)
+        return lines
+
+
+def taken(recipe: Recipe, name: str) -> Model:
+    """The model that `stages.NAME.run` says, proved to be one of this stage. RecipeError where it is not."""
+    run = recipe.stages[name].run
+    assert run is not None
+    model = Run.open(run).model()
+    given, answered = stage_fields(recipe.inputs, recipe.outputs, recipe.stages, name)
+    for role, wanted, there in (("inputs", given, model.recipe.inputs), ("outputs", answered, model.recipe.outputs)):
+        for field, declared in wanted.items():
+            if field not in there or type(there[field]) is not type(declared):
+                raise refusal(
+                    field=f"stages.{name}.run", got=run, allowed=f"a run with {role}.{field}: {declared.type}",
+                    fix="take a run that was trained for this stage",
+                )  # fmt: skip
+    return model
+
+
+__all__ = ["Parts", "apart", "direct", "fit", "taken"]

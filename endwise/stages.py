@@ -1,0 +1,290 @@
+"""Stages: a pipeline and one network from the same recipe.
+
+Each stage is a network of its own, from what it reads to what it answers; a staged network is these one after the
+other. What a stage answers goes to the next by a hand-off, which says whether a gradient comes back. An answer on the
+way is an output like any other: with a label it has a loss and a metric, with or without one it can be looked at.
+
+Here: the stages' own recipes, the network made of them, and the hand-offs. Not here: what is trained in which order, and
+beginning with stages that were trained apart (regimes.py); which wins (compare.py).
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from endwise.batch import Batch, Ragged
+from endwise.modalities.base import Contract, Modality
+from endwise.network import Network, Predictions
+from endwise.nn.interface import Encoder, Handed, Head, Tokens
+from endwise.nn.size import Size
+from endwise.recipe import Recipe, Stage, in_order, standing
+
+TAUGHT_UNTIL = 0.5  # of the steps: from there on a stage gets none of the true answers
+
+
+def stage_recipe(recipe: Recipe, name: str, **settings: Any) -> Recipe:
+    """The recipe of one stage by itself, on true answers of the stages before it. settings: dotted fields, as in
+    `Recipe.replace`."""
+    stage = recipe.stages[name]
+    inputs, outputs = stage_fields(recipe.inputs, recipe.outputs, recipe.stages, name)
+    mine = recipe.goal is not None and recipe.goal.output in outputs
+    own = Recipe(
+        name=f"{recipe.name or 'recipe'}-{name}",
+        data=recipe.data,
+        inputs=inputs,
+        outputs=outputs,
+        goal=recipe.goal if mine else None,
+        objective=recipe.objective if len(stage.to) > 1 else {},
+        trunk=recipe.trunk,
+        train=recipe.train,
+    )
+    return own.replace(**settings) if settings else own
+
+
+def direct_recipe(recipe: Recipe) -> Recipe:
+    """The same two ends without the stages in between: every input, and the outputs that no stage reads."""
+    ends = {name: item for name, item in recipe.outputs.items() if name not in recipe.intermediates}
+    kept = recipe.goal if recipe.goal is not None and recipe.goal.output in ends else None
+    return Recipe(
+        name=recipe.name, data=recipe.data, inputs=dict(recipe.inputs), outputs=ends, goal=kept,
+        objective=recipe.objective if len(ends) > 1 else {}, trunk=recipe.trunk, train=recipe.train,
+    )  # fmt: skip
+
+
+def stage_fields(
+    inputs: Mapping[str, Modality], outputs: Mapping[str, Modality], stages: Mapping[str, Stage], name: str
+) -> tuple[dict[str, Modality], dict[str, Modality]]:
+    """What one stage reads and answers, as its declarations stand in it: answers of other stages as `handed` inputs."""
+
+    stage = stages[name]
+    given = {
+        item: inputs[item] if item in inputs else replace(standing(item, inputs, outputs, stages), handed=True)
+        for item in stage.given
+    }
+    return given, {item: outputs[item] for item in stage.to}
+
+
+# ---- the network -----------------------------------------------------------------------------------------------------
+
+
+def network_of(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> Network:
+    """The network of a recipe, in stages where it has them."""
+    if not recipe.stages:
+        return Network(recipe.inputs, recipe.outputs, contracts, size)
+    stages = recipe.stages
+    if recipe.regime in ("modular", "modular_predicted"):  # parts that know of each other's answers alone
+        stages = {name: stage.model_copy(update={"hand_off": "hard"}) for name, stage in stages.items()}
+    return StagedNetwork(recipe.inputs, recipe.outputs, stages, contracts, size)
+
+
+class StagedNetwork(Network):
+    """One network for each stage, and a hand-off for each answer that goes on. Its shared tokens, where gradients are
+    measured, are the first stage's."""
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Modality],
+        outputs: Mapping[str, Modality],
+        stages: Mapping[str, Stage],
+        contracts: Mapping[str, Contract],
+        size: Size,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.size, self.declared = size, {name: stages[name] for name in in_order(stages)}
+        self.input_names, self.output_names = tuple(inputs), tuple(outputs)
+        made = {}
+        for name, stage in self.declared.items():
+            given, answered = stage_fields(inputs, outputs, stages, name)
+            latent = [item for item in stage.given if item in outputs and stage.hand_off == "latent"]
+            encoders = {item: LatentEncoder(size) for item in latent}
+            made[name] = Network(given, answered, contracts, size, encoders=encoders)
+        self.stages = nn.ModuleDict({_key(name): part for name, part in made.items()})
+        self.maker = {output: name for name, stage in self.declared.items() for output in stage.to}
+        self.compares_rows = any(part.compares_rows for part in made.values())
+
+    def stage(self, name: str) -> Network:
+        """The network of one stage."""
+        found = self.stages[_key(name)]
+        assert isinstance(found, Network)
+        return found
+
+    def forward(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Predictions:
+        """Raw predictions of every stage's heads: {output: {name: tensor}}."""
+        return self.run(inputs, present)[0]
+
+    def taught(self, batch: Batch, done: float) -> tuple[Predictions, Tensor]:
+        """As `Network.taught`; where a stage is forced, true answers are in the place of some of the others'."""
+        predictions, tokens = self.run(batch.inputs, batch.present, gold=batch, done=done)
+        return predictions, tokens[next(iter(self.declared))].values
+
+    def run(
+        self,
+        inputs: Mapping[str, Ragged],
+        present: Mapping[str, Tensor],
+        *,
+        gold: Batch | None = None,
+        done: float = 1.0,
+        truth: Iterable[str] = (),
+    ) -> tuple[Predictions, dict[str, Tokens]]:
+        """The predictions, and every stage's tokens. gold: where true answers are, for stages that are forced, and for
+        those in `truth`, which are replaced by them in every row that has one."""
+        predictions: Predictions = {}
+        tokens: dict[str, Tokens] = {}
+        rows = len(next(iter(present.values())))
+        there = torch.ones(rows, dtype=torch.bool, device=next(self.parameters()).device)
+        for name, stage in self.declared.items():
+            fields, flags = dict[str, Ragged](), dict[str, Tensor]()
+            for given in stage.given:
+                if given not in self.maker:
+                    fields[given], flags[given] = inputs[given], present[given]
+                    continue
+                fields[given], flags[given] = self._handed(given, stage, predictions, tokens, done), there
+                share = 1.0 if given in truth else self._forced(stage, done)
+                if gold is not None and share > 0 and stage.hand_off != "latent":
+                    fields[given] = _with_truth(fields[given], gold.targets[given], gold.present[given], share)
+            part = self.stage(name)
+            tokens[name] = part.tokens(fields, flags)
+            predictions |= part.answer(tokens[name])
+        return predictions, tokens
+
+    def _forced(self, stage: Stage, done: float) -> float:
+        return stage.teacher_forcing * max(0.0, 1 - done / TAUGHT_UNTIL) if self.training else 0.0
+
+    def _handed(
+        self, output: str, stage: Stage, predictions: Predictions, tokens: Mapping[str, Tokens], done: float
+    ) -> Ragged:
+        if stage.hand_off == "latent":
+            found = tokens[self.maker[output]]
+            values = found.values.detach() if stage.detach else found.values
+            return Ragged(values, found.mask)
+        head = self.head(output)
+        greedy = self.training or stage.hand_off != "hard"
+        first, last = stage.temperature
+        cooled = last if not self.training else math.exp(math.log(first) + done * math.log(last / first))
+        handed = head.handed(predictions[output], greedy=greedy)
+        values = hand_off(handed, stage.hand_off, temperature=cooled, training=self.training)
+        return Ragged(values.detach() if stage.detach else values, handed.sizes)
+
+    # ---- what callers ask a network for -------------------------------------------------------------------------
+
+    def tokens(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Tokens:
+        """The last stage's tokens: behind them is what is answered at the end."""
+        return list(self.run(inputs, present)[1].values())[-1]
+
+    @property
+    def inputs(self) -> nn.ModuleDict:  # type: ignore[override]
+        """The raw inputs, each as the first stage that reads it has it."""
+        first = {
+            given: self.stage(name).inputs[key]
+            for name, stage in reversed(self.declared.items())
+            for given, key in zip(stage.given, self.stage(name).inputs, strict=True)
+        }
+        return nn.ModuleDict({_key(name): first[name] for name in self.input_names})
+
+    @property
+    def trunk(self) -> None:  # type: ignore[override]
+        """There is none that all outputs share."""
+
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of a raw input, in the first stage that reads it."""
+        return next(self.stage(stage).encoder(name) for stage, item in self.declared.items() if name in item.given)
+
+    def head(self, output: str) -> Head:
+        """The head of one output."""
+        return self.stage(self.maker[output]).head(output)
+
+    def load_pretrained(self) -> None:
+        """Of every stage's raw inputs."""
+        for name in self.declared:
+            self.stage(name).load_pretrained()
+
+    def parts(self) -> dict[str, nn.Module]:
+        """'hear.inputs.recording', 'hear.outputs.words', 'add.inputs.words' ..."""
+        return {f"{name}.{part}": found for name in self.declared for part, found in self.stage(name).parts().items()}
+
+
+class LatentEncoder(Encoder):
+    """The tokens behind an answer, as they are but for a linear layer: what goes on is not what was said."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(size.width)
+        self.inward = nn.Linear(size.width, size.width, bias=False)
+        nn.init.eye_(self.inward.weight)
+
+    def forward(self, values: Float[Tensor, "batch token w"], sizes: Bool[Tensor, "batch token"]) -> Tokens:
+        """sizes: which tokens are real."""
+        return Tokens(torch.where(sizes[..., None], self.inward(self.norm(values)), 0.0), sizes)
+
+
+# ---- hand-offs -------------------------------------------------------------------------------------------------------
+
+
+def hand_off(handed: Handed, how: str, *, temperature: float, training: bool) -> Tensor:
+    """What the next stage reads of an answer. At a temperature of 0, or where one symbol has all the chances, soft is
+    what hard is; straight_through always is, with soft's gradient."""
+    if handed.scores is None:
+        return handed.hard.detach() if how == "hard" else handed.hard
+    if how == "hard":
+        return handed.hard
+    scores = handed.scores
+    if how == "gumbel" and training:
+        noise = torch.rand_like(scores).clamp(1e-9, 1 - 1e-7)
+        scores = scores + (torch.logit(noise) if handed.each else -torch.log(-torch.log(noise)))
+    soft = (scores / temperature).sigmoid() if handed.each else (scores / temperature).softmax(-1)
+    if how == "soft":
+        return soft
+    if how == "gumbel" and training:
+        best = (scores > 0).to(soft.dtype) if handed.each else _one_hot(scores.argmax(-1), soft)
+    else:
+        best = handed.hard.to(soft.dtype) if handed.each else _one_hot(handed.hard, soft)
+    return best + soft - soft.detach()
+
+
+def _one_hot(symbols: Tensor, like: Tensor) -> Tensor:
+    return F.one_hot(symbols, like.shape[-1]).to(like.dtype)
+
+
+def _with_truth(given: Ragged, truth: Ragged, known: Tensor, share: float) -> Ragged:
+    """The true answer in the place of the given one, in about `share` of the rows that have one."""
+    chosen = known if share >= 1 else known & (torch.rand(len(known), device=known.device) < share)
+    values = truth.values
+    soft = given.values.is_floating_point() and given.values.ndim > values.ndim
+    if soft:
+        symbols = given.values.shape[-1]
+        chosen = (
+            chosen & (values < symbols).flatten(1).all(1) if values.ndim else chosen
+        )  # an unseen class has no symbol
+        values = _one_hot(values.clamp(max=symbols - 1), given.values)
+    values = values.to(given.values.dtype)
+    axes = given.sizes.shape[1]
+    largest = [max(given.values.shape[1 + axis], values.shape[1 + axis]) for axis in range(axes)]
+    mine, theirs = _padded(given.values, largest), _padded(values, largest)
+    rows = chosen.reshape(-1, *[1] * (mine.ndim - 1))
+    return Ragged(torch.where(rows, theirs, mine), torch.where(chosen[:, None], truth.sizes, given.sizes))
+
+
+def _padded(values: Tensor, largest: list[int]) -> Tensor:
+    room = [want - have for want, have in zip(largest, values.shape[1:], strict=False)]
+    sides = [0, 0] * (values.ndim - 1 - len(room)) + [side for more in reversed(room) for side in (0, more)]
+    return F.pad(values, sides) if any(sides) else values
+
+
+def _key(name: str) -> str:
+    return "stage_" + name.replace(" ", "_").replace("-", "_")
+
+
+__all__ = [
+    "StagedNetwork",
+    "direct_recipe",
+    "hand_off",
+    "network_of",
+    "stage_fields",
+    "stage_recipe",
+]

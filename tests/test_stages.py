@@ -1,0 +1,281 @@
+"""Stages: what a recipe with a pipeline in it refuses, how answers go from one stage to the next, and the regimes."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import endwise as ew
+from endwise.batch import Ragged
+from endwise.data.dataset import fit_contracts, prepare
+from endwise.data.loader import Loader
+from endwise.errors import RecipeError
+from endwise.model import Model
+from endwise.recipe import Recipe
+from endwise.run import Run
+from endwise.stages import StagedNetwork, hand_off, stage_recipe
+
+COLOURS = ["red", "green", "blue"]
+WORDS = {"red": "rot", "green": "gruen", "blue": "blau"}
+
+
+def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """A number says a colour, the colour a word, and the word's length and the number an answer."""
+    chance = random.Random(seed)
+    found = []
+    for _ in range(count):
+        x = chance.uniform(0, 3)
+        colour = COLOURS[int(x)]
+        found.append(
+            {
+                "x": x,
+                "colour": colour,
+                "dark": colour != "green",
+                "word": WORDS[colour],
+                "total": len(WORDS[colour]) + x,
+            }
+        )
+    return found
+
+
+def staged(**changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "name": "chain",
+        "data": rows(240),
+        "inputs": {"x": "number"},
+        "outputs": {"total": "number"},
+        "stages": {
+            "see": {"from": "x", "to": {"colour": "category"}},
+            "say": {"from": "colour", "to": {"word": {"type": "text", "units": "characters", "beams": 1}}},
+            "add": {"from": ["word", "x"], "to": "total"},
+        },
+        "train": {"size": "tiny", "steps": 4, "batch_size": 16, "seed": 0},
+    }
+    return Recipe(**{**values, **changes})
+
+
+def changed(stage: str, **fields: Any) -> Recipe:
+    """The chain with fields of one stage changed."""
+    stages = {name: dict(item) for name, item in staged().to_dict()["stages"].items()}
+    declared = {name: item.to_dict() for name, item in staged().outputs.items()}
+    stages[stage] = {**stages[stage], **fields}
+    return staged(stages=stages, outputs=declared)
+
+
+# ---- what is refused when the recipe is made ---------------------------------------------------------------------
+
+
+def test_an_answer_on_the_way_is_an_output_like_any_other() -> None:
+    recipe = staged()
+    assert list(recipe.outputs) == ["total", "colour", "word"]
+    assert recipe.intermediates == ["colour", "word"]
+    assert Recipe(**{**recipe.to_dict(), "data": recipe.data}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({"a": {"from": ["x", "two"], "to": {"one": "category"}}, "b": {"from": "one", "to": {"two": "category"}},
+          "c": {"from": "one", "to": "total"}}, "circle"),
+        ({"a": {"from": "x", "to": {"one": "category"}}, "b": {"from": "x", "to": {"one": "category"}}}, "one place"),
+        ({"a": {"from": "x", "to": {"one": "category"}}, "b": {"from": "one", "to": ["total", "one"]}}, "no other stage"),
+        ({"a": {"from": "y", "to": "total"}}, "did you mean|one of"),
+        ({"a": {"from": "x", "to": {"one": "category"}}}, "outputs.total"),
+        ({"a": {"from": "x", "to": "totals"}}, "total"),
+        ({"a": {"from": "x", "to": "total", "hand_of": "soft"}}, "hand_off"),
+        ({"a": {"from": "x", "to": {"one": {"type": "audio"}}}, "b": {"from": "one", "to": "total"}}, "latent"),
+        ({"a": {"from": "x", "to": "total", "temperature": [1, 0]}}, "above 0"),
+    ],
+)  # fmt: skip
+def test_stages_that_cannot_be_are_refused_with_the_fix(stages: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        staged(stages=stages)
+
+
+def test_a_regime_without_stages_and_an_input_that_nothing_reads_are_refused() -> None:
+    with pytest.raises(RecipeError, match="remove regime"):
+        Recipe(data=rows(9), inputs={"x": "number"}, outputs={"total": "number"}, regime="joint")
+    with pytest.raises(RecipeError, match=r"inputs\.dark"):
+        staged(inputs={"x": "number", "dark": "boolean"})
+
+
+# ---- hand-offs ---------------------------------------------------------------------------------------------------
+
+OUTPUTS: dict[str, Any] = {
+    "colour": "category",
+    "dark": "boolean",
+    "total": "number",
+    "tags": "tags",
+    "spelt": {"type": "text", "decoder": "ctc", "frames": 6, "units": "characters"},
+    "written": {"type": "text", "decoder": "attention", "units": "characters", "beams": 1},
+}
+
+
+def one_stage(output: str, how: str, **stage: Any) -> tuple[Recipe, Model, StagedNetwork, Any]:
+    """A two-stage model around one kind of intermediate answer, with a batch of its rows."""
+    table = [{**row, "tags": [row["colour"], "seen"], "spelt": row["word"], "written": row["word"], "end": "ab"[i % 2]}
+             for i, row in enumerate(rows(60))]  # fmt: skip
+    recipe = Recipe(
+        data=table, inputs={"x": "number"}, outputs={"end": "category"},
+        stages={"first": {"from": "x", "to": {output: OUTPUTS[output]}},
+                "then": {"from": output, "to": "end", "hand_off": how, **stage}},
+        train={"size": "tiny"}, regime="joint",
+    )  # fmt: skip
+    dataset = prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    model = Model.build(recipe, contracts, seed=3)
+    batch = Loader(dataset, recipe, contracts, dataset.splits.train, batch_size=12, seed=0, shuffle=True).batch(0)
+    network = model.network
+    assert isinstance(network, StagedNetwork)
+    with torch.no_grad():  # an untrained text is mostly empty: let it say something
+        for name, weight in network.stage("first").named_parameters():
+            if name.endswith(("outward.bias", "decoder.bias")) and output in ("spelt", "written"):
+                weight[0] = -9.0
+    return recipe, model, network, batch.to("cpu")
+
+
+def hows(output: str) -> list[str]:
+    recipe = Recipe(data=rows(9), inputs={"x": "number"}, outputs={output: OUTPUTS[output]})
+    return sorted(recipe.outputs[output].hand_offs)
+
+
+@pytest.mark.parametrize(("output", "how"), [(output, how) for output in OUTPUTS for how in hows(output)])
+@pytest.mark.parametrize("detach", [False, True])
+def test_a_gradient_comes_back_through_a_hand_off_or_is_cut_as_declared(output: str, how: str, detach: bool) -> None:
+    _, _, network, batch = one_stage(output, how, detach=detach)
+    network.train()
+    torch.manual_seed(0)
+    predictions, _ = network.taught(batch, 0.0)
+    network.head("end").loss(predictions["end"], batch.targets["end"].values, batch.targets["end"].sizes)[
+        "cross_entropy"
+    ].sum().backward()
+    reached = sum(
+        float(weight.grad.abs().sum()) for weight in network.stage("first").parameters() if weight.grad is not None
+    )
+    assert (reached > 0) == (how != "hard" and not detach)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_hard_is_to_decode_write_and_read_again(output: str) -> None:
+    recipe, model, network, batch = one_stage(output, "hard")
+    network.eval()
+    declared, contract = recipe.outputs[output], model.contracts[output]
+    with torch.no_grad():
+        predictions, _ = network.run(batch.inputs, batch.present)
+        decoded = model.decoded({output: predictions[output]})[output]
+        answers = model.written({output: decoded}, len(batch))[output]
+        again = [declared.transform(declared.read(answer.value, lambda _: b""), contract) for answer in answers]
+        stage = network.stage("then")
+        flags = {output: torch.ones(len(batch), dtype=torch.bool)}
+        reread = stage({output: Ragged.stack(again, declared.axes).to("cpu")}, flags)
+    torch.testing.assert_close(predictions["end"]["logits"], reread["end"]["logits"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("output", [name for name in OUTPUTS if name != "total"])
+def test_soft_without_temperature_is_hard(output: str) -> None:
+    _, _, cold, batch = one_stage(output, "soft", temperature=[1.0, 1e-6])
+    _, _, hard, _ = one_stage(output, "hard")
+    cold.eval()
+    hard.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            cold(batch.inputs, batch.present)["end"]["logits"], hard(batch.inputs, batch.present)["end"]["logits"]
+        )
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 5), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_straight_through_is_the_answer_itself_and_soft_is_chances(seed: int, temperature: float, each: bool) -> None:
+    from endwise.nn.interface import Handed
+
+    torch.manual_seed(seed)
+    scores = torch.randn(5, 4, 7)
+    hard = (scores > 0).float() if each else scores.argmax(-1)
+    handed = Handed(hard, torch.full((5, 1), 4), scores, each)
+    one_hot = hard if each else torch.nn.functional.one_hot(hard, 7).float()
+    soft = hand_off(handed, "soft", temperature=temperature, training=True)
+    straight = hand_off(handed, "straight_through", temperature=temperature, training=True)
+    torch.testing.assert_close(straight, one_hot, atol=1e-6, rtol=0)
+    assert bool(((soft >= 0) & (soft <= 1)).all())
+    if not each:
+        torch.testing.assert_close(soft.sum(-1), torch.ones(5, 4))
+        drawn = hand_off(handed, "gumbel", temperature=temperature, training=True)
+        torch.testing.assert_close(drawn.sum(-1), torch.ones(5, 4))
+        assert bool((drawn.max(-1).values > 0.999).all())
+
+
+def test_true_answers_are_in_the_place_of_some_at_first_and_of_none_later() -> None:
+    _, model, network, batch = one_stage("written", "soft", teacher_forcing=1.0)
+    network.train()
+    truth = network.stage("then").tokens(
+        {"written": Ragged(torch.nn.functional.one_hot(batch.targets["written"].values, model.contracts["written"].num_symbols).float(),
+                           batch.targets["written"].sizes)},
+        {"written": torch.ones(len(batch), dtype=torch.bool)},
+    ).mask.sum(1)  # fmt: skip
+    assert (
+        network.run(batch.inputs, batch.present, gold=batch, done=0.0)[1]["then"].mask.sum(1).tolist() == truth.tolist()
+    )
+    late = network.run(batch.inputs, batch.present, gold=batch, done=0.5)[1]["then"].mask.sum(1).tolist()
+    network.eval()
+    assert (
+        network.run(batch.inputs, batch.present, gold=batch, done=0.0)[1]["then"].mask.sum(1).tolist() != truth.tolist()
+    )
+    assert late != truth.tolist()
+
+
+# ---- regimes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("regime", ["modular", "modular_predicted", "warm_joint", "joint", "joint_goal_only", "direct"])
+def test_every_regime_trains_saves_and_answers(regime: str, tmp_path: Path) -> None:
+    model = ew.fit(staged(regime=regime), out=tmp_path / "run")
+    answer = model.predict({"x": 1.5})
+    again = Model.load(tmp_path / "run" / "model").predict({"x": 1.5})
+    assert answer.to_dict() == again.to_dict()
+    names = ["total"] if regime == "direct" else ["total", "colour", "word"]
+    assert list(answer.answers) == names
+    assert model.run is not None
+    assert list(model.run.read("metrics.json")["outputs"]) == names
+
+
+def test_modular_is_its_stages_one_after_the_other(tmp_path: Path) -> None:
+    model = ew.fit(staged(regime="modular"), out=tmp_path / "run")
+    see, say = (Run.open(tmp_path / "run" / "stages" / name).model() for name in ("see", "say"))
+    for x in (0.2, 1.5, 2.9):
+        whole = model.predict({"x": x})
+        colour = see.predict({"x": x})["colour"]
+        assert whole["colour"] == colour
+        assert whole["word"] == say.predict({"colour": colour})["word"]
+
+
+def test_a_finished_stage_is_not_trained_again_and_another_run_can_stand_in(tmp_path: Path) -> None:
+    ew.fit(staged(regime="modular"), out=tmp_path / "run")
+    weights = tmp_path / "run" / "stages" / "see" / "model" / "weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    ew.fit(staged(regime="modular"), out=tmp_path / "run", resume=True)
+    assert weights.stat().st_mtime_ns == before
+    stages = staged().to_dict()["stages"]
+    stages["see"]["run"] = str(tmp_path / "run" / "stages" / "see")
+    outputs = {name: item.to_dict() for name, item in staged().outputs.items()}
+    other = ew.fit(staged(regime="warm_joint", stages=stages, outputs=outputs), out=tmp_path / "other")
+    assert not (tmp_path / "other" / "stages" / "see").exists()
+    assert "colour" in other.predict({"x": 0.5}).answers
+
+
+def test_the_goal_alone_moves_the_first_stage_without_its_labels(tmp_path: Path) -> None:
+    model = ew.fit(staged(regime="joint_goal_only"), out=tmp_path / "run")
+    steps = [event for event in model.run.events() if event["event"] == "step"]  # type: ignore[union-attr]
+    assert all(event["terms"]["colour.cross_entropy"]["weight"] == 0 for event in steps)
+    assert all(event["terms"]["total.error"]["weight"] == 1 for event in steps)
+
+
+def test_a_stage_by_itself_reads_the_true_answers_of_the_others() -> None:
+    alone = stage_recipe(staged(), "say")
+    assert alone.inputs["colour"].handed
+    assert Recipe(**{**alone.to_dict(), "data": alone.data}) == alone
+    np.testing.assert_array_equal(sorted(alone.outputs), ["word"])
