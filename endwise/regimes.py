@@ -48,7 +48,9 @@ def fit(
     dataset = dataset or prepare(recipe)
     if recipe.regime == "direct":
         ends = direct(recipe, dataset)
-        return train.fit(ends, out=out, resume=resume, progress=progress, dataset=dataset.narrowed(ends), score=score, began=began)
+        return train.fit(
+            ends, out=out, resume=resume, progress=progress, dataset=dataset.narrowed(ends), score=score, began=began
+        )
     run = Run.create(recipe, out=out, resume=resume)
     share = 1.0 if recipe.is_assembled else APART_SHARE
     parts = apart(recipe, run, dataset, share=share, progress=progress)
