@@ -110,11 +110,12 @@ FLOORS: dict[str, int] = {
     "errors": 0, "files": 0, "sandbox": 0, "recording": 0,
     "batch": 1, "delimited": 1, "metrics": 1, "scores": 1, "losses": 1, "nn": 1,
     "modalities": 2, "execute": 2,
-    "rows": 3, "network": 3, "recipe": 3,
+    "rows": 3, "network": 3, "recipe": 3, "stages": 3,
     "objective": 4, "data": 4, "optimise": 4, "plan": 4, "checkpoint": 4, "runner": 4, "stream": 4,
     "artefact": 5, "model": 5, "run": 5, "transfer": 5, "baselines": 5, "details": 5,
 }  # fmt: skip
 VERBS = {
+    "regimes",
     "train",
     "evaluate",
     "export",
@@ -133,6 +134,7 @@ TOGETHER = {1, 2, 3, 4, 5}  # floors whose rooms may import one another (no circ
 # A verb that ends in another's work says so here, with the reason.
 ALLOWED_VERBS = {
     ("train", "evaluate"): "validation during training is evaluation",
+    ("regimes", "train"): "a regime is several trainings",
     ("train", "report"): "a run ends with its report",
 }
 

@@ -72,7 +72,7 @@ MISTAKES = [
     (
         {"inputs": {"x": {"type": "number", "zzz": 1}}},
         "inputs.x",
-        r"^((?!loss_weight).)*expected one of column, optional",
+        r"^((?!loss_weight).)*expected one of column, handed, optional",
     ),
     (
         {"outputs": {"y": {"type": "category", "zzz": 1}}},
@@ -162,6 +162,8 @@ def test_the_schema_knows_every_field_and_type():
         "from_run",
         "inputs",
         "outputs",
+        "stages",
+        "regime",
         "goal",
         "objective",
         "trunk",
