@@ -14,11 +14,13 @@ import torch
 
 from endwise.data.check import check
 from endwise.errors import BadValue, DataError
+from endwise.evaluate import evaluate_run
 from endwise.modalities.audio import Audio
 from endwise.modalities.base import Answer, Contract, Modality
 from endwise.modalities.text import Text, TextContract
 from endwise.model import Model
 from endwise.recipe import Recipe
+from endwise.train import dry_run, fit
 
 RATE = 8_000
 TEXTS = ("a cold day", "", "the sea is calm", "rain and more rain")
@@ -109,9 +111,6 @@ def test_an_answer_that_had_to_stop_says_so_and_is_counted() -> None:
 
 
 def test_what_is_cut_is_said_where_a_run_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from endwise.evaluate import evaluate_run
-    from endwise.train import fit
-
     monkeypatch.setenv("ENDWISE_CACHE", str(tmp_path / "cache"))
     rows = [
         {"said": f"n{index}", "told": f"number {index}", "part": "test" if index % 4 == 0 else "train"}
@@ -194,3 +193,27 @@ def test_two_hours_are_refused_by_the_header(kind: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(soundfile.SoundFile, "read", refuse)
     with pytest.raises(BadValue, match=r"lasts 7200.00 s, longer than max_seconds = 60: cut it into rows"):
         Audio(rate_hz=RATE).read(data, no_fetch)
+
+
+# ---- which decoder, and why ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"type": "audio", "rate_hz": RATE}, "written by ctc (auto: every input is sound"),
+        ({"type": "text"}, "written by attention (auto: not every input is sound"),
+    ],
+)
+def test_check_and_a_dry_run_say_which_decoder_auto_took_and_why(
+    said: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDWISE_CACHE", str(tmp_path))
+    given = [(RATE, noise(900 + index)) if said["type"] == "audio" else f"n {index}" for index in range(20)]
+    rows = [{"said": value, "told": "ab"[index % 2]} for index, value in enumerate(given)]
+    recipe = Recipe(data=rows, inputs={"said": said}, outputs={"told": "text"}, train={"size": "tiny", "steps": 2})
+    assert told in check(recipe).fields["told"].summary
+    _, facts = dry_run(recipe)
+    assert told in facts["fields"]["told"]["summary"]  # what the report shows, too
+    chosen = Text(decoder="attention")
+    assert "auto" not in chosen.summary(fitted(chosen, TEXTS, "output"))

@@ -145,6 +145,11 @@ def test_waiting_for_what_does_not_stream_is_refused(declared: Text, inputs: dic
         declared.beside(inputs, {"told": declared})
 
 
+def test_nothing_is_hidden_from_a_network_that_looks_back_only() -> None:
+    with pytest.raises(RecipeError, match="causal:"):
+        translator().network.encoder("said").restorer(None)
+
+
 def test_what_is_written_at_once_has_no_beams() -> None:
     with pytest.raises(RecipeError, match="remove beams, or wait"):
         Text(decoder="attention", wait=1.0, beams=2).check_role("output", "told")

@@ -304,7 +304,8 @@ class _Looker:
 
     def _contract(self, name: str, modality: Modality, role: Role) -> Contract | None:
         try:
-            return fit_contract(name, modality, role, self.data.fields[name], self.train)
+            stands = modality.beside(self.recipe.inputs, self.recipe.outputs)
+            return fit_contract(name, stands, role, self.data.fields[name], self.train)
         except DataError as wrong:
             empty = not self.data.fields[name].present[self.train].any()
             if empty:

@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         raise refusal(
             field="Masked.of",
             got=type(self).__name__,
-            allowed="an input whose encoder can hide parts of it: text, image or audio without pretrained: and chunk_s:",
+            allowed="an input whose encoder can hide parts of it: text, image or audio without pretrained:, chunk_s: and causal:",
             fix="mask another input, or begin without pretrained weights",
         )
 

@@ -81,6 +81,10 @@ LETTERS_NAMED = 8
 SPELT = ("ctc", "ctc+attention")  # decoders that spell along the tokens,
 WRITTEN = ("attention", "ctc+attention", "lm")  # that write one by one,
 TAUGHT = ("attention", "ctc+attention")  # and that soften their targets
+WHY = {  # what `auto` has taken
+    "ctc": "auto: every input is sound, whose words come in this order",
+    "attention": "auto: not every input is sound, so that each word may look anywhere",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -459,6 +463,8 @@ class Text(PretrainedInput):
                 return f"{head}; read as bytes"
             return f"{head}; {contract.vocabulary} units ({contract.units}), {len(contract.phrases)} phrases"
         head = f"{head}; written by {contract.decoder}"
+        if self.decoder == "auto":
+            head = f"{head} ({WHY[contract.decoder]})"
         if contract.units == "bpe":
             return f"{head} in {contract.num_symbols} units (bpe)"
         if contract.units == "bytes":

@@ -230,6 +230,10 @@ class StreamedText(TextEncoder):
             self.stem = StreamedRuns(size.width)
         self.context.blocks = nn.ModuleList([StreamedBlock(size, self.window) for _ in self.context.blocks])
 
+    def restorer(self, share: float | None) -> nn.Module:
+        """None: what a hidden unit was may be told by what comes after it, which no token sees."""
+        return Encoder.restorer(self, share)
+
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """The whole, as one piece."""
         return self.feed(values, sizes, None)[0]
