@@ -1,7 +1,7 @@
 """Bundle: an exported model without torch. Raw values in, final answers out, on numpy and ONNX Runtime alone.
 
 A copy of this file, of errors, rows and the modalities in use travels inside every bundle, so an answer there is read,
-padded and written by the very code the platform uses. Not here: making a bundle (export.py).
+padded and written by the very code the platform uses. Not here: making a bundle (export/).
 """
 
 import argparse

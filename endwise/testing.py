@@ -604,7 +604,8 @@ def check_export(
 ) -> None:
     """Export `model`, load the bundle, and compare its answers to raw rows with the model's; ContractBroken if they
     differ or if anything in the bundle is a pickle."""
-    from endwise.export import MIN_ROWS, export
+    from endwise.export import export
+    from endwise.export.graph import MIN_ROWS
 
     examples = list(itertools.islice(itertools.cycle(rows), max(len(rows), MIN_ROWS)))
     with tempfile.TemporaryDirectory() as folder:
