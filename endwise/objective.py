@@ -1,9 +1,10 @@
 """Named terms -> one scalar, weighed in one place.
 
 A head gives each term unreduced, one value a row; here it becomes the weighted mean over the rows of the *effective*
-batch that have a target, then the objective: fixed weights, or learnt ones.
+batch that have a target, and all of them the one scalar. How they are weighed is weighting.py's.
 """
 
+import types
 from collections.abc import Mapping
 
 import torch
@@ -12,50 +13,50 @@ from torch import Tensor, nn
 from endwise.batch import Batch
 from endwise.modalities.base import Modality
 from endwise.network import Network, Predictions
-
-SMALLEST_SCALE = 1e-6
-LOG_VARIANCE_LIMIT = 3.0  # a term that is learnt by heart would otherwise drive its log-variance to minus infinity
+from endwise.weighting import WEIGHTINGS, Weighting
 
 
 class Objective(nn.Module):
-    """The one scalar. `weighting` = 'fixed' uses each output's `loss_weight`; 'uncertainty' learns one log-variance s
-    a term, exp(-s) L + s (Kendall, Gal & Cipolla 2018, in the form that is right for cross-entropy), s clamped to
-    [-3, 3], each L divided by its own first value so that scales do not decide."""
+    """The one scalar: the outputs' terms, weighed by the recipe's weighting, beside those whose factor is fixed."""
 
-    scale: Tensor
+    constant: Tensor
 
-    def __init__(self, outputs: Mapping[str, Modality], first: Mapping[str, float], weighting: str) -> None:
-        """first: each named term's value before any step, which is its scale."""
+    def __init__(
+        self,
+        outputs: Mapping[str, Modality],
+        first: Mapping[str, float],
+        weighting: str,
+        *,
+        epoch_steps: int = 1,
+        fixed: Mapping[str, float] = types.MappingProxyType({}),
+    ) -> None:
+        """first: each named term's value before any step. epoch_steps: steps in a pass over the training rows. fixed: the
+        factors of terms that the weighting has no say in."""
         super().__init__()
-        self.terms, self.weighting = list(first), weighting
-        self.fixed = {term: float(outputs[term.rpartition(".")[0]].loss_weight) for term in first}
-        self.log_variance = nn.Parameter(torch.zeros(len(first)), requires_grad=weighting == "uncertainty")
-        self.register_buffer("scale", torch.tensor([max(abs(value), SMALLEST_SCALE) for value in first.values()]))
-
-    def only(self, output: str) -> None:
-        """Nothing counts but this output's terms."""
-        self.fixed = {term: weight if term.rpartition(".")[0] == output else 0.0 for term, weight in self.fixed.items()}
+        self.terms, self.fixed = [term for term in first if term not in fixed], list(fixed)
+        own = [float(outputs[term.rpartition(".")[0]].loss_weight) for term in self.terms]
+        self.weighting: Weighting = WEIGHTINGS[weighting](
+            torch.tensor(own), torch.tensor([first[term] for term in self.terms]), epoch_steps=epoch_steps
+        )
+        self.register_buffer("constant", torch.tensor(list(fixed.values())), persistent=False)
 
     def weights(self) -> dict[str, Tensor]:
         """The factor of each term now."""
-        if self.weighting == "fixed":
-            return {term: self.log_variance.new_tensor(self.fixed[term]) for term in self.terms}
-        limited = self.log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
-        return {term: self.fixed[term] * torch.exp(-limited[i]) / self.scale[i] for i, term in enumerate(self.terms)}
-
-    @torch.no_grad()
-    def bound(self) -> None:
-        """Back inside the limits, after a step: beyond them a log-variance has no gradient, and would stay there however
-        its term goes on."""
-        self.log_variance.clamp_(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+        weighed = zip(self.terms, self.weighting.factors(), strict=True)
+        return {**dict(weighed), **dict(zip(self.fixed, self.constant, strict=True))}
 
     def forward(self, values: Mapping[str, Tensor], share: float = 1.0) -> Tensor:
         """The scalar. `share`: this micro-batch's share of the effective batch, for the part that is no mean of rows."""
         weights = self.weights()
-        total = torch.stack([weights[term] * values[term] for term in self.terms]).sum()
-        if self.weighting == "uncertainty":
-            total = total + share * self.log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT).sum()
-        return total
+        total = torch.stack([weights[term] * value for term, value in values.items()]).sum()
+        added = self.weighting.added()
+        return total if added is None else total + share * added
+
+    def learn(self, values: Mapping[str, Tensor], norms: Mapping[str, Tensor] | None) -> None:
+        """What the weighting takes from a step, see `Weighting.learn`."""
+        wanted = norms is not None and self.weighting.norms_every is not None
+        found = torch.stack([norms[term] for term in self.terms]) if norms is not None and wanted else None
+        self.weighting.learn(torch.stack([values[term] for term in self.terms]), found)
 
 
 def denominators(network: Network, batch: Batch) -> dict[str, Tensor]:

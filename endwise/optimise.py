@@ -4,8 +4,9 @@ Here: what happens between a batch and new weights. Not here: which batch, when 
 """
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,11 @@ from torch import Tensor, nn
 from endwise.batch import Batch
 from endwise.network import Network
 from endwise.objective import Objective, denominators, term_values
+from endwise.weighting import projected
 
 CLIP_NORM = 1.0
 BETAS = (0.9, 0.98)
 FINAL_RATE = 0.01  # of the peak, at the last step
-OBJECTIVE_RATE = 1e-2  # of the objective's own log-variances
-# their first gradient is zero but for rounding (each term is divided by its own first value): Adam would make a whole
-# step of either sign out of that
-OBJECTIVE_EPSILON = 1e-3
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -38,13 +36,14 @@ class NotFinite(Exception):
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step has to say: the scalar, each named term and its weight, the gradient's norm before clipping, and
-    (when asked) the norm of each term's gradient at the shared tokens."""
+    (when asked) the norm of each term's gradient at the shared tokens and the cosine between every two of them."""
 
     loss: float
     terms: dict[str, float]
     weights: dict[str, float]
     grad_norm: float
     term_norms: dict[str, float] | None
+    cosines: dict[str, dict[str, float]] | None
 
 
 def autocast(device: str, precision: str) -> Autocast:
@@ -63,7 +62,7 @@ def schedule(step: int, *, steps: int, warmup: int) -> float:
 
 class Optimiser:
     """AdamW (Loshchilov & Hutter 2019), fused, with a group for each encoder's own rate, no decay on vectors and
-    scalars, and the objective's log-variances apart.
+    scalars, and what the weighting of the objective learns apart.
 
     A part of the network may set `peak_rate`, `weight_decay`, `keeps_rate` (its rate holds even if the recipe gives
     one: pretrained layers) and `starts` (the share of the steps before which it does not move); the innermost wins."""
@@ -96,11 +95,11 @@ class Optimiser:
             {"params": weights, "peak": rate, "lr": rate, "weight_decay": decay, "starts": start}
             for (rate, decay, start), weights in groups.items()
         ]
-        if objective.log_variance.requires_grad:
-            listed.append(
-                {"params": [objective.log_variance], "peak": OBJECTIVE_RATE, "lr": OBJECTIVE_RATE, "weight_decay": 0.0,
-                 "eps": OBJECTIVE_EPSILON, "starts": 0.0}
-            )  # fmt: skip
+        listed += [
+            {"lr": group["peak"], "weight_decay": 0.0, "starts": 0.0, **group} for group in objective.weighting.groups()
+        ]
+        # a weighting's own gradients are no part of the network's, and are not clipped with them
+        self.network_weights = [weight for group in listed[: len(groups)] for weight in group["params"]]
         self.adamw = torch.optim.AdamW(listed, betas=BETAS, fused=True)
         self.weights = [weight for group in listed for weight in group["params"]]
 
@@ -144,19 +143,23 @@ def step(
     optimiser.adamw.zero_grad(set_to_none=True)
     totals = denominators(network, batch)
     sums: dict[str, Tensor] = {}
-    squares: dict[str, Tensor] = {}
+    pulls, apart = Pulls() if term_norms else None, Apart(network) if objective.weighting.apart else None
     for start in range(0, len(batch), micro_batch):
         part = batch if micro_batch >= len(batch) else batch.rows(slice(start, start + micro_batch))
         with precision():
             predictions, shared = network.taught(part, done)
             values = term_values(network, predictions, part, totals)  # a decoder that is taught runs in here
-        if term_norms:  # other rows have other tokens: the squares add up to the whole batch's
-            for name, square in _squares_at_tokens(values, shared).items():
-                squares[name] = squares[name] + square if name in squares else square
-        objective(values, share=len(part) / len(batch)).backward()
+        if pulls is not None:
+            pulls.add(values, shared)
+        if apart is None:
+            objective(values, share=len(part) / len(batch)).backward()
+        else:
+            apart.add(values, objective.weights())
         for name, value in values.items():
             sums[name] = sums[name] + value.detach() if name in sums else value.detach()
-    norm = torch.nn.utils.clip_grad_norm_(optimiser.weights, CLIP_NORM, foreach=True)
+    if apart is not None:
+        apart.join()
+    norm = torch.nn.utils.clip_grad_norm_(optimiser.network_weights, CLIP_NORM, foreach=True)
     weights = objective.weights()
     # one transfer for all that is logged: a synchronisation costs more than the numbers
     logged = torch.stack([norm, *sums.values(), *[weights[name].detach() for name in sums]]).tolist()
@@ -164,9 +167,10 @@ def step(
     for what, value in [("the gradient", logged[0]), *terms.items()]:
         if not math.isfinite(value):
             raise NotFinite(what)
+    objective.learn(sums, None if pulls is None else pulls.norms())
     optimiser.set_rate(rate, done)
     optimiser.adamw.step()
-    objective.bound()
+    objective.weighting.bound()
     for name in network.output_names:
         network.head(name).bound()
     factor = dict(zip(sums, logged[1 + len(sums) :], strict=True))
@@ -175,18 +179,95 @@ def step(
         terms=terms,
         weights=factor,
         grad_norm=logged[0],
-        term_norms={name: math.sqrt(float(value)) for name, value in squares.items()} if squares else None,
+        term_norms=None if pulls is None else {name: float(value) for name, value in pulls.norms().items()},
+        cosines=None if pulls is None else pulls.cosines(),
     )
 
 
-def _squares_at_tokens(values: Mapping[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
-    """The squared norm of each term's gradient at the shared tokens: who pulls how hard."""
-    out = {}
-    for name, value in values.items():
-        (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True, allow_unused=True)
-        if gradient is not None:  # a head with `own_tokens` does not pull at the trunk
-            out[name] = gradient.float().square().sum()
-    return out
+class Pulls:
+    """Who pulls how hard at the shared tokens, and whether against another: the inner products of the terms' gradients
+    there. Rows have tokens of their own, so those of micro-batches add up."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.inner: Tensor | None = None
+
+    def add(self, values: Mapping[str, Tensor], tokens: Tensor) -> None:
+        """One more micro-batch; costs a backward pass through each head, and keeps the graph."""
+        found = {}
+        for name, value in values.items():
+            (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True, allow_unused=True)
+            if gradient is not None:  # a head with `own_tokens` does not pull at the trunk
+                found[name] = gradient.float().flatten()
+        self.names = list(found)
+        if found:
+            stacked = torch.stack(list(found.values()))
+            self.inner = stacked @ stacked.T if self.inner is None else self.inner + stacked @ stacked.T
+
+    def norms(self) -> dict[str, Tensor]:
+        """Of each term that pulls there."""
+        return {} if self.inner is None else dict(zip(self.names, self.inner.diagonal().sqrt(), strict=True))
+
+    def cosines(self) -> dict[str, dict[str, float]]:
+        """{one: {other: cosine}}, each pair once, where both pull."""
+        inner = [] if self.inner is None else self.inner.tolist()
+        out: dict[str, dict[str, float]] = {}
+        for one, name in enumerate(self.names):
+            for other in range(one + 1, len(self.names)):
+                size = math.sqrt(inner[one][one] * inner[other][other])
+                if size > 0:
+                    out.setdefault(name, {})[self.names[other]] = inner[one][other] / size
+        return out
+
+
+def that_pull(network: Network, batch: Batch) -> set[str]:
+    """The terms whose gradient comes to the shared tokens at all."""
+    predictions, shared = network.taught(batch, 0.0)
+    pulls = Pulls()
+    pulls.add(term_values(network, predictions, batch, denominators(network, batch)), shared)
+    return set(pulls.names)
+
+
+class Apart:
+    """The gradients of one step, term by term, until `join` adds them: projected where a weight has one of several terms
+    (`weighting.PCGrad`), as ever where it has one's alone."""
+
+    def __init__(self, network: Network) -> None:
+        self.weights = [weight for weight in network.parameters() if weight.requires_grad]
+        self.gradients: dict[str, list[Tensor | None]] = {}
+
+    def add(self, values: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+        """One more micro-batch; frees its graph."""
+        last = list(values)[-1]
+        for name, value in values.items():
+            found = torch.autograd.grad(
+                weights[name] * value, self.weights, retain_graph=name != last, allow_unused=True
+            )
+            before = self.gradients.get(name, [None] * len(found))
+            self.gradients[name] = [_added(one, other) for one, other in zip(before, found, strict=True)]
+
+    def join(self) -> None:
+        """Put the sum where the optimiser looks for it."""
+        terms = list(self.gradients.values())
+        several = [sum(gradient is not None for gradient in found) > 1 for found in zip(*terms, strict=True)]
+        shared = [list(itertools.compress(gradients, several)) for gradients in terms]
+        factors = projected(torch.stack([torch.stack([_inner(one, other) for other in shared]) for one in shared]))
+        for weight, projects, found in zip(self.weights, several, zip(*terms, strict=True), strict=True):
+            for factor, gradient in zip(factors, found, strict=True):
+                if gradient is not None:
+                    weight.grad = _added(weight.grad, factor.to(gradient.dtype) * gradient if projects else gradient)
+
+
+def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _inner(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Tensor:
+    """In float64: what is left after a projection is a difference of these."""
+    found = [
+        (a.double() * b.double()).sum() for a, b in zip(one, other, strict=True) if a is not None and b is not None
+    ]
+    return torch.stack(found).sum() if found else torch.zeros((), dtype=torch.float64)
 
 
 def out_of_memory(failed: BaseException) -> bool:

@@ -84,9 +84,12 @@ class Goal(Part):
 class Objective(Part):
     """How the named loss terms become one scalar."""
 
-    weighting: Literal["fixed", "uncertainty"] = Field(
+    weighting: Literal["fixed", "uncertainty", "gradnorm", "dwa", "pcgrad"] = Field(
         "fixed",
-        description="fixed: each output's loss_weight; uncertainty: learnt log-variances (Kendall 2018), clamped",
+        description="fixed: each output's loss_weight; uncertainty: learnt log-variances (Kendall 2018), clamped; gradnorm: "
+        "every term pulls equally hard at the shared tokens, slow learners harder (Chen 2018); dwa: more for what falls more "
+        "slowly (Liu 2019); pcgrad: of each term's gradient what points against another's is taken away (Yu 2020), one "
+        "backward pass a term. loss_weight counts in each",
     )
 
 
@@ -354,6 +357,14 @@ class Recipe(Part):
                 fix="change one of the two",
             )
         self._check_stages()
+        terms = sum(item.num_terms for item in self.outputs.values())
+        require(
+            self.objective.weighting == "fixed" or terms > 1,
+            field="objective.weighting",
+            got=self.objective.weighting,
+            allowed="fixed, where the objective has one term",
+            fix="remove it: there is nothing to weigh one term against",
+        )
         # frozen for everybody else: here the declarations see each other for the first time
         self.__dict__["outputs"] = {
             name: item.beside(self.inputs, self.outputs) if item.of_row else item for name, item in self.outputs.items()

@@ -26,21 +26,32 @@ from endwise.batch import Batch
 from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
-from endwise.errors import DataError, EndwiseError, TrainingError
+from endwise.errors import DataError, EndwiseError, TrainingError, require
 from endwise.evaluate import calibrate, cross_validate, evaluate, looked_at
 from endwise.metrics import Metric
 from endwise.modalities.base import Contract
 from endwise.model import Model
 from endwise.objective import Objective, denominators, term_values
-from endwise.optimise import Average, NotFinite, Optimiser, StepResult, autocast, out_of_memory, schedule, step
+from endwise.optimise import (
+    Average,
+    NotFinite,
+    Optimiser,
+    StepResult,
+    autocast,
+    out_of_memory,
+    schedule,
+    step,
+    that_pull,
+)
 from endwise.plan import BUDGET_SHARE, PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal, whole_batch_error
 from endwise.recipe import Recipe
 from endwise.run import Run
 from endwise.transfer import Beginning, Origin
+from endwise.weighting import WEIGHTINGS
 
 CALIBRATION_BATCHES = 3
 SMALL_TABLE, SMALL_TABLE_FOLDS = 500, 5
-NORMS_EVERY = 50  # steps between two measurements of each term's gradient at the tokens
+NORMS_EVERY = 50  # steps between two measurements of each term's gradient at the tokens, if nothing needs more
 CHECKPOINT_EVERY_S = 60.0
 MAX_ROLLBACKS = 3
 ROLLBACK_RATE = 0.5  # the learning rate after a rollback, as a share of the one before
@@ -180,7 +191,7 @@ def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, 
     if origin is not None:
         origin.fill(model)
     loader = training_loader(recipe, dataset, model)
-    objective = _objective(recipe, model, loader)
+    objective, _ = _objective(recipe, model, loader)
     plan = _resolved(recipe, dataset, model, loader, objective, time.monotonic() - began)
     return plan, _data_facts(recipe, dataset, contracts)
 
@@ -245,9 +256,9 @@ class _Trainer:
         self.baselines = _baselines(recipe, dataset, model, self.scored_rows, progress)
         clock.lap("baselines")
         _tell(progress, "measuring a step")
-        self.objective = _objective(recipe, model, self.loader)
+        self.objective, told = _objective(recipe, model, self.loader)
         saved, notes = checkpoint.latest(run.checkpoints)
-        for note in notes:
+        for note in [*notes, *(told if saved is None else ())]:
             say({"event": "note", "message": note})
         self.plan = (
             Plan.from_dict(run.read("plan.json"))
@@ -344,7 +355,7 @@ class _Trainer:
                     done=self.at.step / self.plan.steps,
                     micro_batch=self.at.micro_batch,
                     precision=autocast(self.device, self.plan.precision),
-                    term_norms=self.at.step % NORMS_EVERY == 0 and len(self.model.network.input_names) >= 1,
+                    term_norms=self.at.step % (self.objective.weighting.norms_every or NORMS_EVERY) == 0,
                 )
             except (MemoryError, RuntimeError) as failed:
                 if not out_of_memory(failed):
@@ -541,6 +552,7 @@ class _Trainer:
         }
         for name, norm in (result.term_norms or {}).items():
             terms[name]["grad_norm"] = norm
+        cosines = {"cosines": result.cosines} if result.cosines else {}
         self.say(
             {
                 "event": "step",
@@ -551,6 +563,7 @@ class _Trainer:
                 "grad_norm": result.grad_norm,
                 "lr": max(group["lr"] for group in self.optimiser.adamw.param_groups),
                 "terms": terms,
+                **cosines,
                 "samples_per_s": rows / max(1e-9, read_s + compute_s),
                 "read_s": read_s,
                 "compute_s": compute_s,
@@ -680,12 +693,35 @@ def _check_same_data(run: Run, dataset: Dataset) -> None:
         )
 
 
-def _objective(recipe: Recipe, model: Model, loader: Loader) -> Objective:
-    """What is made small: all outputs' terms, or the goal's alone."""
-    objective = Objective(recipe.outputs, _first_terms(model, loader), recipe.objective.weighting)
+def _objective(recipe: Recipe, model: Model, loader: Loader) -> tuple[Objective, list[str]]:
+    """What is made small, with its terms' scales from the untrained network: all outputs' terms, or the goal's alone.
+    And what is to be said about it: an option that says nothing here is told."""
+    first, weighting = _first_terms(model, loader), recipe.objective.weighting
+    fixed: dict[str, float] = {}
     if recipe.stages and recipe.regime == "joint_goal_only":
-        objective.only(resolve_goal(recipe, model.contracts).output)
-    return objective
+        goal = resolve_goal(recipe, model.contracts).output
+        fixed = {term: 0.0 for term in first if term.rpartition(".")[0] != goal}
+    if WEIGHTINGS[weighting].norms_every is not None and not recipe.is_assembled:
+        pulling = that_pull(model.network, loader.batch(0).to(model.device))
+        own = {term: recipe.outputs[term.rpartition(".")[0]].loss_weight for term in first}
+        fixed = {**{term: own[term] for term in first if term not in pulling}, **fixed}
+    notes = [
+        f"objective.weighting: {weighting} has no say in the weight of {term} ({value:g}): it does not pull at the shared tokens"
+        for term, value in fixed.items()
+        if value > 0
+    ]
+    if len(first) - len(fixed) < 2 and weighting not in ("fixed", "pcgrad"):
+        require(
+            bool(recipe.stages),
+            field="objective.weighting",
+            got=weighting,
+            allowed=f"a weighting that does not measure at the shared tokens, where {', '.join(fixed)} does not pull",
+            fix="write weighting: fixed, uncertainty, dwa or pcgrad",
+        )
+        notes = [f"objective.weighting: {weighting} has nothing to weigh in the regime {recipe.regime}"]
+        weighting = "fixed"
+    made = Objective(recipe.outputs, first, weighting, epoch_steps=loader.batches_per_epoch, fixed=fixed)
+    return made, notes
 
 
 def _first_terms(model: Model, loader: Loader) -> dict[str, float]:

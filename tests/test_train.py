@@ -25,8 +25,9 @@ import endwise as ew
 from endwise.errors import DataError, ModelError, RecipeError, TrainingError
 from endwise.modalities.number import Number
 from endwise.nn.interface import Encoder, Tokens
-from endwise.objective import LOG_VARIANCE_LIMIT, Objective
+from endwise.objective import Objective
 from endwise.train import Stopped, dry_run, mixed_seed
+from endwise.weighting import LOG_VARIANCE_LIMIT, Uncertainty
 
 TINY = {"size": "tiny", "batch_size": 16, "precision": "fp32"}
 
@@ -83,6 +84,10 @@ def test_the_log_names_every_term_with_its_weight_and_gradient(tmp_path):
     for term in steps[0]["terms"].values():
         assert set(term) == {"value", "weight", "grad_norm"}
     assert "grad_norm" not in next(iter(steps[1]["terms"].values()))
+    ((one, others),) = steps[0]["cosines"].items()
+    assert {one, *others} == set(steps[0]["terms"])
+    assert all(-1 <= cosine <= 1 for cosine in others.values())
+    assert "cosines" not in steps[1]
 
 
 def test_the_same_recipe_twice_gives_the_same_bytes(tmp_path):
@@ -94,7 +99,7 @@ def test_the_same_recipe_twice_gives_the_same_bytes(tmp_path):
     assert weights(tmp_path / "one") != weights(tmp_path / "three")
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "gradnorm", "dwa", "pcgrad"])
 def test_micro_batches_add_up_to_the_batch(tmp_path, weighting):
     """Same rows, same loss at every step; only rounding differs (no dropout, so that nothing is drawn)."""
     data = table(tmp_path / "t.csv")
@@ -383,8 +388,9 @@ def test_a_log_variance_at_its_limit_can_come_back():
         optimiser.zero_grad()
         objective({"total.error": torch.tensor(value)}).backward()
         optimiser.step()
-        objective.bound()
-    assert objective.log_variance.item() > -LOG_VARIANCE_LIMIT
+        objective.weighting.bound()
+    assert isinstance(objective.weighting, Uncertainty)
+    assert objective.weighting.log_variance.item() > -LOG_VARIANCE_LIMIT
 
 
 def test_missing_labels_and_inputs_are_masked(tmp_path):

@@ -207,6 +207,11 @@ class Modality:
 
     # ---- numpy side: outputs -----------------------------------------------------------------------------------
 
+    @property
+    def num_terms(self) -> int:
+        """How many named terms the loss of an output's head has."""
+        return 1
+
     def truth(self, value: np.ndarray, contract: Any) -> Any:
         """A decoded target as the user's kind of value, comparable with `Answer.value`."""
         raise NotImplementedError

@@ -280,6 +280,11 @@ class Audio(PretrainedInput):
 
     # ---- answers -------------------------------------------------------------------------------------------------
 
+    @property
+    def num_terms(self) -> int:
+        """Units, where they lie, and levels."""
+        return 3
+
     def truth(self, value: np.ndarray, contract: AudioContract) -> Recording:
         """The recording itself."""
         return Recording.of(value, self.rate_hz)

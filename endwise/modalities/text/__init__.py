@@ -511,6 +511,11 @@ class Text(PretrainedInput):
 
     # ---- outputs ---------------------------------------------------------------------------------------------------
 
+    @property
+    def num_terms(self) -> int:
+        """Two where it is both spelt and written."""
+        return 2 if self.decoder == "ctc+attention" else 1
+
     def truth(self, value: np.ndarray, contract: TextContract) -> str:
         """The text, letters that training never saw included."""
         return _text(value)
