@@ -223,7 +223,11 @@ def training_loader(recipe: Recipe, dataset: Dataset, model: Model) -> Loader:
     batch_size = (
         min(wanted, len(rows))
         if wanted != "auto"
-        else auto_batch_size(len(rows), compares_rows=model.network.compares_rows)
+        else auto_batch_size(
+            len(rows),
+            compares_rows=model.network.compares_rows,
+            writes=any(model.network.head(name).writes for name in model.network.output_names),
+        )
     )
     return Loader(dataset, recipe, model.contracts, rows, batch_size=batch_size, seed=recipe.train.seed, shuffle=True)
 

@@ -38,7 +38,7 @@ def github(repository: str, commit: str) -> zipfile.ZipFile:
 def target(recipe: str) -> Path:
     """The recipe's data folder (never committed)."""
     folder = Path(__file__).parent / recipe / "data"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

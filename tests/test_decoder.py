@@ -302,3 +302,10 @@ def test_only_the_most_probable_symbols_are_drawn(seed: int, top_p: float) -> No
     chance = torch.Generator().manual_seed(seed)
     for _ in range(20):
         assert int(drawn(log_p, 1.0, top_p, chance)) in order[: enough + 1].tolist()
+
+
+def test_a_text_that_is_written_is_many_decisions_and_a_batch_has_fewer_rows() -> None:
+    from endwise.plan import auto_batch_size
+
+    assert [auto_batch_size(rows, writes=True) for rows in (100, 3_000, 29_000, 1_000_000)] == [8, 32, 32, 64]
+    assert auto_batch_size(29_000) == 128

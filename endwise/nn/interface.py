@@ -110,10 +110,12 @@ class Head(nn.Module):
     own_tokens: True for a head that wants each input's tokens as its encoder gave them, before the trunk mixes them.
     compares_rows: True for a head whose loss sets the rows of a batch against each other. Such a batch is never cut
     into micro-batches, and the target of a row that has none is zero in `loss`. passes: as in `Encoder`, for a head
-    that needs another number whatever it reads; it wins.
+    that needs another number whatever it reads; it wins. writes: True for a head that answers symbol after symbol: a row
+    is as many decisions as it has symbols, and a batch needs fewer of them.
     """
 
     own_tokens: ClassVar[bool] = False
+    writes: ClassVar[bool] = False
     compares_rows: ClassVar[bool] = False
     passes: ClassVar[int | None] = None
     streams: bool = False  # has `feed`

@@ -27,6 +27,7 @@ class SequenceHead(Head):
     """
 
     passes = 60  # to write takes longer to learn than to decide
+    writes = True
 
     def __init__(
         self, symbols: int, size: Size, *, prefix: bool, beams: int, longest: int, penalty: float, smoothing: float
@@ -105,6 +106,7 @@ class JointHead(Head):
     answer is the sequence that both together find most probable."""
 
     passes = 60
+    writes = True
 
     def __init__(self, spelt: CTCHead, written: SequenceHead) -> None:
         super().__init__()
