@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from endwise.advise import advise
     from endwise.data.check import check
     from endwise.data.dataset import prepare
     from endwise.data.table import open_table
@@ -59,6 +60,7 @@ _HOMES = {
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",
     "check": "endwise.data.check",
+    "advise": "endwise.advise",
     "fit": "endwise.regimes",
     "evaluate": "endwise.evaluate",
     "export": "endwise.export",

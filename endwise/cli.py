@@ -113,6 +113,54 @@ def check(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False
 
 
 @app.command()
+def advise(
+    recipe: RecipePath,
+    target: Annotated[
+        str | None, typer.Option(metavar="METRIC=VALUE", help="What is to be reached, such as accuracy=0.9.")
+    ] = None,
+    labels: Annotated[
+        int | None, typer.Option(help="Labels that could be had; default: those at hand decide.", min=1)
+    ] = None,
+    price: Annotated[float | None, typer.Option("--price-per-label", help="Of one label.", min=0)] = None,
+    need: Annotated[
+        list[str] | None, typer.Option(help="audit, reuse, latency_ms=20 or train_s=600. Repeatable.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(metavar="INPUT=SOURCE", help="Of a pretrained rival, as in a recipe.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each small part of the labels, at most.")] = 3,
+    budget: Annotated[str | None, typer.Option(help="Of all trainings; default: three times one training.")] = None,
+    margin: Annotated[float | None, typer.Option(help="A difference of the metric that does not matter.")] = None,
+    out: Annotated[str | None, typer.Option(help="The folder; default runs/<recipe name>-advice.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the advice in --out.")] = False,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """End-to-end, pretrained, or a pipeline? Small trainings say, and how many labels a target takes."""
+    from endwise.advise import advise as run_advise
+
+    with _progress(quiet=as_json) as progress:
+        result = run_advise(
+            _recipe(recipe, settings),
+            target=None if target is None else _target(target),
+            labels=labels,
+            price_per_label=price,
+            needs=need or [],
+            weights=dict(_pair(item, "--weights") for item in weights or []),
+            seeds=seeds,
+            budget=budget,
+            margin=margin,
+            out=out,
+            resume=resume,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        typer.echo(f"{result}\nreport    {result.folder}/report.html")
+
+
+@app.command()
 def train(
     recipe: RecipePath,
     out: Annotated[str | None, typer.Option(help="The run folder; default runs/<recipe name>.")] = None,
@@ -435,6 +483,14 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     name, mark, value = text.partition("=")
     require(bool(mark) and bool(name), field=option, got=text, allowed="NAME=VALUE", fix=f"write {option} name=value")
     return name, value
+
+
+def _target(text: str) -> dict[str, float]:
+    name, value = _pair(text, "--target")
+    try:
+        return {name: float(value)}
+    except ValueError:
+        raise RecipeError(f"--target: {value!r} is no number. Fix: write --target {name}=0.9") from None
 
 
 def _parsed(value: str) -> Any:

@@ -23,6 +23,47 @@ class Line:
     faint: bool = False
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """A learning curve: what was measured (labels, value), and what is foreseen (labels, value, low, high)."""
+
+    name: str
+    measured: Sequence[tuple[float, float]]
+    foreseen: Sequence[tuple[float, float, float, float]]
+
+
+def forecasts(items: Sequence[Forecast], *, x: str, y: str, alt: str, level: float | None = None) -> str:
+    """Learning curves over a logarithmic axis: dots measured, lines and bands foreseen; a dashed line at `level`."""
+    shown = [item for item in items if item.measured and item.foreseen]
+    if not shown:
+        return _nothing(alt)
+    xs = [math.log10(at) for item in shown for at, *_ in [*item.measured, *item.foreseen]]
+    ys = [value for item in shown for _, value in item.measured]
+    ys += [value for item in shown for _, *values in item.foreseen for value in values]
+    frame = _Frame(xs, [*ys, level] if level is not None else ys)
+    parts = [frame.axes(x, y, log_x=True)]
+    if level is not None:
+        at = frame.y(level)
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="guide"/>')
+    for index, item in enumerate(shown):
+        colour = f"var(--series-{index % SERIES_COLOURS})"
+        over = [(frame.x(math.log10(at)), frame.y(high)) for at, _, _, high in item.foreseen]
+        under = [(frame.x(math.log10(at)), frame.y(low)) for at, _, low, _ in reversed(item.foreseen)]
+        parts.append(f'<path d="{_path([*over, *under])}Z" style="fill:{colour};opacity:.14"/>')
+        line = [(frame.x(math.log10(at)), frame.y(value)) for at, value, _, _ in item.foreseen]
+        parts.append(f'<path d="{_path(line)}" style="stroke:{colour};stroke-width:2;fill:none"/>')
+        parts += [
+            f'<circle cx="{frame.x(math.log10(at)):.1f}" cy="{frame.y(value):.1f}" r="3.5" style="fill:{colour}">'
+            f"<title>{escape(item.name)}: {at:,.0f} labels, {value:.4g}</title></circle>"
+            for at, value in item.measured
+        ]
+    return _figure("".join(parts), alt, _legend([item.name for item in shown]))
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{'M' if at == 0 else 'L'}{px:.1f} {py:.1f}" for at, (px, py) in enumerate(points))
+
+
 def curves(lines: Sequence[Line], *, x: str, y: str, alt: str, log_y: bool = False) -> str:
     """Curves over a common x axis, with a legend when there are several. Values at one place are no curve: they are
     written out."""
@@ -169,7 +210,7 @@ class _Frame:
     def y(self, value: float) -> float:
         return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
 
-    def axes(self, x_name: str, y_name: str, *, log_y: bool = False) -> str:
+    def axes(self, x_name: str, y_name: str, *, log_y: bool = False, log_x: bool = False) -> str:
         parts = []
         for value in _ticks(self.y_low, self.y_high):
             at = self.y(value)
@@ -177,9 +218,10 @@ class _Frame:
             parts.append(
                 f'<text x="{LEFT - 6}" y="{at + 4:.1f}" class="tick" text-anchor="end">{_number(10**value if log_y else value)}</text>'
             )
-        for value in _ticks(self.x_low, self.x_high):
+        for value in _decades(self.x_low, self.x_high) if log_x else _ticks(self.x_low, self.x_high):
             parts.append(
-                f'<text x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 16}" class="tick" text-anchor="middle">{_number(value)}</text>'
+                f'<text x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 16}" class="tick" text-anchor="middle">'
+                f"{_number(10**value if log_x else value)}</text>"
             )
         parts.append(
             f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 4}" class="label" text-anchor="middle">{escape(x_name)}</text>'
@@ -207,6 +249,13 @@ def _ticks(low: float, high: float) -> list[float]:
             break
     first = math.ceil(low / step)
     return [index * step for index in range(first, math.floor(high / step) + 1)]
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Logarithms of round numbers: 1, 2, 5 of each decade, or the decades alone where there are many."""
+    factors = (1, 2, 5) if high - low < 2.5 else (1,)
+    made = [math.log10(factor) + power for power in range(math.floor(low), math.ceil(high) + 1) for factor in factors]
+    return [value for value in made if low <= value <= high]
 
 
 def _number(value: float) -> str:
