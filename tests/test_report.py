@@ -92,9 +92,8 @@ def test_a_browser_opens_it_without_a_complaint(page, width, scheme):
 
 def test_plots_bear_anything():
     assert "nothing to draw" in plots.curves([], x="x", y="y", alt="none")
-    assert "<svg" in plots.curves([plots.Line("one", [(1, 2)])], x="x", y="y", alt="one point")
     assert "<svg" in plots.curves(
-        [plots.Line("nan", [(1, float("nan")), (2, 3.0), (3, float("inf"))])], x="x", y="y", alt="gaps"
+        [plots.Line("nan", [(1, float("nan")), (2, 3.0), (3, float("inf")), (4, 5.0)])], x="x", y="y", alt="gaps"
     )
     assert "<svg" in plots.scatter([(0, 0), (0, 0)], x="x", y="y", alt="one place")
     assert "&lt;b&gt;" in plots.heatmap(["<b>", "c"], [[1, 0], [2, 3]], alt="confusion")
