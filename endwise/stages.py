@@ -136,7 +136,7 @@ class StagedNetwork(Network):
         those in `truth`, which are replaced by them in every row that has one."""
         predictions: Predictions = {}
         tokens: dict[str, Tokens] = {}
-        rows = len(next(iter(present.values())))
+        rows = next(iter(present.values())).shape[0]
         there = torch.ones(rows, dtype=torch.bool, device=next(self.parameters()).device)
         for name, stage in self.declared.items():
             fields, flags = dict[str, Ragged](), dict[str, Tensor]()

@@ -19,6 +19,7 @@ from endwise.model import Model
 from endwise.recipe import Recipe
 from endwise.run import Run
 from endwise.stages import StagedNetwork, hand_off, stage_recipe
+from endwise.testing import check_export
 
 COLOURS = ["red", "green", "blue"]
 WORDS = {"red": "rot", "green": "gruen", "blue": "blau"}
@@ -272,6 +273,15 @@ def test_the_goal_alone_moves_the_first_stage_without_its_labels(tmp_path: Path)
     steps = [event for event in model.run.events() if event["event"] == "step"]  # type: ignore[union-attr]
     assert all(event["terms"]["colour.cross_entropy"]["weight"] == 0 for event in steps)
     assert all(event["terms"]["total.error"]["weight"] == 1 for event in steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hand_off", ["hard", "soft", "latent"])
+def test_stages_export_as_one_graph(tmp_path: Path, hand_off: str) -> None:
+    stages = {name: {**stage, "hand_off": hand_off} for name, stage in staged().to_dict()["stages"].items()}
+    outputs = {name: item.to_dict() for name, item in staged().outputs.items()}
+    model = ew.fit(staged(stages=stages, outputs=outputs), out=tmp_path / "run")
+    check_export(model, [{"x": row["x"]} for row in rows(12)])
 
 
 def test_a_stage_by_itself_reads_the_true_answers_of_the_others() -> None:

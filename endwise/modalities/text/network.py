@@ -149,7 +149,7 @@ class SymbolEncoder(Encoder):
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 1"]) -> Tokens:
         """int64 [batch, place], or the chance of each symbol [batch, place, symbol]."""
         vectors = F.embedding(values, self.symbol) if values.ndim == 2 else (values @ self.symbol).float()
-        first = self.symbol[BLANK].expand(len(values), 1, -1)
+        first = self.symbol[BLANK].expand(values.shape[0], 1, -1)
         place = torch.arange(values.shape[1] + 1, device=values.device)
         mask = place <= sizes
         tokens = self.context(self.dropout(torch.cat([first, vectors], 1)), mask)
