@@ -59,7 +59,7 @@ Progress = Callable[[Mapping[str, Any]], None]
 class Advice:
     """The frozen result; `to_dict()` is the documented JSON, `str()` the page for a terminal of 80 columns.
 
-    labels_to_target: of each arm, None without a target. curve: what was measured and what is foreseen. differences:
+    labels_to_target: of each arm; empty without a target. curve: what was measured and what is foreseen. differences:
     how much better the first arm is than the second at the labels that count. reasons say why, in words.
     """
 
@@ -77,7 +77,7 @@ class Advice:
     margin: float
     arms: Mapping[str, Mapping[str, Any]]
     differences: tuple[Mapping[str, Any], ...]
-    labels_to_target: Mapping[str, Any] | None
+    labels_to_target: Mapping[str, Any]
     curve: tuple[Mapping[str, Any], ...]
     crossings: tuple[Mapping[str, Any], ...]
     label_more: int | None
@@ -437,7 +437,7 @@ def _advice(
     reasons = [*verdict.reasons, *_reasons(judged, target, crossed)]
     if more is not None:
         reasons.append(f"label {more:,} more and ask again")
-    to_target = None if target is None else _to_target(judged, target, price)
+    to_target = {} if target is None else _to_target(judged, target, price)
     return Advice(
         name=recipe.name or "recipe", advice=verdict.advice,
         headline=headline(verdict.advice, more), arm=verdict.arm, reasons=tuple(reasons), output=task.output,

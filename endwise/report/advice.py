@@ -59,7 +59,7 @@ def _opening(found: Mapping[str, Any]) -> str:
 
 
 def _curves(found: Mapping[str, Any]) -> str:
-    target = next((item["target"] for item in (found["labels_to_target"] or {}).values()), None)
+    target = next((item["target"] for item in found["labels_to_target"].values()), None)
     items = []
     for arm in found["arms"]:
         rows = sorted((row for row in found["curve"] if row["arm"] == arm), key=lambda row: row["labels"])
@@ -116,7 +116,7 @@ def _rivals(found: Mapping[str, Any]) -> str:
 
 def _labels(found: Mapping[str, Any]) -> str:
     rows = []
-    for arm, item in (found["labels_to_target"] or {}).items():
+    for arm, item in found["labels_to_target"].items():
         labels, more, cost = item["labels"], item.get("more"), item.get("cost")
         rows.append(
             [escape(arm), f"{item['target']:g}", item["state"], _span(labels), _span(more), _span(cost, ",.2f")]
