@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from endwise.modalities import TABLE, modality_class
+from endwise.priors import BUILT_IN
 from endwise.recipe import json_schema
 
 PAGE = Path(__file__).parent / "recipe.md"
@@ -24,6 +25,16 @@ train: {size: small, budget: 5m, seed: 0}
 ```
 """
 
+PRIORS = """### priors
+
+```yaml
+objective:
+  priors:
+    - {type: monotone, of: price, along: area}
+    - {type: range, of: price, low: 0, weight: 0.5}
+```
+"""
+
 
 def page() -> str:
     schema = json_schema()["properties"]
@@ -32,6 +43,8 @@ def page() -> str:
         found = schema[section]
         found = next((item for item in found.get("anyOf", []) if item.get("type") == "object"), found)
         parts.append(f"## {section}\n\n{found.get('description', '')}\n\n{_table(found['properties'])}")
+        if section == "objective":
+            parts.append(_priors())
     parts.append("## inputs and outputs\n\nA name and a type. The column is the name unless `column` says otherwise.\n")
     for name in TABLE:
         cls = modality_class(name)
@@ -42,6 +55,21 @@ def page() -> str:
         }
         doc = " ".join((cls.__doc__ or "").split())
         parts.append(f"### {name}\n\n{doc}\n\nAs an {roles}.\n\n{_table(rows)}")
+    return "\n".join(parts)
+
+
+def _priors() -> str:
+    parts = [PRIORS]
+    for name, cls in BUILT_IN.items():
+        rows = {
+            item.name: {
+                "default": "required" if item.default is dataclasses.MISSING else item.default or None,
+                "description": item.metadata["help"],
+            }
+            for item in dataclasses.fields(cls)
+        }
+        own = {field: rows[field] for field in sorted(rows, key=lambda field: field in ("name", "weight"))}
+        parts.append(f"#### {name}\n\n{' '.join((cls.__doc__ or '').split())}\n\n{_table(own)}")
     return "\n".join(parts)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from endwise.modalities.tags import Tags
     from endwise.modalities.text import Text
     from endwise.model import Model, Prediction
+    from endwise.priors import Prior
     from endwise.propose import propose
     from endwise.recipe import Data, Goal, Objective, Recipe, Train, Trunk
     from endwise.regimes import fit
@@ -72,6 +73,7 @@ _HOMES = {
     "Modality": "endwise.modalities.base",
     "Contract": "endwise.modalities.base",
     "Answer": "endwise.modalities.base",
+    "Prior": "endwise.priors",
     "EndwiseError": "endwise.errors",
 }
 

@@ -29,6 +29,7 @@ from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import Contract, Modality
 from endwise.network import Network
 from endwise.nn.size import Size
+from endwise.priors import remembered
 from endwise.recipe import Recipe
 from endwise.stages import network_of
 
@@ -156,13 +157,16 @@ def find_model(folder: str | Path) -> Path:
 
 
 def known_types(values: Mapping[str, Any], modalities: Sequence[type[Modality]]) -> dict[str, Any]:
-    """Plain recipe values with the type names of `modalities` replaced by the classes that were passed."""
+    """Plain recipe values with the type names of `modalities` replaced by the classes that were passed, and
+    priors of other classes, which nothing but training asks, as what they were."""
     classes = {cls.type: cls for cls in modalities}
     out = dict(values)
     for section in ("inputs", "outputs"):
         fields = out.get(section)
         if isinstance(fields, Mapping):
             out[section] = {name: _with_class(item, classes) for name, item in fields.items()}
+    if isinstance(out.get("objective"), Mapping) and "priors" in out["objective"]:
+        out["objective"] = {**out["objective"], "priors": remembered(out["objective"]["priors"])}
     return out
 
 

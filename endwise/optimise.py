@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from endwise.batch import Batch
 from endwise.network import Network
-from endwise.objective import Objective, denominators, term_values
+from endwise.objective import Objective, Randomness, denominators, term_values
 from endwise.weighting import projected
 
 CLIP_NORM = 1.0
@@ -141,14 +141,19 @@ def step(
     the steps before this one, for layers that begin later. Micro-batches are
     slices whose gradients add up to the whole batch's. Raises NotFinite before anything is changed."""
     optimiser.adamw.zero_grad(set_to_none=True)
-    totals = denominators(network, batch)
+    priors, totals = objective.priors, denominators(network, batch)
+    if priors is not None:
+        totals |= priors.denominators(batch)
     sums: dict[str, Tensor] = {}
     pulls, apart = Pulls() if term_norms else None, Apart(network) if objective.weighting.apart else None
     for start in range(0, len(batch), micro_batch):
         part = batch if micro_batch >= len(batch) else batch.rows(slice(start, start + micro_batch))
+        drawn = None if priors is None else Randomness(part.weight.device)
         with precision():
             predictions, shared = network.taught(part, done)
             values = term_values(network, predictions, part, totals)  # a decoder that is taught runs in here
+            if priors is not None and drawn is not None:
+                values |= priors.values(network, predictions, part, totals, done=done, drawn=drawn)
         if pulls is not None:
             pulls.add(values, shared)
         if apart is None:

@@ -5,18 +5,27 @@ A recipe holds declarations only. What is learnt from data is the contract's, wh
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from endwise.errors import RecipeError, nearest, refusal, require, unknown_name
 from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Modality, Role, build
 from endwise.modalities.pretrained import rebased
+from endwise.priors import BUILT_IN, Prior, prior_of
 
 RECIPE_VERSION = 1
 RECIPE_FILES = (".yaml", ".yml", ".json")
@@ -91,6 +100,72 @@ class Objective(Part):
         "slowly (Liu 2019); pcgrad: of each term's gradient what points against another's is taken away (Yu 2020), one "
         "backward pass a term. loss_weight counts in each",
     )
+    priors: tuple[Prior, ...] = Field(
+        (),
+        description="what is known beforehand, as further terms: a list of the priors below; in Python also your own",
+    )
+
+    @field_validator("priors", mode="before")
+    @classmethod
+    def _declared(cls, value: Any) -> Any:
+        require(
+            isinstance(value, list | tuple),
+            field="objective.priors",
+            got=value,
+            allowed="a list",
+            fix="write - {type: range, of: price, low: 0}",
+        )
+        return tuple(prior_of(item, f"objective.priors[{place}]") for place, item in enumerate(value))
+
+    def check(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> None:
+        """RecipeError where it does not fit the fields, or says nothing."""
+        terms = sum(item.num_terms for item in outputs.values())
+        if self.weighting == "pcgrad":  # the others have no say in the weight of a prior
+            terms += len(self.priors)
+        require(
+            self.weighting == "fixed" or terms > 1,
+            field="objective.weighting",
+            got=self.weighting,
+            allowed="fixed, where there is one term to weigh",
+            fix="remove it: there is nothing to weigh one term against",
+        )
+        names = [item.term for item in self.priors]
+        for item in self.priors:
+            require(
+                bool(NAME.match(item.term.removeprefix("prior."))) and names.count(item.term) == 1,
+                field="objective.priors",
+                got=item.term,
+                allowed="a name of letters, digits, spaces, '_' and '-' that no other prior has",
+                fix="give it a name:",
+            )
+            item.check(inputs, outputs)
+        require(
+            not self.priors or "prior" not in outputs,
+            field="field name",
+            got="prior",
+            allowed="another name beside priors, whose terms are called prior.NAME",
+            fix="rename the output and say column: for the column's own",
+        )
+
+    def among(
+        self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality], whole: Iterable[str]
+    ) -> "Objective":
+        """What of it says something in a network of these fields alone (of a stage). whole: all names of the recipe."""
+
+        def fits(prior: Prior) -> bool:
+            try:
+                prior.check(inputs, outputs)  # an answer of another stage is an input here
+            except RecipeError:
+                return False
+            return set(prior.named(whole)) <= {*inputs, *outputs}
+
+        kept = tuple(item for item in self.priors if fits(item))
+        terms = sum(item.num_terms for item in outputs.values()) + (len(kept) if self.weighting == "pcgrad" else 0)
+        return Objective(weighting=self.weighting if terms > 1 else "fixed", priors=kept)
+
+    @field_serializer("priors")
+    def _plain(self, priors: tuple[Prior, ...]) -> list[dict[str, Any]]:
+        return [item.to_dict() for item in priors]
 
 
 class Trunk(Part):
@@ -357,14 +432,7 @@ class Recipe(Part):
                 fix="change one of the two",
             )
         self._check_stages()
-        terms = sum(item.num_terms for item in self.outputs.values())
-        require(
-            self.objective.weighting == "fixed" or terms > 1,
-            field="objective.weighting",
-            got=self.objective.weighting,
-            allowed="fixed, where the objective has one term",
-            fix="remove it: there is nothing to weigh one term against",
-        )
+        self.objective.check(self.inputs, self.outputs)
         # frozen for everybody else: here the declarations see each other for the first time
         self.__dict__["outputs"] = {
             name: item.beside(self.inputs, self.outputs) if item.of_row else item for name, item in self.outputs.items()
@@ -520,6 +588,8 @@ class Recipe(Part):
             values[section] = {
                 name: {**item.to_dict(), "type": type(item)} for name, item in getattr(self, section).items()
             }
+        if self.objective.priors:
+            values["objective"]["priors"] = list(self.objective.priors)
         for path, value in settings.items():
             _set(values, path.split("."), value, path)
         return type(self)(**values)
@@ -658,7 +728,7 @@ def json_schema() -> dict[str, Any]:
             },
             "regime": {"enum": list(REGIMES)},
             "goal": {"anyOf": [part(Goal), {"type": "null"}]},
-            "objective": part(Objective),
+            "objective": _with_priors(part(Objective)),
             "trunk": part(Trunk),
             "train": _lenient(part(Train)),
         },
@@ -674,6 +744,33 @@ def _declaring(stage: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]
         "description": stage["properties"]["to"]["description"],
     }
     return stage
+
+
+def _with_priors(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of the objective with the priors of the package."""
+    from pydantic import TypeAdapter
+
+    kinds = []
+    for name, cls in BUILT_IN.items():
+        fields = TypeAdapter(cls).json_schema()
+        for item, spec in fields["properties"].items():
+            spec["description"] = cls.__dataclass_fields__[item].metadata["help"]
+        kinds.append(
+            {
+                "type": "object",
+                "title": name,
+                "description": " ".join((cls.__doc__ or "").split()),
+                "properties": {"type": {"const": name}, **fields["properties"]},
+                "required": ["type", *fields["required"]],
+                "additionalProperties": False,
+            }
+        )
+    description = schema["properties"]["priors"]["description"]
+    schema["properties"]["priors"] = {
+        "type": "array", "default": [], "description": description, "items": {"anyOf": kinds}
+    }  # fmt: skip
+    schema.pop("$defs", None)
+    return schema
 
 
 def _lenient(schema: dict[str, Any]) -> dict[str, Any]:

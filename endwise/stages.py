@@ -31,7 +31,6 @@ TAUGHT_UNTIL = 0.5  # of the steps: from there on a stage gets none of the true 
 def stage_recipe(recipe: Recipe, name: str, **settings: Any) -> Recipe:
     """The recipe of one stage by itself, on true answers of the stages before it. settings: dotted fields, as in
     `Recipe.replace`."""
-    stage = recipe.stages[name]
     inputs, outputs = stage_fields(recipe.inputs, recipe.outputs, recipe.stages, name)
     mine = recipe.goal is not None and recipe.goal.output in outputs
     own = Recipe(
@@ -40,7 +39,7 @@ def stage_recipe(recipe: Recipe, name: str, **settings: Any) -> Recipe:
         inputs=inputs,
         outputs=outputs,
         goal=recipe.goal if mine else None,
-        objective=recipe.objective if len(stage.to) > 1 else {},
+        objective=recipe.objective.among(inputs, outputs, [*recipe.inputs, *recipe.outputs]),
         trunk=recipe.trunk,
         train=recipe.train,
     )
@@ -53,7 +52,8 @@ def direct_recipe(recipe: Recipe) -> Recipe:
     kept = recipe.goal if recipe.goal is not None and recipe.goal.output in ends else None
     return Recipe(
         name=recipe.name, data=recipe.data, inputs=dict(recipe.inputs), outputs=ends, goal=kept,
-        objective=recipe.objective if len(ends) > 1 else {}, trunk=recipe.trunk, train=recipe.train,
+        objective=recipe.objective.among(recipe.inputs, ends, [*recipe.inputs, *recipe.outputs]),
+        trunk=recipe.trunk, train=recipe.train,
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from endwise.evaluate import calibrate, cross_validate, evaluate, looked_at
 from endwise.metrics import Metric
 from endwise.modalities.base import Contract
 from endwise.model import Model
-from endwise.objective import Objective, denominators, term_values
+from endwise.objective import Objective, Priors, denominators, term_values
 from endwise.optimise import (
     Average,
     NotFinite,
@@ -724,7 +724,17 @@ def _objective(recipe: Recipe, model: Model, loader: Loader) -> tuple[Objective,
         )
         notes = [f"objective.weighting: {weighting} has nothing to weigh in the regime {recipe.regime}"]
         weighting = "fixed"
-    made = Objective(recipe.outputs, first, weighting, epoch_steps=loader.batches_per_epoch, fixed=fixed)
+    known = Priors(recipe.objective.priors, recipe.inputs, recipe.outputs, model.contracts)
+    made = Objective(
+        recipe.outputs,
+        first,
+        weighting,
+        epoch_steps=loader.batches_per_epoch,
+        priors=known if known.priors else None,
+        fixed=fixed,
+    )
+    if made.priors is not None and not recipe.is_assembled:
+        made.priors.tried(model.network, loader.batch(0).to(model.device))
     return made, notes
 
 

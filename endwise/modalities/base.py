@@ -66,7 +66,7 @@ class Contract:
         if set(values) != names:
             odd = ", ".join(sorted(set(values) ^ names))
             raise ModelError(f"the contract of a {cls.__name__} does not have the fields it should: {odd}.")
-        return cls(**{name: _frozen(value) for name, value in values.items()})
+        return cls(**{name: frozen(value) for name, value in values.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Modality:
     loss_weight: float = output_field(1.0, "the fixed weight of this output's loss in the objective")
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         require(
             self.loss_weight > 0,
             field=f"{type(self).__name__}.loss_weight",
@@ -324,7 +324,7 @@ def build(cls: type[Modality], values: Mapping[str, Any], where: str, role: Role
         if name not in fields:
             raise unknown_name(field=f"{where}: field of type {cls.type!r}", got=name, names=[*offered, "type"])
     try:
-        return cls(**{name: _frozen(value) for name, value in values.items()})
+        return cls(**{name: frozen(value) for name, value in values.items()})
     except RecipeError as wrong:
         raise RecipeError(f"{where}: {wrong}") from None
 
@@ -346,12 +346,13 @@ def file_bytes(raw: Any, fetch: Fetch, kind: str) -> bytes:
     return data
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """JSON has lists where frozen dataclasses have tuples."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+    return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _check_types(declaration: Modality) -> None:
+def check_types(declaration: Any) -> None:
+    """Refuse a declaration (a dataclass instance) with a field that is not of its type."""
     hints = typing.get_type_hints(type(declaration))
     for item in dataclasses.fields(declaration):
         value, hint = getattr(declaration, item.name), hints[item.name]

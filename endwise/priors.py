@@ -1,0 +1,327 @@
+"""What is known beforehand, as terms of the objective: an answer that must not fall when an input rises, parts that add
+up, bounds, answers that exclude each other.
+
+A prior looks at the network's answers, in a form that gradients go through, and at the inputs; it gives one value a row,
+zero where the knowledge holds. It needs no labels, so rows without a target teach it, too, and nobody asks it at
+prediction: a model trained with priors is a model like any other. Its weight is its own, whatever weighs the other terms.
+Not here: what it sees (`objective.Seen`), how terms are added (objective.py). No torch: a recipe is checked without it.
+"""
+
+import builtins
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from endwise.errors import RecipeError, refusal, require, unknown_name
+from endwise.modalities.base import Modality, check_types, frozen
+from endwise.modalities.boolean import Boolean
+from endwise.modalities.category import Category
+from endwise.modalities.number import Number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from endwise.objective import Seen
+
+STEP = 0.25  # standard deviations of an input: how far apart two of its values are compared
+SLACK = 1e-6  # keeps the logarithm of a chance that should not be 0 finite
+Fields = Mapping[str, Modality]
+
+
+def told(help: str, default: Any = MISSING, *, names: bool = True) -> Any:
+    """A field with what it means. names: a text in it is the name of an input or an output."""
+    return field(default=default, metadata={"help": help, "names": names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """A piece of knowledge. Subclass it as a frozen keyword-only dataclass, set `type`, write `loss`, and pass an instance
+    in `objective.priors`; nothing has to be registered. It is logged as `prior.<name>`."""
+
+    type: ClassVar[str]
+
+    name: str = told("what it is called in the log and the report; default: its type", "", names=False)
+    weight: float = told("its factor in the objective, which no weighting changes", 1.0, names=False)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(
+            self.weight > 0,
+            field=f"{builtins.type(self).__name__}.weight",
+            got=self.weight,
+            allowed="a number above 0",
+            fix="remove the prior if it should not count",
+        )
+
+    @property
+    def term(self) -> str:
+        """Its name among the terms."""
+        return f"prior.{self.name or self.type}"
+
+    def check(self, inputs: Fields, outputs: Fields) -> None:
+        """RecipeError where it does not fit these fields. Default: it does."""
+
+    def needs(self, inputs: Fields) -> tuple[str, ...]:
+        """The inputs that a row must have to count. Default: those that it names."""
+        return tuple(self.named(inputs))
+
+    def named(self, fields: Iterable[str]) -> list[str]:
+        """Those of these fields that stand in its own."""
+        said = [getattr(self, item.name) for item in dataclasses.fields(self) if item.metadata.get("names", True)]
+        flat = [part for value in said for part in (value if isinstance(value, tuple) else (value,))]
+        return [name for name in fields if name in flat]
+
+    def loss(self, seen: "Seen") -> "Tensor":
+        """One value of at least 0 a row [batch], with gradient, 0 where the knowledge holds; in units that do not depend
+        on the data's, so that one weight suits all. Not divided by anything that depends on other rows."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: the type and every field that is not at its default."""
+        out: dict[str, Any] = {"type": self.type}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value != item.default:
+                out[item.name] = _listed(value)
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monotone(Prior):
+    """An answer that does not fall (or does not rise) when an input does: the network is asked again with the input a
+    quarter of a standard deviation higher, and charged for how far the answer goes the wrong way, in deviations of the
+    answer for one of the input (of a yes/no answer: of its probability). Costs a second pass of the network."""
+
+    type: ClassVar[str] = "monotone"
+
+    of: str = told("the output: a number, or yes/no")
+    along: str = told("the input: a number")
+    direction: Literal["up", "down"] = told(
+        "up: the answer may not fall where the input rises; down: not rise", "up", names=False
+    )
+
+    def check(self, inputs: Fields, outputs: Fields) -> None:
+        _one_of(self, "of", self.of, outputs, Number, Boolean)
+        _one_of(self, "along", self.along, inputs, Number)
+
+    def loss(self, seen: "Seen") -> "Tensor":
+        higher = seen.again({self.along: seen.number(self.along) + STEP * seen.deviation(self.along)})
+        rise: Tensor = (_level(higher, self.of) - _level(seen, self.of)) / STEP
+        return (-rise if self.direction == "up" else rise).relu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sum(Prior):
+    """Predicted numbers that add up to a constant or to an input (what goes in comes out): Huber's loss of what is
+    missing, in deviations of a sum of numbers that have nothing to do with each other. Lists add up whole."""
+
+    type: ClassVar[str] = "sum"
+
+    of: tuple[str, ...] = told("the outputs: numbers")
+    to: float | str = told("a number, or the name of an input")
+
+    def check(self, inputs: Fields, outputs: Fields) -> None:
+        _some(self, "of", self.of)
+        for name in self.of:
+            _one_of(self, "of", name, outputs, Number)
+        if isinstance(self.to, str):
+            _one_of(self, "to", self.to, inputs, Number)
+
+    def loss(self, seen: "Seen") -> "Tensor":
+        import torch
+
+        from endwise import losses
+
+        total = torch.stack([_whole(seen.number(name)) for name in self.of]).sum(0)
+        wanted = _whole(seen.number(self.to)) if isinstance(self.to, str) else torch.full_like(total, self.to)
+        scale = sum(seen.deviation(name) ** 2 for name in self.of) ** 0.5
+        return losses.huber(total / scale, wanted / scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Prior):
+    """A predicted number within bounds, which may be inputs: how far it is outside, in deviations of the answer."""
+
+    type: ClassVar[str] = "range"
+
+    of: str = told("the output: a number")
+    low: float | str | None = told("a number, or the name of an input; null: no bound", None)
+    high: float | str | None = told("a number, or the name of an input; null: no bound", None)
+
+    def check(self, inputs: Fields, outputs: Fields) -> None:
+        _one_of(self, "of", self.of, outputs, Number)
+        bounds = [bound for bound in (self.low, self.high) if bound is not None]
+        _some(self, "low", bounds)
+        for name in (bound for bound in bounds if isinstance(bound, str)):
+            _one_of(self, "low or high", name, inputs, Number)
+        ends = [bound for bound in bounds if not isinstance(bound, str)]
+        require(
+            len(ends) < 2 or ends[0] < ends[1],
+            field=f"{self.term}.low",
+            got=self.low,
+            allowed=f"a number below high = {self.high}",
+            fix="exchange the two",
+        )
+
+    def loss(self, seen: "Seen") -> "Tensor":
+        value, outside = seen.number(self.of), 0.0
+        if self.low is not None:
+            outside = outside + (_bound(seen, self.low, value) - value).relu()
+        if self.high is not None:
+            outside = outside + (value - _bound(seen, self.high, value)).relu()
+        found: Tensor = _whole(outside) / seen.deviation(self.of)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consistent(Prior):
+    """Two answers that do not contradict each other: -log of the chance that their classes are a possible pair (semantic
+    loss, Xu, Zhang, Friedman, Liang & Van den Broeck 2018). Classes of yes/no are true and false."""
+
+    type: ClassVar[str] = "consistent"
+
+    of: tuple[str, ...] = told("two outputs: category or boolean")
+    impossible: tuple[tuple[Any, ...], ...] = told(
+        "pairs of classes that cannot be together: [[rain, dry], [snow, hot]]"
+    )
+
+    def check(self, inputs: Fields, outputs: Fields) -> None:
+        _some(self, "impossible", self.impossible)
+        for what, items in (("of", (self.of,)), ("impossible", self.impossible)):
+            for pair in items:
+                require(
+                    len(pair) == 2, field=f"{self.term}.{what}", got=list(pair), allowed="pairs", fix="give two of them"
+                )
+        for name in self.of:
+            _one_of(self, "of", name, outputs, Category, Boolean)
+
+    def loss(self, seen: "Seen") -> "Tensor":
+        one, other = (seen.probabilities(name) for name in self.of)
+        pairs = [
+            [seen.class_id(name, cls) for name, cls in zip(self.of, pair, strict=True)] for pair in self.impossible
+        ]
+        first, second = zip(*pairs, strict=True)
+        contradiction = (one[:, list(first)] * other[:, list(second)]).sum(1)
+        possible: Tensor = (1 - contradiction).clamp(min=0) + SLACK
+        return -possible.log().clamp(max=0)
+
+
+BUILT_IN: dict[str, type[Prior]] = {prior.type: prior for prior in (Monotone, Sum, Range, Consistent)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded(Prior):
+    """A prior of a class from outside the package, as a run or a model remembers it: enough to predict and to report, not
+    to train."""
+
+    type: ClassVar[str] = "recorded"
+
+    values: Mapping[str, Any]
+
+    @property
+    def term(self) -> str:
+        return f"prior.{self.values.get('name') or self.values['type']}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.values)
+
+    def loss(self, seen: "Seen") -> "Tensor":
+        raise refusal(
+            field="objective.priors",
+            got=str(self.values["type"]),
+            allowed=f"one of {', '.join(BUILT_IN)}, or an object of its class",
+            fix="train it from Python, with the class that it was made of",
+        )
+
+
+def remembered(values: Any) -> Any:
+    """The `priors` of a recipe that is read from a run or a model: those of unknown type as Recorded."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        return values
+    return [
+        Recorded(values=item)
+        if isinstance(item, Mapping) and isinstance(item.get("type"), str) and item["type"] not in BUILT_IN
+        else item
+        for item in values
+    ]
+
+
+def prior_of(value: Any, where: str) -> Prior:
+    """A prior from its mapping ({type: range, of: price, low: 0}) or itself."""
+    if isinstance(value, Prior):
+        return value
+    require(
+        isinstance(value, Mapping) and "type" in value,
+        field=where,
+        got=value,
+        allowed="a mapping with 'type', or in Python an object of your class",
+        fix="write {type: range, of: price, low: 0}",
+    )
+    fields = dict(value)
+    kind = fields.pop("type")
+    if kind not in BUILT_IN:
+        raise unknown_name(field=f"{where}.type", got=str(kind), names=BUILT_IN)
+    cls = BUILT_IN[kind]
+    known = {item.name: item for item in dataclasses.fields(cls)}
+    for name in fields:
+        if name not in known:
+            raise unknown_name(field=f"{where}: field of type {kind!r}", got=str(name), names=[*known, "type"])
+    for name, item in known.items():
+        require(
+            name in fields or item.default is not MISSING,
+            field=f"{where}.{name}",
+            got=None,
+            allowed=item.metadata["help"],
+            fix=f"write {name}:",
+        )
+    if isinstance(fields.get("of"), str) and typing.get_origin(known["of"].type) is tuple:
+        fields["of"] = (fields["of"],)
+    try:
+        return cls(**{name: frozen(item) for name, item in fields.items()})
+    except RecipeError as wrong:
+        raise RecipeError(f"{where}: {wrong}") from None
+
+
+def _one_of(prior: Prior, field: str, name: str, there: Fields, *kinds: type[Modality]) -> None:
+    """The name must be that of a field of one of these kinds; a number is a plain one where it is compared."""
+    fit = [other for other, item in there.items() if isinstance(item, kinds)]
+    what = " or ".join(kind.type for kind in kinds)
+    require(
+        name in fit,
+        field=f"{prior.term}.{field}",
+        got=name,
+        allowed=f"one of type {what}: {', '.join(fit) or 'there is none'}",
+        fix="name one of those, or remove the prior",
+    )
+
+
+def _some(prior: Prior, field: str, values: Sequence[Any]) -> None:
+    require(
+        len(values) > 0,
+        field=f"{prior.term}.{field}",
+        got=None,
+        allowed="at least one",
+        fix=f"write {field}: with a value",
+    )
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _level(seen: "Seen", output: str) -> "Tensor":
+    """An answer in deviations; of yes/no, the probability of yes."""
+    if isinstance(seen.fields[output], Number):
+        return seen.plain(output) / seen.deviation(output)
+    return seen.probabilities(output)[:, 1]
+
+
+def _bound(seen: "Seen", bound: float | str, like: "Tensor") -> Any:
+    return seen.plain(bound).reshape(-1, *[1] * (like.ndim - 1)) if isinstance(bound, str) else bound
+
+
+def _whole(values: Any) -> Any:
+    """The sum of each row."""
+    return values.flatten(1).sum(1) if values.ndim > 1 else values
