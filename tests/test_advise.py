@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import endwise as ew
-from endwise.advise import bounds
+from endwise.advise import arms, bounds
 from endwise.advise.arms import with_weights
 from endwise.advise.decide import Standing, decide, labels_to_decide, parse_needs, widened
 from endwise.advise.schedule import Cost, Training, chosen
 from endwise.cli import main
+from endwise.data.dataset import fit_contracts, prepare
 from endwise.data.subset import nested
 from endwise.errors import EndwiseError, RecipeError
 from endwise.metrics import Estimate, accuracy, mae, r2
@@ -266,6 +267,70 @@ def test_it_can_be_interrupted_and_goes_on(tmp_path):
     found = ew.advise(recipe, out=tmp_path / "out", resume=True, **once)
     assert found.advice in ("pipeline", "cannot-tell")
     assert (tmp_path / "out" / "advice.json").exists()
+
+
+# ---- stages ----------------------------------------------------------------------------------------------------------
+
+
+def chain(**changes) -> ew.Recipe:
+    """A number says a colour, and the colour a number."""
+    draw, worth = random.Random(0), {"red": 1.0, "green": 5.0, "blue": 9.0}
+    rows = []
+    for at in range(200):
+        x = draw.uniform(0, 3)
+        colour = list(worth)[int(x)]
+        rows.append({"x": x, "colour": colour if at % 2 else None, "total": worth[colour] + draw.gauss(0, 0.1)})
+    return ew.Recipe(**{
+        "name": "chain", "data": rows, "inputs": {"x": "number"}, "outputs": {"total": "number"},
+        "stages": {"see": {"from": "x", "to": {"colour": "category"}}, "add": {"from": "colour", "to": "total"}},
+        "train": {"size": "tiny", "precision": "fp32", "steps": 12, "batch_size": 16}, **changes,
+    })  # fmt: skip
+
+
+def test_stages_are_a_rival_and_their_own_labels_are_counted(tmp_path):
+    asked = {"target": {"mae": 0.001}, "price_per_label": 2.0, "fractions": (0.25, 0.5, 1.0), "seeds": 1}
+    found = ew.advise(chain(regime="direct"), out=tmp_path / "out", **asked).to_dict()
+    assert next(iter(found["arms"])) == "end-to-end"
+    assert set(found["arms"]) == {"end-to-end", "stages", "classical"}
+    stages, whole = found["arms"]["stages"], found["arms"]["end-to-end"]
+    assert stages["advice"] == "pipeline"
+    assert stages["audit"]
+    assert not whole["audit"]
+    assert whole["labels_per_row"] == 1
+    assert 1.4 < stages["labels_per_row"] < 1.6  # half of the rows say their colour
+    assert any("answers on the way" in reason for reason in found["reasons"])
+    folders = {folder.name for folder in (tmp_path / "out" / "trainings").glob("stages-*/stages/*")}
+    assert folders == {"see", "add"}
+    measured = {row["arm"] for row in found["curve"] if row["measured"]}
+    assert measured == set(found["arms"])
+
+
+def rivals_of(recipe: ew.Recipe) -> dict:
+    dataset = prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    task = arms.settle(recipe, dataset, "total", mae(), contracts, {}, lambda event: None)
+    return arms.arms(task)[0]
+
+
+def test_a_pipeline_that_is_declared_is_the_own_arm_and_one_network_its_rival():
+    found = rivals_of(chain(regime="modular"))
+    assert list(found) == ["stages", "end-to-end", "classical"]
+    assert found["end-to-end"].labels_per_row == 1
+    assert found["classical"].simplicity < found["end-to-end"].simplicity < found["stages"].simplicity
+
+
+def test_stages_in_one_network_are_looked_into_and_are_no_simpler_than_stages():
+    found = rivals_of(chain())
+    assert found["end-to-end"].audit
+    assert found["end-to-end"].labels_per_row == found["stages"].labels_per_row
+    assert found["stages"].simplicity < found["end-to-end"].simplicity
+
+
+def test_an_answer_on_the_way_is_no_goal(tmp_path):
+    with pytest.raises(RecipeError, match=r"goal\.output"):
+        ew.advise(
+            chain(goal={"output": "colour", "metric": "accuracy", "direction": "max"}), out=tmp_path / "out", **QUICK
+        )
 
 
 # ---- what is asked wrongly -------------------------------------------------------------------------------------------

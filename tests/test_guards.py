@@ -137,6 +137,7 @@ ALLOWED_VERBS = {
     ("train", "evaluate"): "validation during training is evaluation",
     ("regimes", "train"): "a regime is several trainings",
     ("train", "report"): "a run ends with its report",
+    ("advise", "regimes"): "recipes with stages are trained by their regimes",
     ("advise", "train"): "an advice is bought with small trainings",
     ("advise", "evaluate"): "its rivals are scored as validation scores",
     ("advise", "report"): "an advice ends with its report",

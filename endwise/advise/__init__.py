@@ -289,6 +289,7 @@ def _trained(
         for seed in range(seeds)
         for share, rows in zip(fractions, task.parts(fractions, seed), strict=True)
     }
+    own = next(iter(arms))
     done: Results = {}
     failed: dict[str, str] = {}
     skipped, spent = [], 0.0
@@ -314,7 +315,7 @@ def _trained(
                 f"--out {folder}", stop.exit_code,
             ) from None  # fmt: skip
         except EndwiseError as wrong:
-            if arms[item.arm].cost is not None and item.arm == trainings[0].arm:
+            if item.arm == own:
                 raise
             failed[item.arm] = str(wrong)
             continue
@@ -514,6 +515,7 @@ def _described(judged: _Judged, item: Standing, trivial_value: float) -> dict[st
         "advice": item.advice, "about": arm.about, "value": item.value.to_dict(), "fails": item.fails,
         "trivial": trivial_value, "beats_trivial": item.beats_trivial, "latency_ms": _latency(judged, item.name),
         "train_s": _train_s(judged, item.name), "audit": arm.audit, "reuse": arm.reuse,
+        "labels_per_row": arm.labels_per_row,
         "families": dict(curve.weights), "largest": curve.largest,
     }  # fmt: skip
 
@@ -558,6 +560,10 @@ def _reasons(judged: _Judged, target: float | None, crossed: Sequence[Mapping[st
             )
     if target is not None:
         found += [f"{name}: {curve.labels_for(target)}" for name, curve in judged.curves.items()]
+    dear = {name: arm.labels_per_row for name, arm in judged.arms.items() if arm.labels_per_row > 1}
+    if dear:
+        said = "; ".join(f"{name} {each:.3g}" for name, each in dear.items())
+        found.append(f"labels of a row, those of answers on the way included: {said}; the others 1")
     return found
 
 

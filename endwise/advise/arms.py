@@ -29,7 +29,9 @@ from endwise.modalities.base import Contract, Modality
 from endwise.modalities.pretrained import CONFIG, PretrainedInput, describe
 from endwise.plan import auto_batch_size, default_passes
 from endwise.recipe import Recipe
-from endwise.train import dry_run, fit
+from endwise.regimes import APART_SHARE, direct, fit
+from endwise.stages import direct_recipe
+from endwise.train import dry_run
 
 WANTED_TEST_ROWS, MOST_MOVED = 200, 0.25
 CARVED = 0.1  # of the training rows, for validation, where the validation rows are needed as test rows
@@ -42,6 +44,7 @@ TUNING: dict[str, dict[str, Any]] = {
     "audio": {"fine_tune": "top"},
 }
 PRETRAINED_SIDE_PX = 64  # where the recipe names no side: a training must be affordable
+CLASSICAL, PLAIN, STAGES, JOINT, BEGUN = range(5)  # simplicity: parts to train, to keep and to tune
 
 
 Say = Callable[[Mapping[str, Any]], None]
@@ -119,7 +122,8 @@ class Scored:
 @dataclass(frozen=True, eq=False)
 class Arm:
     """A rival. advice: what it stands for. simplicity: 0 is the simplest. audit, reuse: whether its intermediate answers
-    can be looked at, and its parts be used elsewhere. labels_per_row: how many labels a row takes. cost: of a network."""
+    can be looked at, and its parts be used elsewhere. labels_per_row: how many labels a row takes, those of answers on the
+    way included. cost: of a network."""
 
     name: str
     advice: str
@@ -128,9 +132,10 @@ class Arm:
     reuse: bool
     about: str
     score: Callable[[Training, np.ndarray, Path], Scored]
-    labels_per_row: int = 1
+    labels_per_row: float = 1.0
     cost: Cost | None = None
     usual_passes: Callable[[int], float] = float  # of so many rows, when nothing limits them
+    usual_batch: Callable[[int], int] = auto_batch_size
 
     def offer(self, sizes: Mapping[tuple[float, int], int]) -> list[Training]:
         """The trainings there could be, {(share, seed): labels}, with what each costs."""
@@ -141,7 +146,7 @@ class Arm:
                 continue
             steps, seconds = None, 0.0
             if self.cost is not None:
-                batch = min(self.cost.batch_size, auto_batch_size(labels))
+                batch = min(self.cost.batch_size, self.usual_batch(labels))
                 ceiling = MOST_SHARE * self.cost.passes * self.cost.labels
                 passes = self.cost.passes_of(labels, self.usual_passes(labels), ceiling)
                 steps = max(1, round(passes * -(-labels // batch)))
@@ -152,27 +157,50 @@ class Arm:
 
 def arms(task: Task) -> tuple[dict[str, Arm], list[str]]:
     """{name: arm}, the recipe's own network first, and why others are not there."""
-    own = task.recipe
-    given = uses_weights(own)
-    found, notes = {}, []
-    networks: list[tuple[str, Recipe]] = [("pretrained" if given else "end-to-end", own)]
-    if given:
-        networks.append(("end-to-end", from_scratch(own)))
-    else:
-        other, why = with_weights(own, task.weights)
-        notes += why
-        networks += [("pretrained", other)] if other is not None else []
-    for name, recipe in networks:
+    found: dict[str, Arm] = {}
+    networks, notes = _networks(task)
+    for at, (name, recipe) in enumerate(networks):
         try:
             found[name] = _network(task, name, recipe)
         except EndwiseError as wrong:
-            if recipe is own:
+            if at == 0:
                 raise
             notes.append(f"{name} is left out: {wrong}")
     classical = _classical(task, notes)
     if classical is not None:
         found["classical"] = classical
     return found, notes
+
+
+def _networks(task: Task) -> tuple[list[tuple[str, Recipe]], list[str]]:
+    """The recipes to train, the user's own first: with others' weights and without, as one network and as stages."""
+    whole, apart, notes = _both_ways(task) if task.recipe.stages else (task.recipe, None, [])
+    if uses_weights(whole):
+        networks = [("pretrained", whole), ("end-to-end", from_scratch(whole))]
+    else:
+        other, why = with_weights(whole, task.weights)
+        notes = [*notes, *why]
+        networks = [("end-to-end", whole)] + ([] if other is None else [("pretrained", other)])
+    if apart is not None:
+        networks.insert(0 if apart is task.recipe else 1, ("stages", apart))
+    return networks, notes
+
+
+def _both_ways(task: Task) -> tuple[Recipe, Recipe | None, list[str]]:
+    """Of a recipe with stages: as one network and, where it can be, as stages that are trained apart."""
+    own = task.recipe
+    require(
+        task.output not in own.intermediates, field="goal.output", got=task.output,
+        allowed="an answer that no stage reads: it is what one network and the stages are compared by",
+        fix="name another goal, or ask for advice about the stage by itself",
+    )  # fmt: skip
+    if own.regime in ("modular", "modular_predicted"):
+        return direct(own, task.dataset), own, []
+    whole = direct(own, task.dataset) if own.regime == "direct" else own
+    try:
+        return whole, own.replace(regime="modular_predicted"), []
+    except EndwiseError as wrong:
+        return whole, None, [f"no stages arm: {wrong}"]
 
 
 # ---- the rows ---------------------------------------------------------------------------------------------------------
@@ -230,28 +258,70 @@ def _together(dataset: Dataset, recipe: Recipe, rows: np.ndarray) -> np.ndarray:
 def _network(task: Task, name: str, recipe: Recipe) -> Arm:
     from endwise.model import Model
 
-    plan, _ = dry_run(recipe)
-    dataset = task.dataset if recipe is task.recipe else prepare(recipe)
+    phases = 2 if recipe.stages and recipe.regime in ("modular_predicted", "warm_joint") else 1  # apart, then together
+    share = 1.0 if phases == 1 else 1 - APART_SHARE
+    budget = recipe.train.budget
+    plan, _ = dry_run(recipe if budget is None else recipe.replace(**{"train.budget": budget * share}))
+    dataset = task.dataset.narrowed(recipe) if _same_fields(task.recipe, recipe) else prepare(recipe)
     model = Model.build(recipe, fit_contracts(recipe, dataset), seed=recipe.train.seed)
     per_row = plan.eval_s / max(1, plan.rows["val"])
-    whole = len(task.pool)
     cost = Cost(
-        labels=whole,
+        labels=len(task.pool),
         passes=plan.steps / plan.steps_per_epoch,
         batch_size=plan.batch_size,
-        step_s=plan.step_s,
-        other_s=per_row * len(task.test_rows) + 6 * plan.step_s + plan.seconds - plan.steps * plan.step_s,
+        step_s=phases * plan.step_s,
+        other_s=per_row * len(task.test_rows) + 6 * plan.step_s + phases * (plan.seconds - plan.steps * plan.step_s),
     )
 
     def score(training: Training, rows: np.ndarray, folder: Path) -> Scored:
         return _trained(task, recipe, dataset, training, rows, folder)
 
-    begun = uses_weights(recipe)
+    def usual_batch(labels: int) -> int:
+        writes = any(model.network.head(output).writes for output in model.network.output_names)
+        return auto_batch_size(labels, compares_rows=model.network.compares_rows, writes=writes)
+
+    begun, staged = uses_weights(recipe), bool(recipe.stages)
+    apart = name == "stages"
     return Arm(
-        name, name, simplicity=3 if begun else 1, audit=False, reuse=begun,
-        about=f"one network, {plan.parameters:,} parameters" + (", begun with others' weights" if begun else ""),
-        score=score, cost=cost, usual_passes=lambda labels: default_passes(model.network, labels),
+        name, "pipeline" if apart else name, simplicity=STAGES if apart else BEGUN if begun else JOINT if staged else PLAIN,
+        audit=_can_be_looked_into(recipe), reuse=begun or apart, about=f"{_described(recipe)}, {plan.parameters:,} parameters",
+        score=score, labels_per_row=_labels_per_row(task, recipe), cost=cost,
+        usual_passes=lambda labels: default_passes(model.network, labels), usual_batch=usual_batch,
     )  # fmt: skip
+
+
+def _same_fields(own: Recipe, recipe: Recipe) -> bool:
+    """Whether rows that were read for one are rows for the other."""
+    return all(own.inputs[name] == item for name, item in recipe.inputs.items())
+
+
+def _described(recipe: Recipe) -> str:
+    begun = ", begun with others' weights" if uses_weights(recipe) else ""
+    if not recipe.stages:
+        return "one network" + begun
+    ways = {
+        "modular": "each trained by itself", "modular_predicted": "each trained by itself, then on the others' answers",
+        "warm_joint": "trained apart and then as one network", "joint": "trained as one network",
+        "joint_goal_only": "trained as one network on the goal alone",
+    }  # fmt: skip
+    return f"{len(recipe.stages)} stages ({', '.join(recipe.stages)}), {ways[recipe.regime]}{begun}"
+
+
+def _can_be_looked_into(recipe: Recipe) -> bool:
+    """Whether its answers on the way are answers: taught by labels of their own, and what is really passed on."""
+    taught = bool(recipe.stages) and recipe.regime != "joint_goal_only"
+    hard = recipe.regime in ("modular", "modular_predicted")
+    return taught and (hard or all(stage.hand_off != "latent" for stage in recipe.stages.values()))
+
+
+def _labels_per_row(task: Task, recipe: Recipe) -> float:
+    """One, and those of answers on the way that it is taught with, as far as the rows have them. A stage that is taken
+    from another run needs none."""
+    if not recipe.stages or recipe.regime == "joint_goal_only":
+        return 1.0
+    own = {name for stage in recipe.stages.values() if stage.run is None for name in stage.to}
+    between = [name for name in recipe.intermediates if name in own]
+    return 1.0 + sum(float(task.dataset.fields[name].present[task.pool].mean()) for name in between)
 
 
 def _trained(
@@ -264,15 +334,15 @@ def _trained(
     began = time.monotonic()
     changed = {"train.seed": training.seed, "train.steps": training.steps, "train.epochs": None, "train.budget": None}
     child = recipe.replace(**{"name": training.name, **changed})
-    if not isinstance(child.train.batch_size, int):
-        child = child.replace(**{"train.batch_size": auto_batch_size(training.labels)})
     part = task.subset(rows)
     own = dataset.with_sides(train=part.splits.train, val=part.splits.val, test=part.splits.test)
     model = fit(child, out=folder, resume=True, dataset=own, progress=_quiet(task.say, training))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     given: list[Any] = [None] * len(task.test_rows)
     place = {int(row): at for at, row in enumerate(task.test_rows)}
-    loader = Loader(own, child, model.contracts, task.test_rows, batch_size=64, seed=0, shuffle=False, order="length")
+    loader = Loader(
+        own, model.recipe, model.contracts, task.test_rows, batch_size=64, seed=0, shuffle=False, order="length"
+    )
     for batch in loader.iterate(0, loader.batches_per_epoch):
         found = task.metric.looks_at(*looked_at(model, batch, {task.output: [task.metric]})[task.output])
         for row, one in zip(batch.row_ids.tolist(), found, strict=True):
@@ -408,7 +478,7 @@ def _classical(task: Task, notes: list[str]) -> Arm | None:
         notes.append(f"no classical arm: there is no classical model that answers with {task.item.type}")
         return None
     return Arm(
-        "classical", "pipeline", simplicity=0, audit=True, reuse=True, score=score,
+        "classical", "pipeline", simplicity=CLASSICAL, audit=True, reuse=True, score=score,
         about="hand features of each input, and a scikit-learn model",
     )  # fmt: skip
 
@@ -418,7 +488,8 @@ def _fitted(task: Task, training: Training, rows: np.ndarray, folder: Path) -> S
     if kept is not None:
         return kept
     began = time.monotonic()
-    recipe = task.recipe.model_copy(update={"outputs": {task.output: task.item}})
+    ends = direct_recipe(task.recipe) if task.recipe.stages else task.recipe
+    recipe = ends.model_copy(update={"outputs": {task.output: task.item}})
     part = task.dataset.with_sides(train=rows, val=rows[:0], test=task.test_rows)
     made = baselines(
         fit_contracts(recipe, part), recipe, part, rows, task.test_rows, seed=training.seed

@@ -8,7 +8,7 @@
 3. If one kind of answer is clearly better than all others, it is the advice.
 4. If some are not told apart, the simplest of them is the advice, provided that it is not worse than any of the others by
    more than the margin anywhere in its interval. Simple is what has fewer parts to train and to keep: a classical
-   pipeline, then one network from scratch, then declared stages, then one that begins with others' weights.
+   pipeline, then one network from scratch, then declared stages, then these as one network, then others' weights.
 5. Otherwise, and always where nothing is better than a constant answer or where there is nothing to compare with, the
    advice is "cannot-tell", with how many more labels would decide.
 

@@ -101,7 +101,7 @@ class Dataset:
     def narrowed(self, recipe: "Recipe") -> "Dataset":
         """The same rows on the same sides for a recipe of some of these fields: those that have a label of it, and every
         `handed` input."""
-        names = [*recipe.inputs, *recipe.outputs]
+        names = [name for name in (*recipe.inputs, *recipe.outputs) if name in self.fields]  # but optional inputs
         labelled = np.logical_or.reduce([self.fields[name].present for name in recipe.outputs])
         handed = [self.fields[name].present for name, item in recipe.inputs.items() if item.handed]
         lacking = np.flatnonzero(~np.logical_and.reduce([labelled, *handed]))
