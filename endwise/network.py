@@ -92,9 +92,11 @@ class Network(nn.Module):
         return replace(joined, values=self.trunk(joined.values, joined.mask), own_values=joined.values)
 
     def load_pretrained(self) -> None:
-        """Fill the encoders that begin with pretrained weights."""
+        """Fill the encoders and heads that begin with pretrained weights."""
         for name in self.input_names:
             self.encoder(name).load_pretrained()
+        for name in self.output_names:
+            self.head(name).load_pretrained()
 
     def learnt(self) -> dict[str, Tensor]:
         """The state without the weights that never learn: what averages and checkpoints are made of."""

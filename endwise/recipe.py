@@ -816,16 +816,17 @@ def _rebased(data: Any, folder: Path) -> Any:
 
 def _rebased_weights(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Relative folders of pretrained weights are the recipe's own, as its data is."""
-    inputs = values.get("inputs")
-    if not isinstance(inputs, Mapping):
-        return values
-    fields = {
-        name: {**item, "pretrained": rebased(item["pretrained"], folder)}
-        if isinstance(item, Mapping) and "pretrained" in item
-        else item
-        for name, item in inputs.items()
-    }
-    return {**values, "inputs": fields}
+    found = dict(values)
+    for section in ("inputs", "outputs"):
+        fields = values.get(section)
+        if isinstance(fields, Mapping):
+            found[section] = {
+                name: {**item, "pretrained": rebased(item["pretrained"], folder)}
+                if isinstance(item, Mapping) and "pretrained" in item
+                else item
+                for name, item in fields.items()
+            }
+    return found
 
 
 def _plain_source(value: Any) -> Any:

@@ -123,7 +123,7 @@ def test_what_ctc_thinks_of_a_sequence_is_its_loss() -> None:
 
 def test_a_target_of_any_length_costs_per_symbol_and_weighs_its_symbols() -> None:
     torch.manual_seed(0)
-    head = SequenceHead(9, SIZE, prefix=False, beams=1, longest=5, penalty=1.0, smoothing=0.1).eval()
+    head = SequenceHead(Decoder(SIZE, 9, prefix=False), SIZE, beams=1, longest=5, penalty=1.0, smoothing=0.1).eval()
     tokens, mask = memory()
     prediction = head(Tokens(tokens, mask))
     target, sizes = torch.tensor([[1, 2, 3], [4, 0, 0], [0, 0, 0]]), torch.tensor([[3], [1], [0]])

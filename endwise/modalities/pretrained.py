@@ -1,4 +1,4 @@
-"""Inputs that begin with somebody else's weights: which, where they lie, and how much of them learns.
+"""Inputs, and texts that are written, that begin with somebody else's weights: which, where, and how much of them learns.
 
 Here: the fields that every such input has, finding the folder, and what of it the contract keeps (architecture,
 licence, sha256 of every weight file), so that a saved model needs the folder no more. Not here: the network made of it
@@ -34,6 +34,17 @@ FULL_RATE, LORA_RATE = 1e-4, 1e-3
 LAYER_DECAY = 0.8
 LORA_RANK = 8
 HINTS = ("fine_tune", "top_layers", "pretrained_rate", "layer_decay", "unfreeze", "lora_rank")
+HELP = {
+    "pretrained": "weights to begin with: hf:FOLDER or hf:NAME (Hugging Face), timm:... (pictures), package:NAME/FOLDER; "
+    "null: none",
+    "fine_tune": "what of them learns. full: all (null); top: the last layers; lora: low-rank adapters; frozen: nothing",
+    "top_layers": "how many layers learn with fine_tune: top; null: the upper half",
+    "pretrained_rate": "peak learning rate of the top pretrained layer, train.learning_rate being the rest's; null: 1e-4, or "
+    "1e-3 of adapters",
+    "layer_decay": "each layer learns at this share of the rate of the one above; null: 0.8",
+    "unfreeze": "share of the steps over which layers begin to learn, one after the other from the top; null: all at once",
+    "lora_rank": "rank of the adapters of fine_tune: lora; null: 8",
+}
 USED_BY = {  # which ways of tuning a field changes anything for
     "top_layers": ("top",),
     "pretrained_rate": ("full", "top", "lora"),
@@ -51,24 +62,13 @@ class PretrainedInput(Modality):
     instead: ClassVar[tuple[str, ...]] = ()
     families: ClassVar[tuple[str, ...]] = ()
 
-    pretrained: str | None = input_field(
-        None,
-        "weights to begin with: hf:FOLDER or hf:NAME (Hugging Face), timm:... (pictures), package:NAME/FOLDER; null: none",
-    )
-    fine_tune: Literal["full", "top", "lora", "frozen"] | None = input_field(
-        None, "what of them learns. full: all (null); top: the last layers; lora: low-rank adapters; frozen: nothing"
-    )
-    top_layers: int | None = input_field(None, "how many layers learn with fine_tune: top; null: the upper half")
-    pretrained_rate: float | None = input_field(
-        None, "peak learning rate of the top pretrained layer, train.learning_rate being the rest's; null: 1e-4, or 1e-3 of adapters"
-    )  # fmt: skip
-    layer_decay: float | None = input_field(
-        None, "each layer learns at this share of the rate of the one above; null: 0.8"
-    )
-    unfreeze: float | None = input_field(
-        None, "share of the steps over which layers begin to learn, one after the other from the top; null: all at once"
-    )
-    lora_rank: int | None = input_field(None, "rank of the adapters of fine_tune: lora; null: 8")
+    pretrained: str | None = input_field(None, HELP["pretrained"])
+    fine_tune: Literal["full", "top", "lora", "frozen"] | None = input_field(None, HELP["fine_tune"])
+    top_layers: int | None = input_field(None, HELP["top_layers"])
+    pretrained_rate: float | None = input_field(None, HELP["pretrained_rate"])
+    layer_decay: float | None = input_field(None, HELP["layer_decay"])
+    unfreeze: float | None = input_field(None, HELP["unfreeze"])
+    lora_rank: int | None = input_field(None, HELP["lora_rank"])
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +86,7 @@ class PretrainedInput(Modality):
             require(
                 getattr(self, name) == type(self).__dataclass_fields__[name].default,
                 field=f"{kind}.{name}", got=getattr(self, name), allowed="nothing beside pretrained:",
-                fix="it belongs to an encoder from scratch: remove one of the two",
+                fix="it belongs to a network from scratch: remove one of the two",
             )  # fmt: skip
         way = self.fine_tune or "full"
         for name in given:

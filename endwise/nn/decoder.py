@@ -44,7 +44,7 @@ class Memory:
         return Memory(keys, self.mask.repeat_interleave(times, 0), self.first.repeat_interleave(times, 0))
 
 
-def _added(past: Past, new: Keys) -> Keys:
+def added(past: Past, new: Keys) -> Keys:
     """Keys and values with those of one more place: in an export as new tensors with room for all places; else in the
     cache itself, as far as it is filled."""
     keys, values, place = past
@@ -87,7 +87,7 @@ class CausalBlock(nn.Module):
         look at: the memory's first (as a prefix), then the own. across: the real places of a memory that is asked apart."""
         query, key, value = (self._split(part) for part in self.inward(self.norm_before(x)).chunk(3, dim=-1))
         query, key = rotate(query, positions), rotate(key, positions)
-        own = (key, value) if past is None else _added(past, (key, value))
+        own = (key, value) if past is None else added(past, (key, value))
         keys, values = own
         if self.prefix and memory is not None:
             keys, values = torch.cat([memory[0], keys], 2), torch.cat([memory[1], values], 2)
@@ -114,8 +114,45 @@ class CausalBlock(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-class Decoder(nn.Module):
-    """Symbols -> scores of the next symbol. Embedding and output share their weights (Press & Wolf 2017)."""
+class Writer(nn.Module):
+    """Symbols -> scores of the next symbol, asked all at once or step by step."""
+
+    def load_pretrained(self) -> None:
+        """Fill in weights that come from elsewhere. Default: there are none."""
+
+    def begin(self, tokens: Float[Tensor, "batch place width"], mask: Bool[Tensor, "batch place"]) -> Memory:
+        """What the symbols will look back to, computed once."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        before: Int[Tensor, "batch token"],
+        memory: Memory,
+        across: Bool[Tensor, "batch 1 token place"] | None = None,
+    ) -> Float[Tensor, "batch token symbol"]:
+        """Teacher forcing: the scores after each of `before`, which begins with END. across: which places of a memory that
+        is asked apart each symbol may see; default: the real ones."""
+        raise NotImplementedError
+
+    def step(
+        self,
+        last: Int[Tensor, " batch"],
+        place: Int[Tensor, ""],
+        memory: Memory,
+        cache: Float[Tensor, "layer batch h p d"],
+        across: Bool[Tensor, "batch 1 1 place"] | None = None,
+    ) -> tuple[Float[Tensor, "batch symbol"], Float[Tensor, "layer batch h p d"]]:
+        """The scores after one more symbol, at `place`, and the cache with its keys and values (two layers a block).
+        across: as in `forward`."""
+        raise NotImplementedError
+
+    def empty(self, rows: int, places: int, like: Tensor) -> Float[Tensor, "layer batch h p d"]:
+        """A cache for `places` symbols."""
+        raise NotImplementedError
+
+
+class Decoder(Writer):
+    """The decoder that is learnt from scratch. Embedding and output share their weights (Press & Wolf 2017)."""
 
     def __init__(self, size: Size, symbols: int, *, prefix: bool) -> None:
         super().__init__()
@@ -130,7 +167,6 @@ class Decoder(nn.Module):
         nn.init.constant_(self.norm.weight, size.width**-0.5)
 
     def begin(self, tokens: Float[Tensor, "batch place width"], mask: Bool[Tensor, "batch place"]) -> Memory:
-        """What the symbols will look back to, computed once."""
         if not self.prefix:
             first = torch.zeros(tokens.shape[0], dtype=torch.int64, device=tokens.device)
             return Memory([block.asked(tokens) for block in self._blocks()], mask, first)
@@ -149,8 +185,6 @@ class Decoder(nn.Module):
         memory: Memory,
         across: Bool[Tensor, "batch 1 token place"] | None = None,
     ) -> Float[Tensor, "batch token symbol"]:
-        """Teacher forcing: the scores after each of `before`, which begins with END. across: which places of a memory that
-        is asked apart each symbol may see; default: the real ones."""
         count = before.shape[1]
         causal = torch.ones(count, count, dtype=torch.bool, device=before.device).tril()
         place = torch.arange(count, device=before.device)
@@ -164,8 +198,6 @@ class Decoder(nn.Module):
         cache: Float[Tensor, "layer batch h p d"],
         across: Bool[Tensor, "batch 1 1 place"] | None = None,
     ) -> tuple[Float[Tensor, "batch symbol"], Float[Tensor, "layer batch h p d"]]:
-        """The scores after one more symbol, at `place`, and the cache with its keys and values (two layers a block).
-        across: as in `forward`."""
         seen = cache.shape[3] if torch.compiler.is_exporting() else int(place) + 1
         sees = (torch.arange(seen, device=cache.device) <= place)[None, None, None]
         scores, own = self._scores(last[:, None], place[None], sees, memory, cache, across)
@@ -174,7 +206,6 @@ class Decoder(nn.Module):
         return scores[:, 0], torch.stack([part for pair in own for part in pair])
 
     def empty(self, rows: int, places: int, like: Tensor) -> Float[Tensor, "layer batch h p d"]:
-        """A cache for `places` symbols."""
         heads = self._blocks()[0].heads
         return like.new_zeros(2 * len(self.blocks), rows, heads, places, self.width // heads)
 
@@ -205,7 +236,7 @@ class Decoder(nn.Module):
 
 
 def search(
-    decoder: Decoder, memory: Memory, *, beams: int, longest: int, penalty: float
+    decoder: Writer, memory: Memory, *, beams: int, longest: int, penalty: float
 ) -> tuple[Int[Tensor, "batch beam place"], Int[Tensor, "batch beam"], Float[Tensor, "batch beam"]]:
     """Beam search for the most probable sequences, the best first: symbols (END after the end), how many come before
     END, and the log-probability. beams = 1 is greedy. A sequence is ranked by log p / ((5 + n) / 6)^penalty (Wu et al. 2016): 0
@@ -257,7 +288,7 @@ def search(
 
 
 def sample(
-    decoder: Decoder,
+    decoder: Writer,
     memory: Memory,
     *,
     count: int,

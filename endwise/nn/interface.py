@@ -120,6 +120,9 @@ class Head(nn.Module):
     passes: ClassVar[int | None] = None
     streams: bool = False  # has `feed`
 
+    def load_pretrained(self) -> None:
+        """As `Encoder.load_pretrained`."""
+
     def meet(self, encoders: Mapping[str, Encoder]) -> None:
         """The encoders of all inputs, once, when the network is made: for a head whose target is made by one of them."""
 

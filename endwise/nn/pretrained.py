@@ -1,4 +1,4 @@
-"""Pretrained networks as encoders: built from their architecture, filled once from safetensors, tuned as declared.
+"""Pretrained networks as encoders and decoders: built from their architecture, filled once from safetensors, tuned as declared.
 
 `transformers` builds the network and knows how checkpoints name their weights; `peft` adds the adapters. Both are
 imported only here. A saved model holds architecture and weights, so loading one asks for neither the source folder nor
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from endwise.errors import ModelError, need, refusal
 from endwise.nn.efficientnet import LITE, EfficientNetLite
+from endwise.nn.gpt2 import GPT2, GPT2Network
 from endwise.nn.interface import Encoder, Tokens
 from endwise.nn.size import Size
 
@@ -50,6 +51,7 @@ FAMILIES: dict[str, Family] = {
     "resnet": Family(("embedder",), "encoder.stages"),
     "convnext": Family(("embeddings",), "encoder.stages"),
     **dict.fromkeys(LITE, Family(("conv_stem", "bn1"), "blocks")),
+    GPT2: Family(("wte", "wpe"), "h"),
 }
 
 
@@ -186,6 +188,8 @@ def build(family: str, config: Mapping[str, Any]) -> nn.Module:
     """The network of a config.json with random weights, in float32, without the parts that no token passes."""
     if family in LITE:
         return EfficientNetLite(family)
+    if family == GPT2:
+        return GPT2Network(config)
     library = need("transformers", extra="hub", what="a pretrained encoder")
     values = {name: value for name, value in config.items() if name not in REMOVED}
     settings = library.CONFIG_MAPPING[family].from_dict(values)
@@ -205,6 +209,8 @@ def read_weights(folder: Path, like: nn.Module) -> dict[str, Tensor]:
     """A folder's weights under the names of `like`, as `transformers` reads them: safetensors alone, nothing fetched."""
     if isinstance(like, EfficientNetLite):
         return _own_weights(folder, EfficientNetLite(like.name))  # as it is without adapters
+    if isinstance(like, GPT2Network):
+        return _own_weights(folder, GPT2Network(like.config))
     library = need("transformers", extra="hub", what="a pretrained encoder")
     kind: Any = library.MODEL_MAPPING[type(like.config)]
     with _silent(library):
@@ -219,10 +225,12 @@ def read_weights(folder: Path, like: nn.Module) -> dict[str, Tensor]:
 
 
 def _own_weights(folder: Path, like: nn.Module) -> dict[str, Tensor]:
-    """Weights of a network that is written here, under timm's names; what classified the original's is left out."""
+    """Weights of a network that is written here; what classified the original's is left out."""
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         found |= load_file(file)
+    if isinstance(like, GPT2Network):
+        found = like.renamed(found)
     wanted = like.state_dict()
     _complete(folder, [n for n, value in wanted.items() if n not in found or found[n].shape != value.shape])
     return {name: found[name] for name in wanted}

@@ -37,7 +37,7 @@ from endwise.modalities.base import (
     output_field,
     shared_field,
 )
-from endwise.modalities.pretrained import PretrainedInput, find, summary_of, verified
+from endwise.modalities.pretrained import HELP, PretrainedInput, describe, find, summary_of, verified
 from endwise.modalities.text.tokenizer import (
     FIRST_BYTE,
     FIRST_MERGE,
@@ -55,6 +55,7 @@ from endwise.modalities.text.tokenizer import (
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
+    from endwise.nn.decoder import Writer
     from endwise.nn.interface import Encoder, Head
     from endwise.nn.size import Size
 
@@ -79,8 +80,11 @@ LETTERS_NAMED = 8
 
 
 SPELT = ("ctc", "ctc+attention")  # decoders that spell along the tokens,
-WRITTEN = ("attention", "ctc+attention", "lm")  # that write one by one,
+WRITTEN = ("attention", "ctc+attention", "lm", "pretrained")  # that write one by one,
 TAUGHT = ("attention", "ctc+attention")  # and that soften their targets
+WRITERS = ("gpt2",)  # architectures that can write
+MOST_UNUSED_IDS = 1_024  # vectors that no text has an id for: tables are made round, and places kept free
+ONE_MODEL = "tokenizer and weights are of two models: copy both from one"
 WHY = {  # what `auto` has taken
     "ctc": "auto: every input is sound, whose words come in this order",
     "attention": "auto: not every input is sound, so that each word may look anywhere",
@@ -94,7 +98,7 @@ class TextContract(Contract):
     units: 'bpe', 'bytes', or (of an output) 'characters'; with bpe its merges, of an input its phrases too (see
     tokenizer.py); longest_units: the longest text in units. Of an input with pretrained weights units is 'pretrained',
     and `weights` says where they came from, their sha256, licence, architecture and tokenizer (the text of
-    tokenizer.json). Of an output: decoder, how it is written; alphabet with its counts (of bytes: all 256, as text of two
+    tokenizer.json); so of an output that they write. Of an output: decoder, how it is written; alphabet with its counts (of bytes: all 256, as text of two
     hexadecimal digits; of bpe: none); distinct, the number of different texts (1000 means that many or more); lag_unit,
     what the lag is counted in where the input streams. What the other role has is empty.
     """
@@ -124,6 +128,8 @@ class TextContract(Contract):
         never saw."""
         if self.units == "bpe":
             return self.vocabulary
+        if self.weights is not None:
+            return 1 + int(self.weights["config"]["vocab_size"])
         return 1 + len(self.alphabet) + (self.units == "characters")
 
     @cached_property
@@ -161,7 +167,9 @@ class Text(PretrainedInput):
       the probability of what was written, per symbol;
     - `ctc+attention` trains both on the same tokens (Watanabe et al. 2017) and lets the first judge what the second
       wrote;
-    - `lm` is one causal network with the inputs as its prefix (prompt to continuation).
+    - `lm` is one causal network with the inputs as its prefix (prompt to continuation);
+    - `pretrained: hf:FOLDER` in the place of a decoder: a language model (GPT-2) with its own tokenizer, which the inputs are
+      shown to as a prefix, through a learnt map.
 
     `auto` takes ctc where every input is sound, and attention otherwise.
     """
@@ -171,8 +179,19 @@ class Text(PretrainedInput):
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("source", "max_chars")
-    instead: ClassVar[tuple[str, ...]] = ("units", "vocabulary", "drop", "reading", "causal")
+    instead: ClassVar[tuple[str, ...]] = (
+        "units", "vocabulary", "drop", "reading", "causal", "decoder", "frames", "wait", "label_smoothing",
+    )  # fmt: skip
     families: ClassVar[tuple[str, ...]] = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet")
+
+    # of an output: the language model that writes it
+    pretrained: str | None = shared_field(None, HELP["pretrained"])
+    fine_tune: Literal["full", "top", "lora", "frozen"] | None = shared_field(None, HELP["fine_tune"])
+    top_layers: int | None = shared_field(None, HELP["top_layers"])
+    pretrained_rate: float | None = shared_field(None, HELP["pretrained_rate"])
+    layer_decay: float | None = shared_field(None, HELP["layer_decay"])
+    unfreeze: float | None = shared_field(None, HELP["unfreeze"])
+    lora_rank: int | None = shared_field(None, HELP["lora_rank"])
 
     source: Literal["inline", "file"] = shared_field(
         "inline", "inline: the cell is the text; file: it names a text file"
@@ -313,7 +332,7 @@ class Text(PretrainedInput):
         means something else without any one of its words (easy-VQA: 0.79 with half of them dropped); and what tells a text
         from its neighbours is often a single one. And the unit of the lag, where the input streams."""
         decoder, reading, drop = self.decoder, self.reading, self.drop
-        if decoder == "auto":
+        if decoder == "auto" and self.pretrained is None:
             decoder = "ctc" if all(item.type == "audio" for item in inputs.values()) else "attention"
         if reading == "auto" and self.pretrained is None:
             written = any(item.type == "text" for item in outputs.values())
@@ -365,9 +384,9 @@ class Text(PretrainedInput):
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> TextContract:
         """One pass that counts words, or letters. Memory is bounded by the counts of different ones."""
         reading = role == INPUT_ROLE
-        weights = self._weights() if reading else None
+        weights = self._weights(reading)
         if weights is not None:
-            return _pretrained_contract(weights, values, missing)
+            return _pretrained_contract(weights, values, missing, reading=reading)
         lengths, counted, letters = _Lengths(), Counts(folded=reading), _Letters()
         decoder = "" if reading else "ctc" if self.decoder == "auto" else self.decoder
         counting = self.units == "bpe" or (self.units == "auto" and decoder not in SPELT)
@@ -400,18 +419,21 @@ class Text(PretrainedInput):
             lag_unit=self.lag_unit,
         )
 
-    def _weights(self) -> dict[str, Any] | None:
+    def _weights(self, reading: bool) -> dict[str, Any] | None:
         """The pretrained weights' description with the tokenizer, which must be the weights' own."""
-        weights = self.weights_description()
-        if weights is None:
+        if self.pretrained is None:
             return None
-        assert self.pretrained is not None
+        weights = describe(self.pretrained, self.families if reading else WRITERS, "Text.pretrained")
         weights["tokenizer"] = read_tokenizer(find(self.pretrained, "Text.pretrained"), "Text.pretrained")
         largest, known = PretrainedUnits(weights["tokenizer"]).largest, int(weights["config"]["vocab_size"])
         require(
             largest < known, field="Text.pretrained: tokenizer.json", got=f"ids up to {largest}",
             allowed=f"ids below {known}, which config.json has vectors for",
-            fix="tokenizer and weights are of two models: copy both from one",
+            fix=ONE_MODEL,
+        )  # fmt: skip
+        require(
+            known - largest <= max(MOST_UNUSED_IDS, known // 10), field="Text.pretrained: tokenizer.json",
+            got=f"{largest + 1} ids", allowed=f"about {known} ids, which config.json has vectors for", fix=ONE_MODEL,
         )  # fmt: skip
         return weights
 
@@ -430,6 +452,8 @@ class Text(PretrainedInput):
     def transform(self, value: np.ndarray, contract: TextContract) -> np.ndarray:
         """int64 [n]. Of an input: units with case and phrase, at least one (tokenizer.py), or the pretrained
         tokenizer's ids. Of an output: its symbols, of characters the last one for a letter that training never saw."""
+        if contract.weights is not None and contract.decoder:
+            return np.array(contract.ids.written(_text(value)), dtype=np.int64) + 1
         if contract.weights is not None:
             return _checked_ids(_text(value), contract)
         if not contract.decoder:
@@ -445,7 +469,7 @@ class Text(PretrainedInput):
 
     def blank(self, contract: TextContract) -> np.ndarray:
         """The empty text."""
-        if contract.weights is not None:
+        if contract.weights is not None and not contract.decoder:
             return np.array(contract.ids.encode(""), dtype=np.int64)
         return np.array([] if contract.decoder else [START], dtype=np.int64)
 
@@ -457,7 +481,8 @@ class Text(PretrainedInput):
         """'6920 texts of 4 to 267 characters; 8449 units (bpe), 19497 phrases' or '...; 16 letters: "e", "n" ...'."""
         head = f"{contract.count} texts of {contract.shortest} to {contract.longest} characters"
         if contract.weights is not None:
-            return f"{head}, {contract.longest_units} units at most; {summary_of(contract.weights)}"
+            by = "; written by" if contract.decoder else ";"
+            return f"{head}, {contract.longest_units} units at most{by} {summary_of(contract.weights)}"
         if not contract.decoder:
             if contract.units == "bytes":
                 return f"{head}; read as bytes"
@@ -586,7 +611,7 @@ class Text(PretrainedInput):
             spelt.append(metrics.lag(contract.lag_unit))
         if contract.decoder in ("", *SPELT):
             return spelt
-        if contract.decoder == "attention":
+        if contract.decoder in ("attention", "pretrained"):
             return [metrics.chrf(), metrics.bleu(), *spelt]
         term = "cross_entropy"
         return [metrics.bits_per_byte(term), metrics.nats_per_character(term), metrics.perplexity(term)]
@@ -648,6 +673,17 @@ class Text(PretrainedInput):
         """How long an answer may become that is written symbol after symbol."""
         return self.longest or int(LONGEST_SHARE * contract.longest_units) + LONGEST_MORE
 
+    def _writer(self, contract: TextContract, size: "Size") -> "Writer":
+        """What writes one by one."""
+        if contract.weights is None:
+            from endwise.nn.decoder import Decoder
+
+            return Decoder(size, contract.num_symbols, prefix=contract.decoder == "lm")
+        from endwise.nn.gpt2 import PretrainedWriter
+
+        folder, longest = partial(verified, contract.weights, "Text.pretrained"), self.most_symbols(contract)
+        return PretrainedWriter(contract.weights, self.tuning(), size, folder, longest=longest)
+
     def head(self, contract: TextContract, size: "Size") -> "Head":
         """What the contract's decoder is."""
         from endwise.modalities.text.network import CTCHead
@@ -663,21 +699,25 @@ class Text(PretrainedInput):
                 contract.num_symbols, size, wait=self.wait, longest=longest, smoothing=self.label_smoothing
             )
         written = SequenceHead(
-            contract.num_symbols, size, prefix=contract.decoder == "lm", beams=self.beams, longest=longest,
-            penalty=self.length_penalty, smoothing=0.0 if contract.decoder == "lm" else self.label_smoothing,
+            self._writer(contract, size), size, beams=self.beams, longest=longest, penalty=self.length_penalty,
+            smoothing=self.label_smoothing if contract.decoder in TAUGHT else 0.0,
         )  # fmt: skip
         if contract.decoder != "ctc+attention":
             return written
         return JointHead(CTCHead(contract, size, frames=self.frames), written)
 
 
-def _pretrained_contract(weights: dict[str, Any], values: Iterable[np.ndarray], missing: int) -> TextContract:
+def _pretrained_contract(
+    weights: dict[str, Any], values: Iterable[np.ndarray], missing: int, *, reading: bool
+) -> TextContract:
     units, most = PretrainedUnits(weights["tokenizer"]), most_units(weights["config"])
-    lengths, longest = _Lengths(), 1
+    lengths, longest, letters = _Lengths(), 1, _Letters()
     for value in values:
         text = _text(value)
         lengths.add(text)
-        longest = max(longest, len(units.encode(text)))
+        if not reading:
+            letters.add(text)
+        longest = max(longest, len(units.encode(text) if reading else units.written(text)))
     require(
         longest <= most, field="Text.pretrained", got=f"a training text of {longest} units",
         allowed=f"texts of at most {most}, which the pretrained network has positions for",
@@ -685,14 +725,14 @@ def _pretrained_contract(weights: dict[str, Any], values: Iterable[np.ndarray], 
     )  # fmt: skip
     return TextContract(
         count=lengths.count, missing=missing, shortest=lengths.shortest, mean=lengths.total / max(1, lengths.count),
-        longest=lengths.longest, units="pretrained", merges=(), phrases=(), longest_units=longest, decoder="",
-        alphabet=(), alphabet_counts=(), distinct=0, weights=weights,
+        longest=lengths.longest, units="pretrained", merges=(), phrases=(), longest_units=longest,
+        decoder="" if reading else "pretrained", alphabet=(), alphabet_counts=(), distinct=letters.distinct, weights=weights,
     )  # fmt: skip
 
 
 def most_units(config: Mapping[str, Any]) -> int:
     """Positions that a text may fill: RoBERTa and its kin number them from after the padding's."""
-    positions = int(config.get("max_position_embeddings", 512))
+    positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 512)
     shifted = config.get("model_type") in ("roberta", "xlm-roberta", "mpnet")
     return positions - int(config.get("pad_token_id", 1)) - 1 if shifted else positions
 
@@ -815,5 +855,7 @@ def _letters(symbols: Sequence[int], contract: TextContract, *, last: bool) -> s
         return "".join(letters[symbol - 1] for symbol in symbols)
     if contract.units == "bpe":
         return contract.cutter.text(symbols, last=last)
+    if contract.units == "pretrained":
+        return contract.ids.text([symbol - 1 for symbol in symbols])
     data = bytes(symbol - FIRST_BYTE for symbol in symbols)
     return codecs.getincrementaldecoder("utf-8")("replace").decode(data, last)

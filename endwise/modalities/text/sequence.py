@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from endwise.modalities.text import BLANK
 from endwise.modalities.text.network import CTCHead
-from endwise.nn.decoder import END, NEVER, Decoder, State, loop, sample, search
+from endwise.nn.decoder import END, NEVER, State, Writer, loop, sample, search
 from endwise.nn.interface import Handed, Head, Tokens
 from endwise.nn.size import Size
 
@@ -22,20 +22,23 @@ class SequenceHead(Head):
     """Tokens -> symbols one after the other, each from those before it and all tokens.
 
     While it learns it sees the right symbols (teacher forcing). A row's loss is -log p per symbol, the end included,
-    and its weight is its number of symbols, so that the mean counts every symbol alike. prefix: the tokens are the
-    beginning of the sequence (a language model), else each block asks them apart.
+    and its weight is its number of symbols, so that the mean counts every symbol alike.
     """
 
     passes = 60  # to write takes longer to learn than to decide
     writes = True
 
     def __init__(
-        self, symbols: int, size: Size, *, prefix: bool, beams: int, longest: int, penalty: float, smoothing: float
+        self, decoder: Writer, size: Size, *, beams: int, longest: int, penalty: float, smoothing: float
     ) -> None:
         super().__init__()
         self.beams, self.longest, self.penalty, self.smoothing = beams, longest, penalty, smoothing
         self.norm = nn.RMSNorm(size.width)
-        self.decoder = Decoder(size, symbols, prefix=prefix)
+        self.decoder = decoder
+
+    def load_pretrained(self) -> None:
+        """The decoder's."""
+        self.decoder.load_pretrained()
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """{'memory': float32 [batch, token, width], 'real': bool [batch, token]}: what is looked at while writing."""

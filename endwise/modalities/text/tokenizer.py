@@ -234,6 +234,18 @@ class PretrainedUnits:
         found: list[int] = self._tokenizer.encode(text).ids or self._tokenizer.encode(" ").ids
         return found or [0]
 
+    def written(self, text: str) -> list[int]:
+        """Ids of a text to be written: no special ones, and none for what only looks like one."""
+        self._tokenizer.encode_special_tokens = True
+        found: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        self._tokenizer.encode_special_tokens = False
+        return found
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of ids that were written."""
+        found: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return found
+
 
 def read_tokenizer(folder: Path, field: str) -> str:
     """The text of a folder's tokenizer.json, proved to be one."""

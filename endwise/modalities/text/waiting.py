@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from endwise.modalities.text.sequence import SequenceHead
-from endwise.nn.decoder import END, Keys, Memory, State, loop
+from endwise.nn.decoder import END, Decoder, Keys, Memory, State, loop
 from endwise.nn.interface import Tokens
 from endwise.nn.size import Size
 from endwise.nn.streaming import average_lag
@@ -46,7 +46,8 @@ class WaitingHead(SequenceHead):
     seen: Tensor
 
     def __init__(self, symbols: int, size: Size, *, wait: float, longest: int, smoothing: float) -> None:
-        super().__init__(symbols, size, prefix=False, beams=1, longest=longest, penalty=0.0, smoothing=smoothing)
+        decoder = Decoder(size, symbols, prefix=False)
+        super().__init__(decoder, size, beams=1, longest=longest, penalty=0.0, smoothing=smoothing)
         self.wait = wait
         self.register_buffer("seen", torch.zeros(2))  # symbols and input of the training rows: their ratio is the pace
 
