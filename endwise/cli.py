@@ -656,6 +656,8 @@ class _Shown:
                 if value is not None
             )
             return f"step {event['step']}: {scores}"
+        elif kind == "alarm":
+            return f"{event['name']}: {event['message']}"
         elif "message" in event:
             return str(event["message"])
         return None

@@ -19,6 +19,7 @@ from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.size import Size
 
 Predictions = dict[str, dict[str, Tensor]]
+SHARED = "shared"  # the place of the tokens that all heads look at
 
 
 class Input(nn.Module):
@@ -111,11 +112,11 @@ class Network(nn.Module):
         """Raw predictions of every head: {output: {name: tensor}}."""
         return self.answer(self.tokens(inputs, present))
 
-    def taught(self, batch: Batch, done: float) -> tuple[Predictions, Tensor]:
-        """What a step learns from: the predictions for a batch, and the values of the shared tokens, where the terms'
-        gradients are measured. done: the share of the steps that lies behind."""
+    def taught(self, batch: Batch, done: float) -> tuple[Predictions, dict[str, Tensor]]:
+        """What a step learns from: the predictions for a batch, and the values of the tokens where the terms' gradients are
+        measured, by place; the first place is what all share. done: the share of the steps that lies behind."""
         tokens = self.tokens(batch.inputs, batch.present)
-        return self.answer(tokens), tokens.values
+        return self.answer(tokens), {SHARED: tokens.values}
 
     def answer(self, tokens: Tokens) -> Predictions:
         """The heads on given tokens (what the objective's gradient norms are taken at)."""

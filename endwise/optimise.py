@@ -36,14 +36,23 @@ class NotFinite(Exception):
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step has to say: the scalar, each named term and its weight, the gradient's norm before clipping, and
-    (when asked) the norm of each term's gradient at the shared tokens and the cosine between every two of them."""
+    (when asked) who pulls how hard where, and the norm of the gradient that each part of the network got."""
 
     loss: float
     terms: dict[str, float]
     weights: dict[str, float]
     grad_norm: float
-    term_norms: dict[str, float] | None
-    cosines: dict[str, dict[str, float]] | None
+    pulls: "dict[str, Pull] | None"
+    parts: dict[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """At one place of the network: the norm of each unweighed term's gradient, where it comes there, and the cosine between
+    every two of them, each pair once."""
+
+    norms: dict[str, float]
+    cosines: dict[str, dict[str, float]]
 
 
 def autocast(device: str, precision: str) -> Autocast:
@@ -134,28 +143,28 @@ def step(
     rate: float,
     micro_batch: int,
     precision: Autocast,
-    term_norms: bool = False,
+    measured: bool = False,
     done: float = 1.0,
 ) -> StepResult:
     """One update from one effective batch (on the device). `rate`: share of the peak learning rate. `done`: share of
-    the steps before this one, for layers that begin later. Micro-batches are
+    the steps before this one, for layers that begin later. `measured`: also say who pulls how hard. Micro-batches are
     slices whose gradients add up to the whole batch's. Raises NotFinite before anything is changed."""
     optimiser.adamw.zero_grad(set_to_none=True)
     priors, totals = objective.priors, denominators(network, batch)
     if priors is not None:
         totals |= priors.denominators(batch)
     sums: dict[str, Tensor] = {}
-    pulls, apart = Pulls() if term_norms else None, Apart(network) if objective.weighting.apart else None
+    pulls, apart = Pulls() if measured else None, Apart(network) if objective.weighting.apart else None
     for start in range(0, len(batch), micro_batch):
         part = batch if micro_batch >= len(batch) else batch.rows(slice(start, start + micro_batch))
         drawn = None if priors is None else Randomness(part.weight.device)
         with precision():
-            predictions, shared = network.taught(part, done)
+            predictions, places = network.taught(part, done)
             values = term_values(network, predictions, part, totals)  # a decoder that is taught runs in here
             if priors is not None and drawn is not None:
                 values |= priors.values(network, predictions, part, totals, done=done, drawn=drawn)
         if pulls is not None:
-            pulls.add(values, shared)
+            pulls.add(values, places)
         if apart is None:
             objective(values, share=len(part) / len(batch)).backward()
         else:
@@ -164,6 +173,7 @@ def step(
             sums[name] = sums[name] + value.detach() if name in sums else value.detach()
     if apart is not None:
         apart.join()
+    parts = reached(network) if measured else None
     norm = torch.nn.utils.clip_grad_norm_(optimiser.network_weights, CLIP_NORM, foreach=True)
     weights = objective.weights()
     # one transfer for all that is logged: a synchronisation costs more than the numbers
@@ -184,53 +194,77 @@ def step(
         terms=terms,
         weights=factor,
         grad_norm=logged[0],
-        term_norms=None if pulls is None else {name: float(value) for name, value in pulls.norms().items()},
-        cosines=None if pulls is None else pulls.cosines(),
+        pulls=None if pulls is None else pulls.told(),
+        parts=parts,
     )
 
 
 class Pulls:
-    """Who pulls how hard at the shared tokens, and whether against another: the inner products of the terms' gradients
-    there. Rows have tokens of their own, so those of micro-batches add up."""
+    """Who pulls how hard at the tokens, and whether against another: the inner products of the terms' gradients there, for
+    each place of `Network.taught`. Rows have tokens of their own, so those of micro-batches add up."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
-        self.inner: Tensor | None = None
+        self.inner: dict[str, tuple[list[str], Tensor]] = {}
+        self.first: str | None = None
 
-    def add(self, values: Mapping[str, Tensor], tokens: Tensor) -> None:
-        """One more micro-batch; costs a backward pass through each head, and keeps the graph."""
-        found = {}
-        for name, value in values.items():
-            (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True, allow_unused=True)
-            if gradient is not None:  # a head with `own_tokens` does not pull at the trunk
-                found[name] = gradient.float().flatten()
-        self.names = list(found)
-        if found:
-            stacked = torch.stack(list(found.values()))
-            self.inner = stacked @ stacked.T if self.inner is None else self.inner + stacked @ stacked.T
+    def add(self, values: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
+        """One more micro-batch; costs a backward pass for each term, as far as the first place, and keeps the graph."""
+        self.first = next(iter(places))
+        open_ = {place: tokens for place, tokens in places.items() if tokens.requires_grad}
+        found: dict[str, dict[str, Tensor]] = {place: {} for place in open_}
+        for name, value in values.items() if open_ else ():
+            gradients = torch.autograd.grad(value, list(open_.values()), retain_graph=True, allow_unused=True)
+            for place, gradient in zip(open_, gradients, strict=True):
+                if (
+                    gradient is not None
+                ):  # a head with `own_tokens` does not pull at the trunk, a cut hand-off at nothing
+                    found[place][name] = gradient.float().flatten()
+        for place, pulling in found.items():
+            if pulling:
+                stacked = torch.stack(list(pulling.values()))
+                inner, before = stacked @ stacked.T, self.inner.get(place)
+                self.inner[place] = (list(pulling), inner if before is None else before[1] + inner)
 
     def norms(self) -> dict[str, Tensor]:
-        """Of each term that pulls there."""
-        return {} if self.inner is None else dict(zip(self.names, self.inner.diagonal().sqrt(), strict=True))
+        """Of each term that pulls at the first place."""
+        if self.first not in self.inner:
+            return {}
+        names, inner = self.inner[self.first]
+        return dict(zip(names, inner.diagonal().sqrt(), strict=True))
 
-    def cosines(self) -> dict[str, dict[str, float]]:
-        """{one: {other: cosine}}, each pair once, where both pull."""
-        inner = [] if self.inner is None else self.inner.tolist()
-        out: dict[str, dict[str, float]] = {}
-        for one, name in enumerate(self.names):
-            for other in range(one + 1, len(self.names)):
-                size = math.sqrt(inner[one][one] * inner[other][other])
-                if size > 0:
-                    out.setdefault(name, {})[self.names[other]] = inner[one][other] / size
-        return out
+    def told(self) -> dict[str, Pull]:
+        """Every place where a term pulls, as numbers."""
+        return {place: _pull(names, inner.tolist()) for place, (names, inner) in self.inner.items()}
+
+
+def _pull(names: Sequence[str], inner: Sequence[Sequence[float]]) -> Pull:
+    cosines: dict[str, dict[str, float]] = {}
+    for one, other in itertools.combinations(range(len(names)), 2):
+        size = math.sqrt(inner[one][one] * inner[other][other])
+        if size > 0:
+            cosines.setdefault(names[one], {})[names[other]] = inner[one][other] / size
+    return Pull({name: math.sqrt(inner[place][place]) for place, name in enumerate(names)}, cosines)
+
+
+def reached(network: Network) -> dict[str, float]:
+    """The norm of the gradient that lies at the weights of each part, 0 where none came; parts that do not learn are left
+    out."""
+    norms = {}
+    for name, part in network.parts().items():
+        weights = [weight for weight in part.parameters() if weight.requires_grad]
+        if weights:
+            found = [weight.grad for weight in weights if weight.grad is not None]
+            norms[name] = torch.nn.utils.get_total_norm(found, foreach=True) if found else torch.zeros(())
+    values = torch.stack([norm.float().cpu() for norm in norms.values()]).tolist() if norms else []
+    return dict(zip(norms, values, strict=True))
 
 
 def that_pull(network: Network, batch: Batch) -> set[str]:
     """The terms whose gradient comes to the shared tokens at all."""
-    predictions, shared = network.taught(batch, 0.0)
+    predictions, places = network.taught(batch, 0.0)
     pulls = Pulls()
-    pulls.add(term_values(network, predictions, batch, denominators(network, batch)), shared)
-    return set(pulls.names)
+    pulls.add(term_values(network, predictions, batch, denominators(network, batch)), places)
+    return set(pulls.norms())
 
 
 class Apart:

@@ -84,8 +84,7 @@ def network_of(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) ->
 
 
 class StagedNetwork(Network):
-    """One network for each stage, and a hand-off for each answer that goes on. Its shared tokens, where gradients are
-    measured, are the first stage's."""
+    """One network for each stage, and a hand-off for each answer that goes on. Its shared tokens are the first stage's."""
 
     def __init__(
         self,
@@ -118,10 +117,11 @@ class StagedNetwork(Network):
         """Raw predictions of every stage's heads: {output: {name: tensor}}."""
         return self.run(inputs, present)[0]
 
-    def taught(self, batch: Batch, done: float) -> tuple[Predictions, Tensor]:
-        """As `Network.taught`; where a stage is forced, true answers are in the place of some of the others'."""
+    def taught(self, batch: Batch, done: float) -> tuple[Predictions, dict[str, Tensor]]:
+        """As `Network.taught`, every stage's tokens a place; where a stage is forced, true answers are in the place of some
+        of the others'."""
         predictions, tokens = self.run(batch.inputs, batch.present, gold=batch, done=done)
-        return predictions, tokens[next(iter(self.declared))].values
+        return predictions, {name: found.values for name, found in tokens.items()}
 
     def run(
         self,

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -31,6 +31,7 @@ from endwise.evaluate import calibrate, cross_validate, evaluate, looked_at
 from endwise.metrics import Metric
 from endwise.modalities.base import Contract
 from endwise.model import Model
+from endwise.network import SHARED, Network
 from endwise.objective import Objective, Priors, denominators, term_values
 from endwise.optimise import (
     Average,
@@ -47,6 +48,7 @@ from endwise.plan import BUDGET_SHARE, PEAK_RATE, Plan, auto_batch_size, resolve
 from endwise.recipe import Recipe
 from endwise.run import Run
 from endwise.transfer import Beginning, Origin
+from endwise.watch import Alarm, Meaning, Watch
 from endwise.weighting import WEIGHTINGS
 
 CALIBRATION_BATCHES = 3
@@ -58,6 +60,7 @@ ROLLBACK_RATE = 0.5  # the learning rate after a rollback, as a share of the one
 BUDGET_TOLERANCE = 0.05
 REPLAN_CHECKS = 20  # times a run under a budget compares its plan with the clock
 FEWEST_STEPS = 10  # fewer say nothing about the network, and a budget that leaves no more is told
+MEANING_ROWS = 500  # validation rows that show whether an answer on the way means what it is called
 FINAL_SHARE = 0.06  # of a budget kept for calibration and the report, beside the measured time of the evaluation
 MIX = 0x9E3779B97F4A7C15  # Weyl constant: seeds of neighbouring steps share no bits pattern
 
@@ -289,7 +292,17 @@ class _Trainer:
             say({"event": "resumed", "step": self.at.step})
         elif not run.has("plan.json"):
             run.write("plan.json", self.plan.to_dict())
-        self.validation = _Validation(model, dataset, recipe, self.plan) if len(dataset.splits.val) else None
+        rows, goal = dataset.splits.val, self.plan.goal
+        self.sign = 1 if goal["direction"] == "max" else -1
+        self.validation = (
+            _Validation(model, dataset, rows, _goal_metrics(model, goal), batch_size=self.plan.batch_size)
+            if len(rows)
+            else None
+        )
+        self.meanings, kept = _meanings(model, dataset)
+        self.watch = Watch(*_watched(recipe, model.network, self.objective.weights()), kept)
+        for event in run.events() if saved is not None else ():
+            self.watch.see(event)
         clock.lap("measuring a step")
         self.at.before_s = {name: self.at.before_s.get(name, 0.0) + value for name, value in clock.laps.items()}
         if self._few(self.plan.steps) and saved is None:
@@ -313,6 +326,8 @@ class _Trainer:
         self._save()  # step 0 is a state to come back to
         network = self.model.network
         entered, spent = time.monotonic(), self.at.spent_s
+        if self.at.step == 0:
+            self._look_at_meanings(0)
         self.batches = self.loader.iterate(self.at.step, self.plan.steps)
         self.signals.stepping = True
         while not self.finished:
@@ -359,7 +374,7 @@ class _Trainer:
                     done=self.at.step / self.plan.steps,
                     micro_batch=self.at.micro_batch,
                     precision=autocast(self.device, self.plan.precision),
-                    term_norms=self.at.step % (self.objective.weighting.norms_every or NORMS_EVERY) == 0,
+                    measured=self.at.step % (self.objective.weighting.norms_every or NORMS_EVERY) == 0,
                 )
             except (MemoryError, RuntimeError) as failed:
                 if not out_of_memory(failed):
@@ -427,10 +442,10 @@ class _Trainer:
         if self.validation is None:
             return
         with self.average.applied(self.model.network):
-            result = self.validation.measure()
-        value = result["goal"]
-        self.say({"event": "eval", "step": self.at.step, "time_s": self.at.spent_s, **result})
-        better = self.at.goal is None or (value is not None and (value - self.at.goal) * self.validation.sign >= 0)
+            found = self.validation.measure()
+        value = found[self.plan.goal["output"]][self.plan.goal["metric"]]
+        self._tell({"event": "eval", "step": self.at.step, "time_s": self.at.spent_s, "val": found, "goal": value})
+        better = self.at.goal is None or (value is not None and (value - self.at.goal) * self.sign >= 0)
         if better and value is not None:
             improved = self.at.goal is None or value != self.at.goal
             self.at.goal, self.at.goal_step = value, self.at.step
@@ -475,6 +490,9 @@ class _Trainer:
         model, dataset = self.model, self.dataset
         model.network.load_learnt(self.at.best or self.average.tensors)
         model.network.eval()
+        if self.at.step:
+            self._look_at_meanings(self.at.goal_step or self.at.step, final=True)
+            self._alarm(self.watch.end())
         calibrated = calibrate(model, dataset, dataset.splits.val) if len(dataset.splits.val) else {}
         model.info["trained"] = {
             "steps": self.at.step,
@@ -490,7 +508,8 @@ class _Trainer:
                 steps = "1 step was" if self.at.step == 1 else f"{self.at.step} steps were"
                 told = f"{self._used_up()}: only {steps} trained. {self._enough()}"
                 result = dataclasses.replace(result, notes=(told, *result.notes))
-            self.run.write("metrics.json", {"split": self.scored, **result.to_dict()})
+            alarms = [alarm.to_dict() for alarm in self.watch.alarms]
+            self.run.write("metrics.json", {"split": self.scored, **result.to_dict(), "alarms": alarms})
             self.run.write("details.json", result.details)
         self.say({"event": "done", "step": self.at.step, "time_s": time.monotonic() - self.began, "split": self.scored})
 
@@ -532,6 +551,20 @@ class _Trainer:
 
     # ---- small things -------------------------------------------------------------------------------------------
 
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        """An event for the log, and what is wrong if it shows that."""
+        self.say(event)
+        self._alarm(self.watch.see(event))
+
+    def _alarm(self, alarms: Sequence[Alarm]) -> None:
+        for alarm in alarms:
+            self.say({"event": "alarm", **alarm.to_dict()})
+
+    def _look_at_meanings(self, step: int, *, final: bool = False) -> None:
+        """Whether the answers on the way mean what they are called, by the weights that the network holds now."""
+        if self.meanings is not None:
+            self._tell({"event": "meaning", "step": step, "final": final, "val": self.meanings.measure()})
+
     def _few(self, steps: int) -> bool:
         """Whether a budget, and not the recipe, is why there are so few steps."""
         return self.recipe.train.budget is not None and steps < min(FEWEST_STEPS, self.plan.most_steps)
@@ -554,10 +587,16 @@ class _Trainer:
         terms: dict[str, Any] = {
             name: {"value": value, "weight": result.weights[name]} for name, value in result.terms.items()
         }
-        for name, norm in (result.term_norms or {}).items():
-            terms[name]["grad_norm"] = norm
-        cosines = {"cosines": result.cosines} if result.cosines else {}
-        self.say(
+        pulls, measured = result.pulls or {}, dict[str, Any]()
+        if SHARED in pulls:
+            for name, norm in pulls[SHARED].norms.items():
+                terms[name]["grad_norm"] = norm
+            measured = {"cosines": pulls[SHARED].cosines} if pulls[SHARED].cosines else {}
+        elif pulls:
+            measured = {"stages": {place: dataclasses.asdict(pull) for place, pull in pulls.items()}}
+        if result.parts is not None:
+            measured["parts"] = result.parts
+        self._tell(
             {
                 "event": "step",
                 "step": self.at.step,
@@ -567,7 +606,7 @@ class _Trainer:
                 "grad_norm": result.grad_norm,
                 "lr": max(group["lr"] for group in self.optimiser.adamw.param_groups),
                 "terms": terms,
-                **cosines,
+                **measured,
                 "samples_per_s": rows / max(1e-9, read_s + compute_s),
                 "read_s": read_s,
                 "compute_s": compute_s,
@@ -576,35 +615,32 @@ class _Trainer:
 
 
 class _Validation:
-    """The validation rows through the model, scored by each output's metrics.
+    """Rows through the model, scored by some of each output's metrics."""
 
-    An output that has metrics of its loss terms is validated by these alone unless the goal needs its answers: every
-    evaluation would otherwise write texts that nobody waits for."""
-
-    def __init__(self, model: Model, dataset: Dataset, recipe: Recipe, plan: Plan) -> None:
-        self.model, self.recipe = model, recipe
-        rows = dataset.splits.val
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset,
+        rows: np.ndarray,
+        metrics: Mapping[str, Sequence[Metric]],
+        *,
+        batch_size: int,
+    ) -> None:
+        recipe = model.recipe
+        self.model, self.metrics = model, metrics
         self.loader = Loader(
-            dataset, recipe, model.contracts, rows, batch_size=max(plan.batch_size, 64), seed=0, shuffle=False
+            dataset, recipe, model.contracts, rows, batch_size=max(batch_size, 64), seed=0, shuffle=False
         )
-        self.goal = plan.goal
-        self.sign = 1 if plan.goal["direction"] == "max" else -1
         self.truths: dict[str, list[Any]] = {}
         self.kept: dict[str, np.ndarray] = {}
         self.weights = None if recipe.data.weight is None else dataset.weight[rows]  # as the final evaluation counts
-        for name, output in recipe.outputs.items():
-            store = dataset.fields[name]
+        for name in metrics:
+            output, store = recipe.outputs[name], dataset.fields[name]
             self.kept[name] = np.array([bool(store.present[row]) for row in rows])
             self.truths[name] = [output.truth(store[row], model.contracts[name]) for row in rows if store.present[row]]
-        self.metrics = {
-            name: _validated(
-                output.metrics(model.contracts[name]), self.goal["metric"] if name == self.goal["output"] else None
-            )
-            for name, output in recipe.outputs.items()
-        }
 
-    def measure(self) -> dict[str, Any]:
-        """{'val': {output: {metric: value}}, 'goal': value}; a metric that the rows do not define is null."""
+    def measure(self) -> dict[str, dict[str, float | None]]:
+        """{output: {metric: value}}; a metric that the rows do not define is null."""
         seen: dict[str, dict[str, list[Any]]] = {
             name: {metric.name: [] for metric in found} for name, found in self.metrics.items()
         }
@@ -617,10 +653,63 @@ class _Validation:
             values[name] = {}
             for metric in found:
                 there = [item for item, kept in zip(seen[name][metric.name], self.kept[name], strict=True) if kept]
-                weights = None if self.weights is None else self.weights[self.kept[name]]
-                value = metrics.value(metric, self.truths[name], there, weights=weights)
-                values[name][metric.name] = value if math.isfinite(value) else None
-        return {"val": values, "goal": values[self.goal["output"]][self.goal["metric"]]}
+                values[name][metric.name] = self._value(name, metric, there)
+        return values
+
+    def constant(self, output: str, metric: Metric) -> float | None:
+        """What the best constant answer reaches."""
+        truths = self.truths[output]
+        if not truths:
+            return None
+        answer = self.model.recipe.standing(output).trivial(truths, self.model.contracts[output])
+        return self._value(output, metric, [answer] * len(truths))
+
+    def _value(self, output: str, metric: Metric, there: Sequence[Any]) -> float | None:
+        weights = None if self.weights is None else self.weights[self.kept[output]]
+        value = metrics.value(metric, self.truths[output], there, weights=weights)
+        return value if math.isfinite(value) else None
+
+
+def _goal_metrics(model: Model, goal: Mapping[str, str]) -> dict[str, list[Metric]]:
+    """What every evaluation looks at. An output that has metrics of its loss terms is validated by these alone unless the
+    goal needs its answers: every evaluation would otherwise write texts that nobody waits for."""
+    return {
+        name: _validated(output.metrics(model.contracts[name]), goal["metric"] if name == goal["output"] else None)
+        for name, output in model.recipe.outputs.items()
+    }
+
+
+def _meanings(model: Model, dataset: Dataset) -> tuple[_Validation | None, dict[str, Meaning]]:
+    """The answers on the way by a metric of the answer itself, on some validation rows, beside the best constant answer; of
+    a training in which they could lose their meaning."""
+    recipe, rows = model.recipe, dataset.splits.val[:MEANING_ROWS]
+    if not len(rows) or recipe.is_assembled:
+        return None, {}
+    answered = {
+        name: [metric for metric in recipe.outputs[name].metrics(model.contracts[name]) if metric.of_term is None][:1]
+        for name in recipe.intermediates
+    }
+    looking = _Validation(model, dataset, rows, {k: v for k, v in answered.items() if v}, batch_size=len(rows))
+    found = {}
+    for name, (metric,) in looking.metrics.items():
+        constant = looking.constant(name, metric)
+        if constant is not None:
+            found[name] = Meaning(metric.name, metric.direction, constant, len(looking.truths[name]))
+    return looking if found else None, found
+
+
+def _watched(
+    recipe: Recipe, network: Network, terms: Iterable[str]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The groups of parts that something must teach, and each group's own terms: stages, or where there are none inputs."""
+    parts, named = network.parts(), list(terms)
+    if not recipe.stages:
+        return {name: [name] for name in parts if name.startswith("inputs.")}, {}
+    groups = {stage: [name for name in parts if name.partition(".")[0] == stage] for stage in recipe.stages}
+    own = {
+        stage: [term for term in named if term.rpartition(".")[0] in item.to] for stage, item in recipe.stages.items()
+    }
+    return groups, own
 
 
 def _validated(found: Sequence[Metric], goal: str | None) -> list[Metric]:

@@ -293,13 +293,14 @@ def test_who_pulls_how_hard_adds_up_over_micro_batches() -> None:
 
     whole, parts = Pulls(), Pulls()
     leaf = tokens.clone().requires_grad_()
-    whole.add(values(leaf), leaf)
+    whole.add(values(leaf), {"here": leaf})
     for piece in (tokens[:1], tokens[1:]):
         leaf = piece.clone().requires_grad_()
-        parts.add(values(leaf), leaf)
+        parts.add(values(leaf), {"here": leaf})
     for name, norm in whole.norms().items():
         assert float(norm) == pytest.approx(float(parts.norms()[name]), rel=1e-5)
-    assert whole.cosines()[TERMS[0]][TERMS[1]] == pytest.approx(parts.cosines()[TERMS[0]][TERMS[1]], rel=1e-5)
+    cosine, again = (found.told()["here"].cosines[TERMS[0]][TERMS[1]] for found in (whole, parts))
+    assert cosine == pytest.approx(again, rel=1e-5)
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------------------

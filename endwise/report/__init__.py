@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from endwise.errors import ModelError
-from endwise.report import plots
+from endwise.report import gradients, plots
 from endwise.run import Run
 from endwise.scores import verdict
 
@@ -92,7 +92,15 @@ def _opening(facts: _Facts) -> str:
     inputs = "".join(f"<span>{escape(name)}: {escape(item.type)}</span>" for name, item in recipe.inputs.items())
     outputs = "".join(f"<span>{escape(name)}: {escape(item.type)}</span>" for name, item in recipe.outputs.items())
     network = f"one network, {facts.plan['parameters']:,} parameters" if facts.plan else "one network"
-    return f'<div class="path">{inputs}<b>→</b><span>{network}</span><b>→</b>{outputs}</div><p class="verdict">{_verdict(facts)}</p>'
+    return f'<div class="path">{inputs}<b>→</b><span>{network}</span><b>→</b>{outputs}</div><p class="verdict">{_verdict(facts)}</p>{_alarms(facts)}'
+
+
+def _alarms(facts: _Facts) -> str:
+    """What went wrong in silence and stands, before anybody reads on."""
+    return "".join(
+        f'<p><span class="wrong">{escape(alarm["name"].replace("_", " "))}</span>: {escape(alarm["message"])}</p>'
+        for alarm in facts.metrics.get("alarms", [])
+    )
 
 
 def _verdict(facts: _Facts) -> str:
@@ -314,26 +322,7 @@ def _learning(facts: _Facts) -> str:
             plots.Line(term, [(step["step"], step["terms"][term]["weight"]) for step in facts.steps]) for term in terms
         ]
         parts.append(plots.curves(weights, x="step", y="weight", alt="Weight of each term in the objective"))
-        norms = [
-            plots.Line(
-                term,
-                [
-                    (step["step"], step["terms"][term]["grad_norm"])
-                    for step in facts.steps
-                    if "grad_norm" in step["terms"][term]
-                ],
-            )
-            for term in terms
-        ]
-        parts.append(
-            plots.curves(
-                norms,
-                x="step",
-                y="norm",
-                alt="Gradient of each term at the shared tokens: who pulls how hard",
-                log_y=True,
-            )
-        )
+    parts += gradients.drawn(facts.steps)
     parts.append(
         plots.curves(
             [plots.Line("learning rate", [(step["step"], step["lr"]) for step in facts.steps])],

@@ -1,0 +1,165 @@
+"""What goes wrong in silence is named: by the events of a log, in whole trainings, and in their reports."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import endwise as ew
+from endwise.metrics import Estimate
+from endwise.recipe import Recipe
+from endwise.report import build
+from endwise.run import Run
+from endwise.watch import MEASUREMENTS, Meaning, Watch, worse_than_alone
+from tests.test_stages import staged
+from tests.test_train import events, recipe, table
+
+GROUPS = {"hear": ["hear.inputs.recording", "hear.outputs.words"], "add": ["add.outputs.total"]}
+OWN = {"hear": ["words.ctc"], "add": ["total.error"]}
+
+
+def watch() -> Watch:
+    return Watch(GROUPS, OWN, {"words": Meaning("wer", "min", 1.0, 40)})
+
+
+def step(number: int, heard: float, *, weight: float = 0.0, value: float = 2.0) -> dict[str, Any]:
+    return {
+        "event": "step",
+        "step": number,
+        "parts": {"hear.inputs.recording": heard, "hear.outputs.words": heard, "add.outputs.total": 0.5},
+        "terms": {"words.ctc": {"value": value, "weight": weight}, "total.error": {"value": 1.0, "weight": 1.0}},
+    }
+
+
+def looked(number: int, wer: float | None, *, final: bool = False) -> dict[str, Any]:
+    return {"event": "meaning", "step": number, "final": final, "val": {"words": {"wer": wer}}}
+
+
+# ---- by the log ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_without_a_gradient_is_named_once_and_forgotten_when_one_comes() -> None:
+    seen = watch()
+    told = [seen.see(step(number, 0.0)) for number in range(MEASUREMENTS + 2)]
+    (alarm,) = [alarm for found in told for alarm in found]
+    assert (alarm.name, alarm.where, alarm.step) == ("no_gradient", "hear", 0)
+    assert told[MEASUREMENTS - 1] == [alarm]
+    assert "Fix" in alarm.message
+    assert seen.see(step(9, 1e-3)) == []
+    assert seen.alarms == []
+
+
+def test_a_short_training_is_told_at_its_end_and_one_look_is_not_enough() -> None:
+    seen = watch()
+    seen.see(step(1, 0.0))
+    assert seen.end() == []
+    seen.see(step(51, 0.0))
+    assert [alarm.where for alarm in seen.end()] == ["hear"]
+    assert seen.end() == []
+
+
+def test_a_batch_without_a_label_is_no_evidence() -> None:
+    seen = watch()
+    for number in range(5):
+        seen.see(step(number, 0.0, weight=1.0, value=0.0))
+    assert seen.end() == []
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_an_answer_that_loses_what_it_had_drifts(recovers: bool) -> None:
+    """0.1 is 0.9 better than the constant answer, 0.5 no longer 0.63 of it."""
+    seen = watch()
+    assert seen.see(looked(0, 0.1)) == []
+    assert seen.see(looked(10, 0.3)) == []
+    assert seen.see(looked(20, 0.5)) == []  # one may be noise
+    (alarm,) = seen.see(looked(30, 0.6))
+    assert (alarm.name, alarm.where, alarm.step) == ("drift", "words", 30)
+    assert "was 0.1 and is 0.6 on 40 validation rows" in alarm.message
+    seen.see(looked(40, 0.2 if recovers else 0.7, final=True))
+    assert [alarm.name for alarm in seen.alarms] == ([] if recovers else ["drift"])
+
+
+def test_an_answer_no_better_than_a_constant_means_nothing() -> None:
+    seen = watch()
+    seen.see(looked(0, 1.2))
+    (alarm,) = seen.see(looked(10, 1.0, final=True))
+    assert (alarm.name, alarm.where) == ("no_meaning", "words")
+    assert watch().see(looked(10, None, final=True)) == []
+    assert watch().see(looked(10, 0.95, final=True)) == []
+
+
+def test_worse_together_than_alone_only_where_the_intervals_say_so() -> None:
+    def estimate(value: float) -> Estimate:
+        return Estimate(value, value - 0.1, value + 0.1, 50)
+
+    alarm = worse_than_alone("speaker", estimate(0.5), estimate(0.8), "max")
+    assert alarm is not None
+    assert (alarm.name, alarm.where) == ("worse_than_alone", "speaker")
+    assert worse_than_alone("speaker", estimate(0.7), estimate(0.8), "max") is None
+    assert worse_than_alone("speaker", estimate(0.5), estimate(0.8), "min") is None
+    assert worse_than_alone("speaker", estimate(0.9), estimate(0.5), "min") is not None
+    assert worse_than_alone("speaker", Estimate(0.5, float("nan"), 0.6, 9), estimate(0.8), "max") is None
+
+
+# ---- in a training ---------------------------------------------------------------------------------------------------
+
+
+def pair(regime: str, hand_off: str, steps: int, **train: Any) -> Recipe:
+    """The colour of a number, and from the colour alone a word's length."""
+    declared = staged().to_dict()
+    return staged(
+        outputs={"dark": "boolean"},
+        stages={
+            "see": {"from": "x", "to": {"colour": declared["outputs"]["colour"]}},
+            "judge": {"from": "colour", "to": "dark", "hand_off": hand_off},
+        },
+        regime=regime,
+        train={"size": "tiny", "batch_size": 32, "seed": 0, "steps": steps, **train},
+    )
+
+
+def test_every_stage_says_who_pulls_at_it_and_the_report_draws_it(tmp_path: Path) -> None:
+    model = ew.fit(pair("joint", "soft", 52), out=tmp_path / "run")
+    measured = [event for event in events(tmp_path / "run") if event["event"] == "step" and "parts" in event]
+    assert [event["step"] for event in measured] == [1, 51]
+    for event in measured:
+        assert set(event["stages"]) == {"see", "judge"}
+        assert set(event["stages"]["see"]["norms"]) == {"colour.cross_entropy", "dark.cross_entropy"}
+        assert set(event["stages"]["judge"]["norms"]) == {"dark.cross_entropy"}
+        (cosine,) = event["stages"]["see"]["cosines"].values()
+        assert -1 <= next(iter(cosine.values())) <= 1
+        assert {name.partition(".")[0] for name in event["parts"]} == {"see", "judge"}
+    assert model.run is not None
+    page = build(model.run).read_text(encoding="utf-8")
+    for words in ("at the tokens of stage see", "two terms at the tokens of stage see", "weights of each stage"):
+        assert words in page
+    assert model.run.read("metrics.json")["alarms"] == []
+
+
+def test_a_stage_that_nothing_teaches_is_named_everywhere(tmp_path: Path) -> None:
+    """The goal alone counts, and a hard hand-off sends nothing back."""
+    told: list[Any] = []
+    model = ew.fit(pair("joint_goal_only", "hard", 52), out=tmp_path / "run", progress=told.append)
+    assert model.run is not None
+    alarms = model.run.read("metrics.json")["alarms"]
+    assert ("no_gradient", "see") in [(alarm["name"], alarm["where"]) for alarm in alarms]
+    said = [event for event in told if event["event"] == "alarm"]
+    assert [event["name"] for event in said].count("no_gradient") == 1
+    page = build(model.run).read_text(encoding="utf-8")
+    assert '<span class="wrong">no gradient</span>: see gets no gradient' in page
+
+
+def test_answers_on_the_way_are_looked_at_before_and_after(tmp_path: Path) -> None:
+    """As `modular` left them, and as the kept weights have them."""
+    ew.fit(pair("warm_joint", "soft", 30), out=tmp_path / "run")
+    looks = [event for event in events(tmp_path / "run") if event["event"] == "meaning"]
+    assert [(event["step"] == 0, event["final"]) for event in looks] == [(True, False), (False, True)]
+    assert all(0 <= event["val"]["colour"]["accuracy"] <= 1 for event in looks)
+
+
+def test_one_network_measures_its_parts_and_has_no_alarm(tmp_path: Path) -> None:
+    ew.fit(recipe(table(tmp_path / "t.csv", 60), steps=3), out=tmp_path / "run")
+    (measured,) = [event for event in events(tmp_path / "run") if "parts" in event]
+    assert set(measured["parts"]) == {"inputs.a", "inputs.b", "trunk", "outputs.side", "outputs.total"}
+    assert all(norm > 0 for norm in measured["parts"].values())
+    assert Run.open(tmp_path / "run").read("metrics.json")["alarms"] == []
