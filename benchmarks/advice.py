@@ -1,13 +1,14 @@
-"""What `endwise advise` is worth: `python -m benchmarks.advice [back-tests | cases [NAME ...]]`.
+"""What `endwise advise` is worth: `OMP_NUM_THREADS=1 python -m benchmarks.advice [back-tests | cases [NAME ...]]`.
 
 back-tests (seconds, the default): curves of real trainings (advice_curves.json, made by benchmarks.advice_curves), of
 which only the small subsets are shown to `endwise.curves`, as an advice would have measured them. How often does the
 80 % interval hold what the large subset gave, how far off is the value beside two naive ones (the last value; a line
 in log labels), and are the labels that a target takes right within a factor of two?
 
-cases (minutes each): `advise` on data where the winner is known. The known winner is what full trainings say, one
-`endwise train` and its classical baseline for each of three seeds (`--establish`); an advice is right when it names it,
-and on a tie when it says "cannot-tell" or names the simpler within its margin.
+cases (a few minutes each, on one thread): `advise` on data where the winner is known. Each recipe has a budget for one
+training, so that an advice is bounded by three of them. The known winner is what whole trainings say, every kind of
+rival on the same rows and three seeds (`--establish`); an advice is right when it names it, and on a tie when it says
+"cannot-tell" or names the simpler within its margin. What is done is kept in --out and not made again.
 """
 
 import argparse
@@ -29,6 +30,8 @@ BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "accuracy": (0.0, 1.0), "macro_f1": (0.0, 1.0), "mae": (0.0, None), "r2": (None, 1.0),
 }  # fmt: skip
 MOST_SIZES = 5
+BUDGET = "60s"  # of one training in a case
+ESTABLISHED_SEEDS = 3
 SET_ON = {
     "diabetes",
     "digits",
@@ -130,137 +133,229 @@ class Case:
     why: str
 
 
-def _table(name: str, most: int | None = None) -> Any:
+def _recipe(name: str, data: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], **more: Any) -> Any:
+    from endwise.recipe import Recipe
+
+    return Recipe(name=name, data=data, inputs=inputs, outputs=outputs, **{"train": {"budget": BUDGET}, **more})
+
+
+def _table(name: str) -> Any:
     """A table of scikit-learn as a recipe: every column a number."""
     from sklearn import datasets
 
-    import endwise as ew
-
     found = getattr(datasets, f"load_{name}")()
-    order = np.random.default_rng(0).permutation(len(found.target))[:most]
+    order = np.random.default_rng(0).permutation(len(found.target))
     columns: dict[str, Any] = {f"x{index}": found.data[order, index].tolist() for index in range(found.data.shape[1])}
     number = found.target.dtype.kind == "f"
-    columns["answer"] = found.target[order].tolist() if number else [f"c{int(item)}" for item in found.target[order]]
-    return ew.Recipe(
-        name=name, data=columns, inputs=dict.fromkeys([key for key in columns if key != "answer"], "number"),
-        outputs={"answer": "number" if number else "category"},
+    truths = found.target[order].tolist() if number else [f"c{int(item)}" for item in found.target[order]]
+    return _recipe(
+        name, {**columns, "answer": truths}, dict.fromkeys(columns, "number"), {"answer": "number" if number else "category"}
     )  # fmt: skip
 
 
-def _pictures(rows: int) -> Any:
-    """Handwritten digits as 8 x 8 pictures, shifted at random within 20 x 20: where they stand is no feature."""
+def _sums() -> Any:
+    """Four numbers and their sum."""
+    drawn = np.random.default_rng(0).integers(0, 50, (400, 4))
+    columns = {f"n{index}": drawn[:, index].tolist() for index in range(4)}
+    return _recipe(
+        "sums", {**columns, "total": drawn.sum(1).tolist()}, dict.fromkeys(columns, "number"), {"total": "number"}
+    )
+
+
+def _distances() -> Any:
+    """Two points and how far they are apart: smooth, and along no column."""
+    drawn = np.random.default_rng(0).uniform(-1, 1, (3000, 4))
+    columns = {name: drawn[:, index].tolist() for index, name in enumerate(("ax", "ay", "bx", "by"))}
+    far = np.hypot(drawn[:, 0] - drawn[:, 2], drawn[:, 1] - drawn[:, 3])
+    return _recipe(
+        "distances", {**columns, "apart": far.tolist()}, dict.fromkeys(columns, "number"), {"apart": "number"}
+    )
+
+
+def _arm() -> Any:
+    """The angles of an arm of three links and how far it reaches out: sums of waves."""
+    turned = np.random.default_rng(0).uniform(-np.pi, np.pi, (3000, 3))
+    columns = {f"joint{index}": turned[:, index].tolist() for index in range(3)}
+    out = np.cos(turned.cumsum(1)).sum(1)
+    return _recipe("arm", {**columns, "reach": out.tolist()}, dict.fromkeys(columns, "number"), {"reach": "number"})
+
+
+def _drawn(rng: np.random.Generator, digits: Sequence[int], images: np.ndarray, side: int) -> np.ndarray:
+    """Handwritten digits beside one another, each anywhere in its share of the canvas."""
+    canvas, width = np.zeros((side, side), np.uint8), side // len(digits)
+    for place, index in enumerate(digits):
+        down, right = rng.integers(0, side - 7), place * width + rng.integers(0, width - 7)
+        canvas[down : down + 8, right : right + 8] = (images[index] * 15.9).astype(np.uint8)
+    return canvas
+
+
+def _shifted() -> Any:
+    """Handwritten digits anywhere on a canvas of 20 x 20: where they stand is no feature."""
     from sklearn.datasets import load_digits
 
-    import endwise as ew
+    found, rng = load_digits(), np.random.default_rng(0)
+    data = {
+        "picture": [_drawn(rng, [index], found.images, 20) for index in range(len(found.target))],
+        "digit": [f"d{item}" for item in found.target],
+    }
+    return _recipe(
+        "shifted-digits",
+        data,
+        {"picture": {"type": "image", "side_px": 20}},
+        {"digit": "category"},
+        train={"size": "tiny", "budget": BUDGET},
+    )
+
+
+def _read_and_add() -> Any:
+    """Two handwritten digits, each with its label, and their sum: 400 rows, as stages and as one network that sees the
+    sums alone."""
+    from sklearn.datasets import load_digits
 
     found, rng = load_digits(), np.random.default_rng(0)
-    order = rng.permutation(len(found.target))[:rows]
-    pictures = []
-    for index in order:
-        canvas = np.zeros((20, 20), np.uint8)
-        down, right = rng.integers(0, 13, 2)
-        canvas[down : down + 8, right : right + 8] = (found.images[index] * 15.9).astype(np.uint8)
-        pictures.append(canvas)
-    data = {"picture": pictures, "digit": [f"d{found.target[index]}" for index in order]}
-    return ew.Recipe(
-        name="shifted-digits",
-        data=data,
-        inputs={"picture": {"type": "image", "side_px": 20}},
-        outputs={"digit": "category"},
-    )
-
-
-def _spoken() -> Any:
-    """The sample of the recipe spoken-digits, its word as a class."""
-    from endwise.recipe import Recipe
-
-    return Recipe.load(ROOT / "recipes/spoken-digits/recipe.yaml").replace(
-        **{"name": "spoken-words", "outputs.word": {"type": "category"}}
-    )
-
-
-def _recipe(name: str, file: str = "recipe.yaml", **changes: Any) -> Any:
-    from endwise.recipe import Recipe
-
-    return Recipe.load(ROOT / "recipes" / name / file).replace(**changes)
-
-
-def _sums(rows: int) -> Any:
-    """A text of four numbers and their sum: a rule that is one line of code, and much to learn for a network."""
-    import endwise as ew
-
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, 50, (rows, 4))
-    columns = {**{f"n{index}": drawn[:, index].tolist() for index in range(4)}, "total": drawn.sum(1).tolist()}
-    return ew.Recipe(
-        name="sums", data=columns, inputs=dict.fromkeys(["n0", "n1", "n2", "n3"], "number"), outputs={"total": "number"}
+    pairs = rng.integers(0, len(found.target), (600, 2))
+    columns: dict[str, Any] = {"total": [int(found.target[pair].sum()) for pair in pairs]}
+    for side, name in enumerate(("left", "right")):
+        columns[f"{name}_picture"] = [(found.images[pair[side]] * 15.9).astype(np.uint8) for pair in pairs]
+        columns[name] = [f"d{found.target[pair[side]]}" for pair in pairs]
+    return _recipe(
+        "read-and-add", columns, {f"{name}_picture": {"type": "image", "side_px": 8} for name in ("left", "right")},
+        {"total": "number"}, regime="direct", train={"size": "tiny", "budget": BUDGET},
+        stages={
+            "read left": {"from": "left_picture", "to": {"left": "category"}},
+            "read right": {"from": "right_picture", "to": {"right": "category"}},
+            "add": {"from": ["left", "right"], "to": "total"},
+        },
     )  # fmt: skip
+
+
+def _fewer(name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], *, train: int, test: int) -> Any:
+    """Rows of a recipe's prepared data, drawn at random, on the sides they are on."""
+    import csv
+
+    folder = ROOT / "recipes" / name / "data"
+    sides: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
+    for file in sorted(folder.glob("*.csv")):
+        if file.stem in (*sides, "reviews", "digits"):
+            with file.open(newline="", encoding="utf-8") as rows:
+                for row in csv.DictReader(rows):
+                    sides[row.pop("split", file.stem)].append(row)
+    if not all(sides.values()):
+        raise FileNotFoundError(f"{folder} is not prepared: python -m recipes.{name}.prepare")
+    rng, kept = np.random.default_rng(0), {}
+    for side, most in (("train", train), ("test", test)):
+        chosen = rng.permutation(len(sides[side]))[:most]
+        kept[side] = [
+            {key: f"{folder}/{cell}" if inputs.get(key, {}).get("type") == "audio" else cell for key, cell in sides[side][at].items()}
+            for at in sorted(chosen.tolist())
+        ]  # fmt: skip
+    return _recipe(f"{name}-{train}", kept, inputs, outputs)
+
+
+def _speaker() -> Any:
+    return _fewer(
+        "spoken-digits", {"recording": {"type": "audio", "rate_hz": 8000}}, {"speaker": {"type": "category"}}, train=600, test=300
+    )  # fmt: skip
+
+
+def _texts(name: str, answer: str, train: int) -> Any:
+    return _fewer(name, {"text": {"type": "text"}}, {answer: {"type": "category"}}, train=train, test=1500)
 
 
 CASES: dict[str, Case] = {
+    "sums": Case(_sums, "pipeline", "400 rows of a truth that is a line, and a classical model that draws lines"),
     "diabetes": Case(lambda: _table("diabetes"), "pipeline", "ten clean columns, 442 patients; the recipe's README"),
-    "sums": Case(lambda: _sums(400), "pipeline", "the classical model is linear and so is the truth"),
-    "few-digits": Case(lambda: _table("digits", 120), "pipeline", "120 labels for ten classes: the columns are centred pictures"),
-    "cancer": Case(lambda: _table("breast_cancer"), "tie", "30 measured features; both near 97 %"),
+    "sentiment": Case(lambda: _texts("sentiment", "positive", 1600), "pipeline", "1,600 sentences; TF-IDF leads even on all"),
+    "intents": Case(lambda: _texts("intents", "category", 1000), "pipeline", "13 messages for each of 77 intents; the README"),
+    "read-and-add": Case(_read_and_add, "pipeline", "600 rows, and labels of what stands between"),
+    "shifted-digits": Case(_shifted, "end-to-end", "where the digit stands is no feature, and convolutions share weights"),
+    "distances": Case(_distances, "end-to-end", "smooth and along no column: neither a line nor steps"),
+    "arm": Case(_arm, "end-to-end", "three angles, sums of waves of their sums"),
+    "cancer": Case(lambda: _table("breast_cancer"), "tie", "30 measured columns; both near 97 %"),
     "wine": Case(lambda: _table("wine"), "tie", "178 rows; both near 97 %"),
-    "shifted-digits": Case(lambda: _pictures(1797), "end-to-end", "where the digit stands is no feature; convolutions share"),
-    "spoken-words": Case(_spoken, "end-to-end", "600 recordings, ten words, held-out takes"),
-    "spoken-digits": Case(lambda: _recipe("spoken-digits"), "end-to-end", "the recipe's README: words from the waveform"),
-    "cifar10-tenth": Case(lambda: _recipe("cifar10", "tenth.yaml"), "end-to-end", "the recipe's README"),
-    "intents-tenth": Case(lambda: _recipe("intents", "tenth.yaml"), "pipeline", "13 labels for each of 77 intents; the README"),
+    "speaker": Case(_speaker, "tie", "600 recordings of six voices; both near 99 %"),
 }  # fmt: skip
 
 
-def right(wins: str, advice: Any) -> bool:
+def right(wins: str, advice: str) -> bool:
     """Whether an advice is right about a case."""
-    if wins == "tie":
-        return bool(advice.advice in ("cannot-tell", "pipeline"))
-    return bool(advice.advice == wins)
+    return advice in ("cannot-tell", "pipeline") if wins == "tie" else advice == wins
 
 
-def established(case: Case, folder: Path) -> str:
-    """Full trainings of three seeds, each beside the classical answer to the same rows: who wins all three clearly."""
+def established(recipe: Any, folder: Path) -> list[str]:
+    """Whole trainings of three seeds, each beside its rivals on the same rows: what each scored, and who is ahead."""
+    from endwise.regimes import fit as train
     from endwise.run import Run
     from endwise.scores import verdict
-    from endwise.train import fit as train
 
     said = []
-    for seed in range(3):
-        recipe = case.make().replace(**{"train.seed": seed})
-        run = folder / f"seed{seed}"
-        if not (run / "metrics.json").is_file():
-            train(recipe, out=run, resume=run.exists())
-        metrics, goal = Run.open(run).read("metrics.json"), Run.open(run).info()["goal"]
-        output, metric = goal["output"], goal["metric"]
-        own, other = metrics["outputs"][output][metric], metrics["baselines"][output]["classical"][metric]
-        said.append(f"{own['value']:.4g} to {other['value']:.4g}: {verdict(own, other, goal['direction'])}")
-    return "\n    ".join(said)
+    for seed in range(ESTABLISHED_SEEDS):
+        found = {}
+        for regime in ("direct", "modular_predicted") if recipe.stages else ("end-to-end",):
+            own = recipe.replace(**{"train.seed": seed, **({"regime": regime} if recipe.stages else {})})
+            run = folder / f"{regime}-seed{seed}"
+            if not (run / "metrics.json").is_file():
+                train(own, out=run, resume=run.exists())
+            metrics, goal = Run.open(run).read("metrics.json"), Run.open(run).info()["goal"]
+            found[regime] = metrics["outputs"][goal["output"]][goal["metric"]]
+        classical = metrics["baselines"][goal["output"]]["classical"]
+        if classical:
+            found["classical"] = classical[goal["metric"]]
+        first, *others = found
+        scores = ", ".join(f"{name} {item['value']:.4g}" for name, item in found.items())
+        told = "; ".join(
+            f"{first} to {name}: {verdict(found[first], found[name], goal['direction'])}" for name in others
+        )
+        said.append(f"seed {seed}: {goal['metric']} {scores} ({told})")
+    return said
 
 
-def run_cases(names: Sequence[str], out: Path, *, establish: bool) -> None:
+def advised(recipe: Any, folder: Path) -> dict[str, Any]:
+    """The advice as its JSON; one that is there is not asked for again, one that was begun goes on."""
     from endwise.advise import advise
 
-    done, score = 0, 0
+    if not (folder / "advice.json").is_file():
+        advise(recipe, out=folder, resume=folder.exists())
+    found: dict[str, Any] = json.loads((folder / "advice.json").read_text(encoding="utf-8"))
+    return found
+
+
+def run_cases(names: Sequence[str], out: Path, *, budget: str, establish: bool) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # the documented times are those of one thread
+    print("| case | known | advice | | by | cost | minutes |\n| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    done = score = 0
     for name in names or CASES:
-        case = CASES[name]
+        case, began = CASES[name], time.monotonic()
         try:
-            recipe = case.make()
+            recipe = case.make().replace(**{"train.budget": budget})
         except FileNotFoundError as missing:
-            print(f"{name}: skipped ({missing})")
+            print(f"| {name} | {case.wins} | skipped: {missing} | | | | |", flush=True)
             continue
         if establish:
-            print(f"{name} ({case.wins}: {case.why})\n    {established(case, out / 'established' / name)}", flush=True)
+            for line in established(recipe, out / "established" / name):
+                print(f"| {name} | {case.wins} | {line} | | | | |", flush=True)
             continue
-        began = time.monotonic()
-        advice = advise(recipe, out=out / name, resume=(out / name).exists())
-        good = right(case.wins, advice)
+        found = advised(recipe, out / name)
+        good = right(case.wins, found["advice"])
         done, score = done + 1, score + good
+        first = next((item for item in found["differences"] if item["paired"]), None)
+        by = (
+            ""
+            if first is None
+            else f"{first['first']} over {first['second']}: {_gain(first['better_by'])} {found['metric']}"
+        )
         print(
-            f"{name:<16} known: {case.wins:<11} advice: {advice.advice:<12} {'right' if good else 'WRONG'}  cost "
-            f"{advice.cost['ratio']:.1f}x  {time.monotonic() - began:.0f} s", flush=True,
+            f"| {name} | {case.wins} | {found['advice']} | {'right' if good else 'WRONG'} | {by} | "
+            f"{found['cost']['ratio']:.1f} | {(time.monotonic() - began) / 60:.1f} |", flush=True,
         )  # fmt: skip
     if done:
-        print(f"{score} of {done} right")
+        print(f"\n{score} of {done} right")
+
+
+def _gain(found: Mapping[str, float]) -> str:
+    return f"{found['value']:+.3g} [{found['low']:.3g}, {found['high']:.3g}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -268,12 +363,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", nargs="?", choices=["back-tests", "cases"], default="back-tests")
     parser.add_argument("names", nargs="*", help=", ".join(CASES))
     parser.add_argument("--out", type=Path, default=Path("runs/advice"))
+    parser.add_argument("--budget", default=BUDGET, help="of one training; an advice takes three")
     parser.add_argument("--establish", action="store_true", help="train each case fully instead, three seeds")
     args = parser.parse_args(arguments)
     if args.what == "back-tests":
         run_back_tests()
     else:
-        run_cases(args.names, args.out, establish=args.establish)
+        run_cases(args.names, args.out, budget=args.budget, establish=args.establish)
 
 
 if __name__ == "__main__":

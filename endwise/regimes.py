@@ -38,10 +38,12 @@ def fit(
     progress: Progress | None = None,
     dataset: Dataset | None = None,
     score: bool | None = None,
+    stages_in: Path | None = None,
 ) -> Model:
     """Train a recipe by its regime and evaluate it; the run folder is `model.run`, with one run in `stages/` for each stage
     that was trained apart. See `train.fit` for the arguments. A budget is for all of it together; steps and epochs are
-    those of each training."""
+    those of each training. stages_in: the folder of the stages' runs, where regimes of the same rows, steps and seed share
+    them."""
     if not recipe.stages or recipe.regime in ("joint", "joint_goal_only"):
         return train.fit(recipe, out=out, resume=resume, progress=progress, dataset=dataset, score=score)
     began, score = time.monotonic(), dataset is None if score is None else score
@@ -53,14 +55,15 @@ def fit(
         )
     run = Run.create(recipe, out=out, resume=resume)
     share = 1.0 if recipe.is_assembled else APART_SHARE
-    parts = apart(recipe, run, dataset, share=share, progress=progress)
+    folder = run.path / "stages" if stages_in is None else stages_in
+    parts = apart(recipe, folder, dataset, share=share, progress=progress)
     return train.fit(
         recipe, out=run.path, resume=True, progress=progress, dataset=dataset, score=score, beginning=parts, began=began
     )
 
 
-def apart(recipe: Recipe, run: Run, dataset: Dataset, *, share: float, progress: Progress | None = None) -> "Parts":
-    """Every stage trained by itself on the same rows, in run/stages; those that are finished are taken as they are. share: of
+def apart(recipe: Recipe, runs: Path, dataset: Dataset, *, share: float, progress: Progress | None = None) -> "Parts":
+    """Every stage trained by itself on the same rows, in a folder of `runs`; those that are finished are taken as they are. share: of
     the budget, for all of them together."""
     contracts = fit_contracts(recipe, dataset)
     models = {name: taken(recipe, name) for name, stage in recipe.stages.items() if stage.run is not None}
@@ -70,7 +73,7 @@ def apart(recipe: Recipe, run: Run, dataset: Dataset, *, share: float, progress:
     budget = recipe.train.budget
     settings = {} if budget is None else {"train.budget": budget * share / max(1, len(alone))}
     for index, name in enumerate(alone, 1):
-        folder = run.path / "stages" / name
+        folder = runs / name
         if folder.exists() and any(event["event"] == "done" for event in Run.open(folder).events()):
             models[name] = Run.open(folder).model()
             continue

@@ -15,12 +15,13 @@ import endwise as ew
 from endwise.advise import arms, bounds
 from endwise.advise.arms import with_weights
 from endwise.advise.decide import Standing, decide, labels_to_decide, parse_needs, widened
-from endwise.advise.schedule import Cost, Training, chosen
+from endwise.advise.schedule import Cost, Training, chosen, planned
 from endwise.cli import main
 from endwise.data.dataset import fit_contracts, prepare
 from endwise.data.subset import nested
 from endwise.errors import EndwiseError, RecipeError
 from endwise.metrics import Estimate, accuracy, mae, r2
+from endwise.regimes import fit
 
 SIMPLE = {"classical": ("pipeline", 0), "end-to-end": ("end-to-end", 1), "pretrained": ("pretrained", 3)}
 
@@ -132,13 +133,20 @@ def test_groups_are_in_a_part_or_not(groups, seed):
         assert len(part) == sum(group in inside for group in groups)
 
 
-def offered(arm: str, one: float, shares=(1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0), seeds: int = 3) -> list[Training]:
+def offered(
+    arm: str,
+    one: float,
+    shares=(1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0),
+    seeds: int = 3,
+    more: float = 4.0,
+    usual: float = 10,
+) -> list[Training]:
     cost = Cost(labels=1600, passes=10, batch_size=16, step_s=one / 1000, other_s=0.0)
     found = []
     for seed in range(seeds):
         for share in shares if not seed else shares[:-1]:
             labels = round(1600 * share)
-            passes = cost.passes_of(labels, usual=10, ceiling=0.5 * 10 * 1600)
+            passes = cost.passes_of(labels, usual=usual, ceiling=0.5 * 10 * 1600, more=more)
             found.append(Training(arm, share, labels, seed, 1, cost.seconds(labels, passes, 16), seed > 0))
     return found
 
@@ -164,6 +172,20 @@ def test_an_arm_that_is_too_dear_is_left_out_and_told():
     )
     assert {item.arm for item in taken} == {"end-to-end"}
     assert "pretrained is left out" in notes[0]
+
+
+def test_a_rival_as_dear_as_the_own_network_is_trained_on_all_labels_and_small_parts_make_fewer_passes():
+    both = ("end-to-end", "stages")
+    taken, notes = planned(
+        lambda more: {arm: offered(arm, 100.0, more=more, usual=40) for arm in both}, 100.0, limit_s=270.0
+    )
+    assert not notes
+    assert {item.arm for item in taken if item.labels == 1600} == set(both)
+    assert sum(item.seconds for item in taken) <= 270.0
+    alone, _ = planned(
+        lambda more: {"end-to-end": offered("end-to-end", 100.0, more=more, usual=40)}, 100.0, limit_s=270.0
+    )
+    assert next(item for item in alone if item.labels == 400).seconds > 40  # nobody else needs the room
 
 
 def test_bounds_of_metrics():
@@ -299,7 +321,7 @@ def test_stages_are_a_rival_and_their_own_labels_are_counted(tmp_path):
     assert whole["labels_per_row"] == 1
     assert 1.4 < stages["labels_per_row"] < 1.6  # half of the rows say their colour
     assert any("answers on the way" in reason for reason in found["reasons"])
-    folders = {folder.name for folder in (tmp_path / "out" / "trainings").glob("stages-*/stages/*")}
+    folders = {folder.name for folder in (tmp_path / "out" / "trainings").glob("stages-of-*/*")}
     assert folders == {"see", "add"}
     measured = {row["arm"] for row in found["curve"] if row["measured"]}
     assert measured == set(found["arms"])
@@ -324,6 +346,19 @@ def test_stages_in_one_network_are_looked_into_and_are_no_simpler_than_stages():
     assert found["end-to-end"].audit
     assert found["end-to-end"].labels_per_row == found["stages"].labels_per_row
     assert found["stages"].simplicity < found["end-to-end"].simplicity
+    assert found["stages"].cost.step_s == found["end-to-end"].cost.step_s / 2  # it takes the stages that are there
+
+
+def test_stages_that_one_regime_trained_are_taken_by_the_next(tmp_path):
+    recipe = chain()
+    whole = fit(recipe, out=tmp_path / "whole", stages_in=tmp_path / "stages")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "stages").rglob("*")}
+    apart = fit(recipe.replace(regime="modular"), out=tmp_path / "apart", stages_in=tmp_path / "stages")
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "stages").rglob("*")} == before
+    assert len(before) > 2
+    assert whole.run is not None
+    assert apart.run is not None
+    assert not (apart.run.path / "stages").exists()
 
 
 def test_an_answer_on_the_way_is_no_goal(tmp_path):

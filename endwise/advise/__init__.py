@@ -32,7 +32,7 @@ from endwise.advise.decide import (
     parse_needs,
     widened,
 )
-from endwise.advise.schedule import FREE_S, LIMIT, PLANNED, Training, chosen
+from endwise.advise.schedule import FREE_S, LIMIT, PLANNED, Training, planned
 from endwise.advise.words import headline, lines
 from endwise.baselines import MAX_FIT_ROWS
 from endwise.curves import FARTHEST, Curve, Observation
@@ -262,16 +262,19 @@ def _planned(
 ) -> dict[str, Any]:  # fmt: skip
     """plan.json: the trainings that are bought, and for how much."""
     sizes = _sizes(task, seeds, fractions)
-    offered = {name: arm.offer(sizes) for name, arm in arms.items()}
-    own = next(iter(arms))
-    one = max(offered[own], key=lambda item: item.labels).seconds
+
+    def offer(more: float) -> dict[str, list[Training]]:
+        return {name: arm.offer(sizes, more) for name, arm in arms.items()}
+
+    own = arms[next(iter(arms))]
+    one = max(own.offer(sizes, 1.0), key=lambda item: item.labels).seconds
     limit = min(max(PLANNED * one, FREE_S), budget or math.inf)
-    taken, notes = chosen(offered, one, limit_s=limit)
-    planned = sum(item.seconds for item in taken)
-    if planned > limit:
-        notes.append(f"a curve of three parts alone takes {planned / one:.1f}x one training")
+    taken, notes = planned(offer, one, limit_s=limit)
+    seconds = sum(item.seconds for item in taken)
+    if seconds > limit:
+        notes.append(f"a curve of three parts alone takes {seconds / one:.1f}x one training")
     return {
-        "asked": asked, "one_s": one, "planned_s": planned, "limit_s": min(max(LIMIT * one, FREE_S), budget or math.inf),
+        "asked": asked, "one_s": one, "planned_s": seconds, "limit_s": min(max(LIMIT * one, FREE_S), budget or math.inf),
         "notes": notes, "trainings": [item.to_dict() for item in taken],
     }  # fmt: skip
 
@@ -505,7 +508,8 @@ def _latency(judged: _Judged, name: str) -> float | None:
 
 
 def _train_s(judged: _Judged, name: str) -> float:
-    return _largest(judged, name).seconds
+    found = _largest(judged, name)
+    return found.seconds + found.shared_s
 
 
 def _described(judged: _Judged, item: Standing, trivial_value: float) -> dict[str, Any]:

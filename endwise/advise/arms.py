@@ -111,12 +111,13 @@ class Task:
 @dataclass(frozen=True, eq=False)
 class Scored:
     """What an arm answered on the test rows: the metric's statistics of each row, seconds of training and scoring, and
-    milliseconds of one answer (None where not measured)."""
+    milliseconds of one answer (None where not measured). shared_s: seconds of stages that another arm had trained."""
 
     statistics: np.ndarray
     seconds: float
     latency_ms: float | None
     facts: Mapping[str, Any]
+    shared_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +138,8 @@ class Arm:
     usual_passes: Callable[[int], float] = float  # of so many rows, when nothing limits them
     usual_batch: Callable[[int], int] = auto_batch_size
 
-    def offer(self, sizes: Mapping[tuple[float, int], int]) -> list[Training]:
-        """The trainings there could be, {(share, seed): labels}, with what each costs."""
+    def offer(self, sizes: Mapping[tuple[float, int], int], more: float) -> list[Training]:
+        """The trainings there could be, {(share, seed): labels}, with what each costs. more: see `schedule.planned`."""
         found = []
         whole = max(sizes.values())
         for (share, seed), labels in sorted(sizes.items(), key=lambda item: (item[0][1], item[1])):
@@ -148,7 +149,7 @@ class Arm:
             if self.cost is not None:
                 batch = min(self.cost.batch_size, self.usual_batch(labels))
                 ceiling = MOST_SHARE * self.cost.passes * self.cost.labels
-                passes = self.cost.passes_of(labels, self.usual_passes(labels), ceiling)
+                passes = self.cost.passes_of(labels, self.usual_passes(labels), ceiling, more)
                 steps = max(1, round(passes * -(-labels // batch)))
                 seconds = self.cost.seconds(labels, passes, batch)
             found.append(Training(self.name, share, labels, seed, steps, seconds, optional=seed > 0 and labels < whole))
@@ -160,8 +161,10 @@ def arms(task: Task) -> tuple[dict[str, Arm], list[str]]:
     found: dict[str, Arm] = {}
     networks, notes = _networks(task)
     for at, (name, recipe) in enumerate(networks):
+        begun = found.get(networks[0][0])  # what trains its stages apart has done so for the stages too
+        cost = begun.cost if begun is not None and name == "stages" and _phases(networks[0][1]) == 2 else None
         try:
-            found[name] = _network(task, name, recipe)
+            found[name] = _network(task, name, recipe, cost)
         except EndwiseError as wrong:
             if at == 0:
                 raise
@@ -255,23 +258,34 @@ def _together(dataset: Dataset, recipe: Recipe, rows: np.ndarray) -> np.ndarray:
 # ---- one network -----------------------------------------------------------------------------------------------------
 
 
-def _network(task: Task, name: str, recipe: Recipe) -> Arm:
-    from endwise.model import Model
+def _phases(recipe: Recipe) -> int:
+    """Trainings as large as the whole network: the stages apart, and all of it together."""
+    return 2 if recipe.stages and recipe.regime in ("modular_predicted", "warm_joint") else 1
 
-    phases = 2 if recipe.stages and recipe.regime in ("modular_predicted", "warm_joint") else 1  # apart, then together
+
+def _cost(task: Task, recipe: Recipe) -> Cost:
+    """Of a training on all labels at hand, measured on a few steps."""
+    phases, budget = _phases(recipe), recipe.train.budget
     share = 1.0 if phases == 1 else 1 - APART_SHARE
-    budget = recipe.train.budget
     plan, _ = dry_run(recipe if budget is None else recipe.replace(**{"train.budget": budget * share}))
-    dataset = task.dataset.narrowed(recipe) if _same_fields(task.recipe, recipe) else prepare(recipe)
-    model = Model.build(recipe, fit_contracts(recipe, dataset), seed=recipe.train.seed)
     per_row = plan.eval_s / max(1, plan.rows["val"])
-    cost = Cost(
+    return Cost(
         labels=len(task.pool),
         passes=plan.steps / plan.steps_per_epoch,
         batch_size=plan.batch_size,
         step_s=phases * plan.step_s,
         other_s=per_row * len(task.test_rows) + 6 * plan.step_s + phases * (plan.seconds - plan.steps * plan.step_s),
     )
+
+
+def _network(task: Task, name: str, recipe: Recipe, shared: Cost | None = None) -> Arm:
+    """shared: of the arm whose stages this one takes as they are: it makes as many steps, and pays for the rest alone."""
+    from endwise.model import Model
+
+    cost = _cost(task, recipe) if shared is None else dataclasses.replace(shared, step_s=shared.step_s / 2)
+    dataset = task.dataset.narrowed(recipe) if _same_fields(task.recipe, recipe) else prepare(recipe)
+    model = Model.build(recipe, fit_contracts(recipe, dataset), seed=recipe.train.seed)
+    numbers = sum(weight.numel() for weight in model.network.parameters())
 
     def score(training: Training, rows: np.ndarray, folder: Path) -> Scored:
         return _trained(task, recipe, dataset, training, rows, folder)
@@ -284,7 +298,7 @@ def _network(task: Task, name: str, recipe: Recipe) -> Arm:
     apart = name == "stages"
     return Arm(
         name, "pipeline" if apart else name, simplicity=STAGES if apart else BEGUN if begun else JOINT if staged else PLAIN,
-        audit=_can_be_looked_into(recipe), reuse=begun or apart, about=f"{_described(recipe)}, {plan.parameters:,} parameters",
+        audit=_can_be_looked_into(recipe), reuse=begun or apart, about=f"{_described(recipe)}, {numbers:,} parameters",
         score=score, labels_per_row=_labels_per_row(task, recipe), cost=cost,
         usual_passes=lambda labels: default_passes(model.network, labels), usual_batch=usual_batch,
     )  # fmt: skip
@@ -333,10 +347,13 @@ def _trained(
         return kept
     began = time.monotonic()
     changed = {"train.seed": training.seed, "train.steps": training.steps, "train.epochs": None, "train.budget": None}
-    child = recipe.replace(**{"name": training.name, **changed})
+    part_name = f"{training.labels}-seed{training.seed}"
+    child = recipe.replace(**{"name": part_name, **changed})
+    stages = folder.parent / f"stages-of-{part_name}-steps{training.steps}"
+    shared_s = sum(_spent(run, 0.0) for run in stages.glob("*"))
     part = task.subset(rows)
     own = dataset.with_sides(train=part.splits.train, val=part.splits.val, test=part.splits.test)
-    model = fit(child, out=folder, resume=True, dataset=own, progress=_quiet(task.say, training))
+    model = fit(child, out=folder, resume=True, dataset=own, progress=_quiet(task.say, training), stages_in=stages)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     given: list[Any] = [None] * len(task.test_rows)
     place = {int(row): at for at, row in enumerate(task.test_rows)}
@@ -350,7 +367,7 @@ def _trained(
     seconds = _spent(folder, time.monotonic() - began)
     statistics_of = np.asarray(task.metric.rows(task.truths, given))
     facts = {"steps": training.steps, "threads": _read(folder, "plan.json").get("threads")}
-    return _keep(folder, Scored(statistics_of, seconds, _latency_ms(task, model, own), facts))
+    return _keep(folder, Scored(statistics_of, seconds, _latency_ms(task, model, own), facts, shared_s))
 
 
 def _latency_ms(task: Task, model: Any, dataset: Dataset) -> float:
@@ -523,7 +540,7 @@ def _kept(folder: Path) -> Scored | None:
         return None
     facts = read_json(folder / SCORED)
     values = load_file(folder / STATISTICS)["statistics"]
-    return Scored(values, facts["seconds"], facts["latency_ms"], facts["facts"])
+    return Scored(values, facts["seconds"], facts["latency_ms"], facts["facts"], facts["shared_s"])
 
 
 def _keep(folder: Path, scored: Scored) -> Scored:

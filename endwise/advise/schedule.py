@@ -2,11 +2,12 @@
 quarter of a minute, where that is more).
 
 Costs are foreseen in row passes (epochs x rows) and the measured seconds of a step; a small subset gets more passes
-than the whole, since it needs as many steps to converge, up to a cap. Not here: the trainings (arms.py).
+than the whole, since it needs as many steps to converge, up to a cap; fewer more where a rival could not be trained on
+all labels otherwise. Not here: the trainings (arms.py).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ LIMIT = 3.0  # times one training
 PLANNED = 2.7  # of them; the rest is slack for a busy machine
 FREE_S = 15.0  # seconds nobody asks about: small tables get their seeds whatever one training takes
 MOST_SHARE = 0.5  # of one training: what any smaller subset may cost
-MORE_PASSES = 4.0  # at most so many times the passes of the whole
+MORE_PASSES = (4.0, 2.0, 1.0)  # a subset makes at most so many times the passes of the whole; the first that serves
 STEP_BASE = 0.4  # share of a step's time that does not depend on its rows
 
 
@@ -28,10 +29,10 @@ class Cost:
     step_s: float
     other_s: float  # measuring, calibrating, scoring
 
-    def passes_of(self, labels: int, usual: float, ceiling: float) -> float:
-        """Passes over a subset: as many steps as the whole has, within MORE_PASSES, `usual` and the cap on its cost.
-        ceiling: passes x labels that it may make."""
-        wanted = min(max(usual, self.passes), self.passes * min(MORE_PASSES, math.sqrt(self.labels / labels)))
+    def passes_of(self, labels: int, usual: float, ceiling: float, more: float = MORE_PASSES[0]) -> float:
+        """Passes over a subset: as many steps as the whole has, within `more` times its passes, `usual` and the cap on its
+        cost. ceiling: passes x labels that it may make."""
+        wanted = min(max(usual, self.passes), self.passes * min(more, math.sqrt(self.labels / labels)))
         return max(1.0, min(wanted, ceiling / labels)) if labels < self.labels else self.passes
 
     def seconds(self, labels: int, passes: float, batch_size: int) -> float:
@@ -61,6 +62,23 @@ class Training:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+
+def planned(
+    offer: Callable[[float], Mapping[str, Sequence[Training]]], one_s: float, *, limit_s: float
+) -> tuple[list[Training], list[str]]:
+    """`chosen` with as many passes over the small subsets as leave room for every rival on all labels, or else for most
+    of them. offer: what each arm offers when its subsets make at most so many times the passes of the whole."""
+    found = []
+    for more in MORE_PASSES:
+        offered = offer(more)
+        taken, notes = chosen(offered, one_s, limit_s=limit_s)
+        whole = max(item.labels for items in offered.values() for item in items)
+        found.append((sum(item.labels == whole for item in taken), len({item.arm for item in taken}), taken, notes))
+        if found[-1][0] == len(offered):
+            break
+    *_, taken, notes = max(found, key=lambda item: item[:2])  # the first of the best
+    return taken, notes
 
 
 def chosen(
@@ -114,4 +132,4 @@ def _affordable(base: Sequence[Training], left: float) -> list[Training]:
     return []
 
 
-__all__ = ["FREE_S", "LIMIT", "MOST_SHARE", "PLANNED", "Cost", "Training", "chosen"]
+__all__ = ["FREE_S", "LIMIT", "MOST_SHARE", "PLANNED", "Cost", "Training", "chosen", "planned"]
