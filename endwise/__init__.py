@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from endwise.advise import advise
+    from endwise.compare import compare
     from endwise.data.check import check
     from endwise.data.dataset import prepare
     from endwise.data.table import open_table
@@ -62,6 +63,7 @@ _HOMES = {
     "prepare": "endwise.data.dataset",
     "check": "endwise.data.check",
     "advise": "endwise.advise",
+    "compare": "endwise.compare",
     "fit": "endwise.regimes",
     "evaluate": "endwise.evaluate",
     "export": "endwise.export",

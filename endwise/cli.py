@@ -161,6 +161,52 @@ def advise(
 
 
 @app.command()
+def compare(
+    recipe: RecipePath,
+    regimes: Annotated[str | None, typer.Option(metavar="A,B", help="Some regimes; default: all.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each on all labels; default 3.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="modular_predicted, warm_joint and direct; one seed on fewer labels.")
+    ] = False,
+    budget: Annotated[
+        str | None, typer.Option(help="Of everything, such as 30m; default: the recipe's, for each.")
+    ] = None,
+    shares: Annotated[
+        str | None, typer.Option(metavar="S,T", help="Of the labels, beside all; default 0.1,0.3; 'none' for none.")
+    ] = None,
+    shift: Annotated[
+        str | None, typer.Option(metavar="COLUMN[=VALUE]", help="Hold out a group; default: disturbed inputs.")
+    ] = None,
+    inputs: Annotated[bool, typer.Option("--inputs", help="Also train every subset of the inputs.")] = False,
+    out: Annotated[str | None, typer.Option(help="The folder; default runs/compare-<recipe name>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """The pipeline or one network? Trains both under one budget, and says which wins, by how much, and why."""
+    from endwise.compare import compare as run_compare
+
+    with _progress(quiet=as_json) as progress:
+        result = run_compare(
+            _recipe(recipe, settings),
+            regimes=None if regimes is None else _listed(regimes),
+            seeds=seeds,
+            quick=quick,
+            budget=budget,
+            shares=None if shares is None else _shares(shares),
+            shift=shift,
+            inputs=inputs,
+            out=out,
+            resume=resume,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        typer.echo(f"{result}\nrun     {result.run}\nreport  {result.run}/report.html")
+
+
+@app.command()
 def train(
     recipe: RecipePath,
     out: Annotated[str | None, typer.Option(help="The run folder; default runs/<recipe name>.")] = None,
@@ -491,6 +537,17 @@ def _target(text: str) -> dict[str, float]:
         return {name: float(value)}
     except ValueError:
         raise RecipeError(f"--target: {value!r} is no number. Fix: write --target {name}=0.9") from None
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [] if text == "none" else [float(item) for item in _listed(text)]
+    except ValueError:
+        raise RecipeError(f"--shares: {text!r} is no list of shares. Fix: write 0.1,0.3 or none.") from None
 
 
 def _parsed(value: str) -> Any:

@@ -32,6 +32,7 @@ from endwise.files import plain
 from endwise.metrics import Estimate, Metric
 from endwise.modalities.base import OUTPUT_ROLE, Answer
 from endwise.model import Model
+from endwise.network import Predictions
 from endwise.nn.interface import Head
 from endwise.recipe import Recipe
 from endwise.run import Run
@@ -508,10 +509,11 @@ def _without(
 
 
 def looked_at(
-    model: Model, batch: Batch, wanted: Mapping[str, Sequence[Metric]]
+    model: Model, batch: Batch, wanted: Mapping[str, Sequence[Metric]], predictions: Predictions | None = None
 ) -> dict[str, tuple[list[Answer], dict[str, np.ndarray]]]:
-    """{output: (answers, terms)} of a batch for `Metric.looks_at`: only what these metrics need is decoded or judged."""
-    predictions = model.predictions(batch)
+    """{output: (answers, terms)} of a batch for `Metric.looks_at`: only what these metrics need is decoded or judged.
+    predictions: those of the model for this batch, where the caller has them, or others to be judged."""
+    predictions = model.predictions(batch) if predictions is None else predictions
     decoded = model.decoded({name: predictions[name] for name in wanted if needs_answers(wanted[name])})
     judged = {name: predictions[name] for name in wanted if any(metric.of_term is not None for metric in wanted[name])}
     answers, terms = model.written(decoded, len(batch)), model.row_losses(judged, batch)

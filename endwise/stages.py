@@ -9,7 +9,7 @@ beginning with stages that were trained apart (regimes.py); which wins (compare.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,10 @@ from endwise.nn.size import Size
 from endwise.recipe import Recipe, Stage, in_order, standing
 
 TAUGHT_UNTIL = 0.5  # of the steps: from there on a stage gets none of the true answers
+
+Change = Callable[
+    [str, Ragged, bool], Ragged
+]  # (answer on the way, as it is handed on, is it symbols?) -> what goes on
 
 
 def stage_recipe(recipe: Recipe, name: str, **settings: Any) -> Recipe:
@@ -131,9 +135,11 @@ class StagedNetwork(Network):
         gold: Batch | None = None,
         done: float = 1.0,
         truth: Iterable[str] = (),
+        change: Change | None = None,
     ) -> tuple[Predictions, dict[str, Tokens]]:
         """The predictions, and every stage's tokens. gold: where true answers are, for stages that are forced, and for
-        those in `truth`, which are replaced by them in every row that has one."""
+        those in `truth`, which are replaced by them in every row that has one. change: what is done to every answer on
+        its way to a next stage, to see what comes of it."""
         predictions: Predictions = {}
         tokens: dict[str, Tokens] = {}
         rows = next(iter(present.values())).shape[0]
@@ -144,10 +150,13 @@ class StagedNetwork(Network):
                 if given not in self.maker:
                     fields[given], flags[given] = inputs[given], present[given]
                     continue
-                fields[given], flags[given] = self._handed(given, stage, predictions, tokens, done), there
+                fields[given], symbols = self._handed(given, stage, predictions, tokens, done)
+                flags[given] = there
                 share = 1.0 if given in truth else self._forced(stage, done)
                 if gold is not None and share > 0 and stage.hand_off != "latent":
                     fields[given] = _with_truth(fields[given], gold.targets[given], gold.present[given], share)
+                if change is not None:
+                    fields[given] = change(given, fields[given], symbols)
             part = self.stage(name)
             tokens[name] = part.tokens(fields, flags)
             predictions |= part.answer(tokens[name])
@@ -158,18 +167,19 @@ class StagedNetwork(Network):
 
     def _handed(
         self, output: str, stage: Stage, predictions: Predictions, tokens: Mapping[str, Tokens], done: float
-    ) -> Ragged:
+    ) -> tuple[Ragged, bool]:
+        """What goes on, and whether it is symbols or chances of them."""
         if stage.hand_off == "latent":
             found = tokens[self.maker[output]]
             values = found.values.detach() if stage.detach else found.values
-            return Ragged(values, found.mask)
+            return Ragged(values, found.mask), False
         head = self.head(output)
         greedy = self.training or stage.hand_off != "hard"
         first, last = stage.temperature
         cooled = last if not self.training else math.exp(math.log(first) + done * math.log(last / first))
         handed = head.handed(predictions[output], greedy=greedy)
         values = hand_off(handed, stage.hand_off, temperature=cooled, training=self.training)
-        return Ragged(values.detach() if stage.detach else values, handed.sizes)
+        return Ragged(values.detach() if stage.detach else values, handed.sizes), handed.scores is not None
 
     # ---- what callers ask a network for -------------------------------------------------------------------------
 
@@ -258,9 +268,7 @@ def _with_truth(given: Ragged, truth: Ragged, known: Tensor, share: float) -> Ra
     soft = given.values.is_floating_point() and given.values.ndim > values.ndim
     if soft:
         symbols = given.values.shape[-1]
-        chosen = (
-            chosen & (values < symbols).flatten(1).all(1) if values.ndim else chosen
-        )  # an unseen class has no symbol
+        chosen = chosen & (values < symbols).reshape(len(values), -1).all(1)  # an unseen class has no symbol
         values = _one_hot(values.clamp(max=symbols - 1), given.values)
     values = values.to(given.values.dtype)
     axes = given.sizes.shape[1]

@@ -141,6 +141,10 @@ ALLOWED_VERBS = {
     ("advise", "train"): "an advice is bought with small trainings",
     ("advise", "evaluate"): "its rivals are scored as validation scores",
     ("advise", "report"): "an advice ends with its report",
+    ("compare", "regimes"): "a comparison is several regimes",
+    ("compare", "train"): "what a training may be asked to do and how it stops",
+    ("compare", "evaluate"): "its regimes are scored as validation scores",
+    ("compare", "report"): "a comparison ends with its report",
 }
 
 

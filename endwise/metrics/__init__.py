@@ -43,6 +43,7 @@ from endwise.metrics.engine import (
     value,
 )
 from endwise.metrics.numbers import mae, r2, rmse
+from endwise.metrics.runs import pooled, pooled_difference
 from endwise.metrics.sound import duration_error, mcd
 from endwise.metrics.texts import (
     bits_per_byte,
@@ -90,6 +91,8 @@ __all__ = [
     "mean_cost",
     "nats_per_character",
     "perplexity",
+    "pooled",
+    "pooled_difference",
     "precision",
     "r2",
     "recall",

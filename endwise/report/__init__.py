@@ -57,8 +57,6 @@ class _Facts:
 
 
 def _page(facts: _Facts) -> str:
-    style = (resources.files("endwise.report") / "page.css").read_text(encoding="utf-8")
-    title = escape(facts.recipe.name or "run")
     sections = [
         ("results", "Results", _results(facts)),
         ("mistakes", "Worst mistakes", _mistakes(facts)),
@@ -70,16 +68,23 @@ def _page(facts: _Facts) -> str:
         ("time", "Where the time went", _timing(facts)),
         ("made", "What made this run", _made(facts)),
     ]
+    return document(facts.recipe.name or "run", _opening(facts), sections)
+
+
+def document(title: str, opening: str, sections: Sequence[tuple[str, str, str]]) -> str:
+    """One page of (key, heading, content), those without content left out, in the looks that all reports have."""
+    style = (resources.files("endwise.report") / "page.css").read_text(encoding="utf-8")
     shown = [(key, name, body) for key, name, body in sections if body]
     nav = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in shown)
     body = "".join(f'<section id="{key}"><h2>{name}</h2>{content}</section>' for key, name, content in shown)
+    title = escape(title)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
         # no favicon request, no script, nothing from elsewhere
         '<link rel="icon" href="data:,"><meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:\">"
-        f"<title>{title}</title><style>{style}</style></head><body><main><h1>{title}</h1>{_opening(facts)}<nav>{nav}</nav>{body}"
+        f"<title>{title}</title><style>{style}</style></head><body><main><h1>{title}</h1>{opening}<nav>{nav}</nav>{body}"
         "</main></body></html>\n"
     )
 

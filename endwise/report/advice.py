@@ -6,12 +6,11 @@
 import json
 from collections.abc import Mapping
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from endwise.errors import ModelError
-from endwise.report import _estimate, _seconds, _table, plots
+from endwise.report import _estimate, _seconds, _table, document, plots
 
 RESULT, PAGE = "advice.json", "report.html"
 
@@ -28,25 +27,13 @@ def build(folder: str | Path) -> Path:
 
 
 def _page(found: Mapping[str, Any]) -> str:
-    style = (resources.files("endwise.report") / "page.css").read_text(encoding="utf-8")
-    title = escape(f"Advice: {found['name']}")
     sections = [
         ("curves", "Learning curves", _curves(found)),
         ("rivals", "The rivals", _rivals(found)),
         ("labels", "Labels and their cost", _labels(found)),
         ("how", "How this was decided", _how(found)),
     ]
-    shown = [item for item in sections if item[2]]
-    nav = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in shown)
-    body = "".join(f'<section id="{key}"><h2>{name}</h2>{content}</section>' for key, name, content in shown)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        '<link rel="icon" href="data:,"><meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-        f"<title>{title}</title><style>{style}</style></head><body><main><h1>{title}</h1>{_opening(found)}<nav>{nav}</nav>"
-        f"{body}</main></body></html>\n"
-    )
+    return document(f"Advice: {found['name']}", _opening(found), sections)
 
 
 def _opening(found: Mapping[str, Any]) -> str:

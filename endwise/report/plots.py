@@ -60,6 +60,68 @@ def forecasts(items: Sequence[Forecast], *, x: str, y: str, alt: str, level: flo
     return _figure("".join(parts), alt, _legend([item.name for item in shown]))
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval (None where there is none) and what it is the mean of."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    each: Sequence[float] = ()
+
+
+def intervals(items: Sequence[Interval], *, x: str, alt: str, levels: Sequence[tuple[str, float]] = ()) -> str:
+    """Values side by side with their intervals, one a row; dashed lines at `levels`, named above."""
+    shown = [item for item in items if math.isfinite(item.value)]
+    if not shown:
+        return _nothing(alt)
+    ends = [end for item in shown for end in (item.low, item.high) if end is not None]
+    low, high = _span([*ends, *(item.value for item in shown), *(at for _, at in levels)])
+    row, left, top, room = 30, 172, 24 if levels else 8, WIDTH - 24
+    height = top + row * len(shown) + 38
+
+    def at(value: float) -> float:
+        return left + (value - low) / (high - low) * (room - left)
+
+    parts = []
+    for value in _ticks(low, high):
+        parts.append(f'<line x1="{at(value):.1f}" x2="{at(value):.1f}" y1="{top}" y2="{height - 34}" class="grid"/>')
+        parts.append(
+            f'<text x="{at(value):.1f}" y="{height - 20}" class="tick" text-anchor="middle">{_number(value)}</text>'
+        )
+    for name, value in levels:
+        side = "end" if at(value) > (left + room) / 2 else "start"
+        parts.append(
+            f'<line x1="{at(value):.1f}" x2="{at(value):.1f}" y1="{top - 4}" y2="{height - 34}" class="guide"/>'
+        )
+        parts.append(f'<text x="{at(value):.1f}" y="13" class="tick" text-anchor="{side}">{escape(name)}</text>')
+    for index, item in enumerate(shown):
+        middle, colour = top + row * index + row / 2, f"var(--series-{index % SERIES_COLOURS})"
+        told = f"<title>{escape(item.name)}: {item.value:.4g}</title>"
+        parts.append(
+            f'<text x="{left - 10}" y="{middle + 4}" class="tick" text-anchor="end">{escape(_short(item.name, 24))}</text>'
+        )
+        if item.low is not None and item.high is not None:
+            parts.append(
+                f'<line x1="{at(item.low):.1f}" x2="{at(item.high):.1f}" y1="{middle}" y2="{middle}" '
+                f'style="stroke:{colour};stroke-width:3;opacity:.5"/>'
+            )
+        parts += [
+            f'<circle cx="{at(one):.1f}" cy="{middle}" r="3" style="fill:none;stroke:{colour}"/>'
+            for one in item.each
+            if low <= one <= high
+        ]
+        parts.append(f'<circle cx="{at(item.value):.1f}" cy="{middle}" r="5" style="fill:{colour}">{told}</circle>')
+    parts.append(
+        f'<text x="{(left + room) / 2:.0f}" y="{height - 3}" class="label" text-anchor="middle">{escape(x)}</text>'
+    )
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
+        f"<figcaption>{escape(alt)}</figcaption></figure>"
+    )
+
+
 def _path(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{'M' if at == 0 else 'L'}{px:.1f} {py:.1f}" for at, (px, py) in enumerate(points))
 

@@ -1,0 +1,269 @@
+"""compare(): does one network beat the pipeline on this task, by how much, and why?
+
+Every regime of a recipe with stages is trained with several seeds under one budget, on the same rows, and judged on the
+same test rows: the goal with an interval over rows and seeds, a verdict by a stated rule, what each answer on the way
+costs, the curve over fewer labels, a shift, costs. Without stages, the one network stands beside one network for each
+output and the baselines.
+
+Here: the order of things and the result. The trainings are arms.py, what is measured on a model measure.py, pooling
+findings.py, the rule verdict.py, the sentences words.py; the page is the report's.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from endwise.baselines import baselines
+from endwise.compare import arms as training
+from endwise.compare import measure
+from endwise.compare.arms import KEPT, Arm, Trained
+from endwise.compare.findings import Findings, Kept, substitutions
+from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics
+from endwise.compare.settings import FILE, Settings, settle
+from endwise.compare.words import lines, summary
+from endwise.data.dataset import Dataset, fit_contracts, prepare
+from endwise.errors import DataError, refusal, require, unknown_name
+from endwise.files import plain, read_json, write_json
+from endwise.plan import resolve_goal
+from endwise.recipe import Recipe
+from endwise.run import RUNS, Run, default_path
+from endwise.stages import StagedNetwork
+from endwise.train import Progress, Stopped
+
+RESULT = "comparison.json"
+SHIFTED_SHARE = 0.2  # of the rows, held out where a column and no value of it is named
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Frozen result; `to_dict()` is the documented JSON, `run` the folder with the child runs."""
+
+    run: Path
+    found: Mapping[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """'end-to-end wins', 'use the pipeline', 'no difference' or 'no verdict'."""
+        return str(self.found["verdict"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"goal", "regimes": {regime: {"value", "low", "high", "n", "seeds"}}, "verdict", "attribution", ...}."""
+        return {**self.found, "run": str(self.run)}
+
+    def __str__(self) -> str:
+        return "\n".join(lines(self.found))
+
+
+def compare(
+    recipe: Recipe,
+    *,
+    regimes: Sequence[str] | None = None,
+    seeds: int | None = None,
+    quick: bool = False,
+    budget: float | str | None = None,
+    shares: Sequence[float] | None = None,
+    shift: str | None = None,
+    inputs: bool = False,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Train the regimes of a recipe and set them side by side; the folder with all of it and its report is `.run`.
+
+    regimes: of `recipe.REGIMES`, default all. seeds: trainings of each on all labels, default 3; fewer give no verdict.
+    quick: modular_predicted, warm_joint and direct, and one seed on fewer labels. budget: seconds, or text such as 30m,
+    for everything, shared out equally; default: what the recipe says for each training. shares: of the labels, beside all
+    of them, default 10 and 30 %; () for none. shift: 'column=value', a group that is held out of all trainings and scored
+    by itself, or 'column': some of its values; default: disturbed inputs. inputs: also every subset of the inputs. out:
+    default `runs/compare-<recipe name>`; with `resume` finished trainings are taken, and what was asked for before is
+    asked for again.
+
+    The rule of the verdict is `verdict.RULE`. Raises RecipeError and DataError for what cannot be compared, Stopped with
+    the line to go on with after Ctrl-C.
+    """
+    place = Path(out) if out is not None else Path(RUNS) / f"compare-{default_path(recipe).name}"
+    settings = settle(
+        recipe, place, regimes=regimes, seeds=seeds, quick=quick, budget=budget, shares=shares, shift=shift, inputs=inputs,
+        resume=resume,
+    )  # fmt: skip
+    run = Run.create(recipe, out=place, resume=resume)
+    try:
+        found = plain(_compared(recipe, settings, run, progress))
+    except Stopped as stopped:
+        raise Stopped(_how_to_go_on(place), stopped.exit_code) from None
+    except KeyboardInterrupt:
+        raise Stopped(_how_to_go_on(place), 130) from None
+    write_json(place / RESULT, found)
+    from endwise.report.comparison import build
+
+    build(place)
+    return Comparison(place, found)
+
+
+def _how_to_go_on(place: Path) -> str:
+    return f"stopped; what is finished is kept. Go on with: endwise compare {place}/recipe.yaml --out {place} --resume"
+
+
+def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress | None) -> dict[str, Any]:
+    dataset = prepare(recipe, progress=lambda what, done, total: _doing(progress, f"reading {what}", done, total))
+    dataset, shifted, how = _held_out(dataset, settings.shift, recipe.train.seed)
+    bench = _bench(recipe, dataset, shifted)
+    scales = {} if len(shifted) else measure.disturbable(bench)
+    how = how or _disturbed(scales)
+    wanted = training.arms_of(
+        recipe, settings.regimes, len(dataset.splits.train), bench.contracts, seeds=settings.seeds, shares=settings.shares,
+        curve_seeds=settings.curve_seeds, budget=settings.each, subsets=settings.inputs,
+    )  # fmt: skip
+    write_json(run.path / FILE, settings.to_dict())
+    kept = []
+    for number, arm in enumerate(wanted, 1):
+        _say(progress, f"{arm} ({number} of {len(wanted)})")
+        kept.append(_arm(arm, run.path, bench, scales, progress))
+    _doing(progress, "fitting the baselines")
+    beside = baselines(bench.contracts, recipe, dataset, dataset.splits.train, bench.test)
+    return summary(Findings(bench, kept, beside, tuple(scales)), settings, how)
+
+
+def _say(progress: Progress | None, message: str) -> None:
+    if progress is not None:
+        progress({"event": "note", "message": message})
+
+
+def _doing(progress: Progress | None, what: str, done: int = 0, total: int = 1) -> None:
+    if progress is not None:
+        progress({"event": "prepare", "what": what, "done": done, "total": total})
+
+
+# ---- the rows ----------------------------------------------------------------------------------------------------------
+
+
+def _bench(recipe: Recipe, dataset: Dataset, shifted: np.ndarray) -> Bench:
+    contracts = fit_contracts(recipe, dataset)
+    goal = resolve_goal(recipe, contracts)
+    there = dataset.fields[goal.output].present
+    test, val, other = (rows[there[rows]] for rows in (dataset.splits.test, dataset.splits.val, shifted))
+    require(
+        len(test) > 0, field="data.test", got=f"no test row with {goal.output}", allowed="rows that nothing is learnt from",
+        fix="give test rows, or leave the split to endwise: data: {path: ...}", error=DataError,
+    )  # fmt: skip
+    return Bench(recipe, dataset, contracts, goal, test, val, other)
+
+
+def _held_out(dataset: Dataset, shift: str | None, seed: int) -> tuple[Dataset, np.ndarray, str]:
+    """(the data without some groups, their rows, how it is told); nothing is held out where nothing is asked for."""
+    none = np.zeros(0, np.int64)
+    if shift is None:
+        return dataset, none, ""
+    column, mark, value = shift.partition("=")
+    sides = dataset.splits
+    rows = np.sort(np.concatenate([sides.train, sides.val, sides.test]))
+    named = np.array([str(cell) for cell in dataset.cells(column, rows)])
+    names, counts = np.unique(named, return_counts=True)
+    if mark and value not in names:
+        raise unknown_name(field=f"shift ({column})", got=value, names=names.tolist(), error=DataError)
+    require(
+        len(names) > 1, field="shift", got=shift, allowed="a column with at least two values",
+        fix="name the column that says where a row comes from", error=DataError,
+    )  # fmt: skip
+    if mark:
+        held = [value]
+    else:
+        order = np.random.default_rng(seed).permutation(len(names))
+        enough = int(np.searchsorted(np.cumsum(counts[order]), SHIFTED_SHARE * len(rows))) + 1
+        held = sorted(names[order[: min(enough, len(names) - 1)]].tolist())
+    gone = rows[np.isin(named, held)]
+    left = dataset.with_sides(**{side: np.setdiff1d(sides.side(side), gone) for side in ("train", "val", "test")})
+    if not len(left.splits.train) or not len(left.splits.test):
+        raise refusal(
+            field="shift", got=shift, allowed="a group that leaves rows to train and to test on", fix="hold out a smaller one",
+            error=DataError,
+        )  # fmt: skip
+    told = ", ".join(held[:5]) + (f" and {len(held) - 5} more" if len(held) > 5 else "")
+    return left, gone, f"{column} = {told}: held out of all trainings, {len(gone)} rows"
+
+
+def _disturbed(scales: Mapping[str, float]) -> str:
+    if not scales:
+        return ""
+    noise = [name for name, scale in scales.items() if not np.isnan(scale)]
+    symbols = [name for name, scale in scales.items() if np.isnan(scale)]
+    told = [f"Gaussian noise on {', '.join(noise)}, in its standard deviations"] if noise else []
+    told += [f"symbols of {', '.join(symbols)} replaced by those of other rows, in equal steps"] if symbols else []
+    return "; ".join(told)
+
+
+# ---- one arm -----------------------------------------------------------------------------------------------------------
+
+
+def _arm(arm: Arm, folder: Path, bench: Bench, scales: Mapping[str, float], progress: Progress | None) -> Kept:
+    """Train or take an arm and measure it, or take what was measured."""
+    numbers, statistics = folder / KEPT / f"{arm.folder}.json", folder / KEPT / f"{arm.folder}.safetensors"
+    trained = training.train(arm, folder, bench.dataset, progress)
+    if trained.cost.failed:
+        _say(progress, f"{arm} failed: {trained.cost.failed}")
+        return Kept(arm, trained.cost)
+    if not numbers.is_file():
+        _doing(progress, f"measuring {arm}")
+        own, told = _measured(trained, bench, scales, folder)
+        save_file({key: np.ascontiguousarray(value) for key, value in own.items()}, statistics)
+        write_json(numbers, plain(told))
+    return Kept(arm, trained.cost, load_file(statistics), read_json(numbers))
+
+
+def _measured(
+    trained: Trained, bench: Bench, scales: Mapping[str, float], folder: Path
+) -> tuple[Statistics, dict[str, Any]]:
+    """What is kept of an arm: on fewer labels or inputs the goal alone."""
+    output, arm = bench.goal.output, trained.arm
+    model = trained.models[arm.answers(output)]
+    if arm.share < 1 or arm.given:
+        return {f"test/{output}": measure.statistics(model, bench, bench.test, [output])[output]}, {}
+    kept: Statistics = {}
+    for part, own in trained.models.items():
+        outputs = [part] if part else list(own.recipe.outputs)
+        found = measure.statistics(own, bench, bench.test, outputs)
+        kept |= {f"test/{name}": value for name, value in found.items()}
+    if len(bench.val):
+        kept["val"] = measure.statistics(model, bench, bench.val, [output])[output]
+    if len(bench.shifted):
+        kept["shifted"] = measure.statistics(model, bench, bench.shifted, [output])[output]
+    for strength in STRENGTHS if scales else ():
+        predict = measure.with_disturbed_inputs(scales, strength)
+        kept[f"disturbed/{strength:g}"] = measure.statistics(model, bench, bench.some, [output], predict)[output]
+    if isinstance(model.network, StagedNetwork):
+        kept |= _on_the_way(trained, bench, folder)
+    each = [measure.latency(own, bench) for own in trained.models.values()]  # one after another, for all answers
+    told = {
+        "latency": {name: sum(item[name] for item in each) for name in each[0]},
+        "reach": measure.reach(model, bench),
+    }
+    return kept, told
+
+
+def _on_the_way(trained: Trained, bench: Bench, folder: Path) -> Statistics:
+    """The goal with answers on the way replaced by the truth, with noise on them, and with another training's first
+    stage."""
+    model, output, kept = trained.models[""], bench.goal.output, dict[str, np.ndarray]()
+    assert isinstance(model.network, StagedNetwork)
+    stages = model.network.declared.values()
+    latent = {name for stage in stages if stage.hand_off == "latent" for name in stage.given}
+    for replaced in substitutions(bench.recipe.intermediates):
+        if not latent & set(replaced):
+            found = measure.statistics(model, bench, bench.some, [output], measure.with_truth(replaced))
+            kept[f"truth/{'+'.join(replaced)}"] = found[output]
+    for name, share in itertools.product(bench.recipe.intermediates, NOISE_SHARES):
+        found = measure.statistics(model, bench, bench.some, [output], measure.with_noise(name, share))
+        kept[f"noise/{name}/{share:g}"] = found[output]
+    first = Run(folder / trained.arm.with_seed(bench.recipe.train.seed).folder)
+    if trained.arm.seed != bench.recipe.train.seed and first.model_folder.is_dir():
+        exchanged = measure.with_first_stage_of(model, first.model())
+        kept["exchanged"] = measure.statistics(model, bench, bench.some, [output], exchanged)[output]
+    return kept
+
+
+__all__ = ["Comparison", "compare"]

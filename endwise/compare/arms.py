@@ -1,0 +1,271 @@
+"""The trainings that a comparison is made of: which, with what recipe, on how many labels, at what cost.
+
+All arms have the same rows on the same sides, the same augmentation, learning rate and size, and the same budget: of
+wall-clock, or of steps. A step of a staged network costs about what one step of each stage costs, so a regime that
+trains its stages first has half of the steps for them and half for the rest; one network for each output has its share
+of them. On a share of the labels, the clock allows the square root of that share. Each arm is a run in the comparison's
+folder; those that are finished are taken as they are.
+
+Not here: a single training (train.py, regimes.py), measuring (measure.py).
+"""
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from endwise import regimes
+from endwise.data.dataset import Dataset
+from endwise.data.subset import nested
+from endwise.errors import DataError, TrainingError
+from endwise.files import read_json, write_json
+from endwise.modalities.base import Contract
+from endwise.model import Model
+from endwise.plan import default_passes
+from endwise.recipe import Recipe
+from endwise.run import Run
+from endwise.stages import direct_recipe
+from endwise.train import Progress
+
+KEPT = "measured"  # the folder of what is known about the arms, beside their runs
+HALVED = frozenset({"modular_predicted", "warm_joint"})  # they train the stages apart before anything else
+ONE, APART = "one_network", "one_per_output"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training, with one seed, on a share of the labels. parts: its networks by the output they answer; ''
+    for one that answers all. given: the inputs it has, where it is there to find out what they are worth."""
+
+    name: str
+    seed: int
+    share: float
+    parts: Mapping[str, Recipe]
+    given: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Of its runs, inside the comparison's."""
+        return f"{self.name}-seed{self.seed}-{100 * self.share:g}"
+
+    def with_seed(self, seed: int) -> "Arm":
+        """The same way of training with another seed."""
+        return replace(self, seed=seed)
+
+    def answers(self, output: str) -> str:
+        """The part that answers an output."""
+        return output if output in self.parts else ""
+
+    def __str__(self) -> str:
+        labels = "all labels" if self.share == 1 else f"{self.share:.0%} of the labels"
+        return f"{self.name}, seed {self.seed}, {labels}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training took. peak_mb: of the whole process, libraries included; None where the system does not say."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_mb: float | None = None
+    parameters: int = 0
+    trained_parts: int = 0
+    failed: str | None = None
+    done: bool = False
+
+
+@dataclass
+class Trained:
+    """An arm's models by part, and what they cost; none where the training failed."""
+
+    arm: Arm
+    cost: Cost
+    models: dict[str, Model] = field(default_factory=dict)
+
+
+def arms_of(
+    recipe: Recipe,
+    names: Sequence[str],
+    rows: int,
+    contracts: Mapping[str, Contract],
+    *,
+    seeds: int,
+    shares: Sequence[float],
+    curve_seeds: int,
+    budget: float | None,
+    subsets: Sequence[tuple[str, ...]] = (),
+) -> list[Arm]:
+    """All arms, those on all labels first: what is said about them stands even if the rest is never trained. rows: to
+    learn from. budget: seconds for a training on all labels."""
+    found = []
+    for share in (1.0, *sorted(shares, reverse=True)):
+        limits = _Limits(_epochs(recipe, contracts, max(1, round(share * rows))), allowed(budget, share))
+        for seed in range(recipe.train.seed, recipe.train.seed + (seeds if share == 1 else min(seeds, curve_seeds))):
+            found += [Arm(name, seed, share, _parts(recipe, name, seed, limits)) for name in names]
+    limits = _Limits(_epochs(recipe, contracts, rows), budget)
+    for given, seed in itertools.product(subsets, range(recipe.train.seed, recipe.train.seed + seeds)):
+        own = limits.put_on(only(recipe, given), seed, 1.0)
+        found.append(Arm("inputs-" + "+".join(given), seed, 1.0, {"": own}, given))
+    return found
+
+
+def allowed(budget: float | None, share: float) -> float | None:
+    """Seconds for a training on a share of the labels."""
+    return None if budget is None else budget * math.sqrt(share)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How long a training may be: passes over the rows (None: the recipe says how many steps), seconds."""
+
+    epochs: float | None
+    budget: float | None
+
+    def put_on(self, recipe: Recipe, seed: int, share: float) -> Recipe:
+        """The recipe with a seed and `share` of the steps."""
+        settings: dict[str, Any] = {"train.seed": seed}
+        if self.budget is not None:
+            settings["train.budget"] = self.budget
+        if self.epochs is not None:
+            settings["train.epochs"] = self.epochs * share
+        elif recipe.train.steps is not None:
+            settings["train.steps"] = max(1, round(recipe.train.steps * share))
+        return recipe.replace(**settings)
+
+
+def _epochs(recipe: Recipe, contracts: Mapping[str, Contract], rows: int) -> float | None:
+    """Passes over the training rows, alike for all arms; None where the recipe says how many steps."""
+    if recipe.train.steps is not None or recipe.train.epochs is not None:
+        return recipe.train.epochs
+    names = [*recipe.inputs, *recipe.outputs]
+    network = Model.build(recipe, {name: contracts[name] for name in names}, seed=0).network
+    return float(default_passes(network, rows))
+
+
+def _parts(recipe: Recipe, name: str, seed: int, limits: _Limits) -> dict[str, Recipe]:
+    if name == ONE:
+        return {"": limits.put_on(recipe, seed, 1.0)}
+    if name == APART:
+        share = 1 / len(recipe.outputs)
+        own = _Limits(limits.epochs, None if limits.budget is None else limits.budget * share)
+        return {output: own.put_on(_answering(recipe, output), seed, share) for output in recipe.outputs}
+    return {"": limits.put_on(recipe.replace(regime=name), seed, 0.5 if name in HALVED else 1.0)}
+
+
+def _answering(recipe: Recipe, output: str) -> Recipe:
+    """The same inputs and one of the outputs."""
+    goal = recipe.goal if recipe.goal is not None and recipe.goal.output == output else None
+    return Recipe(
+        name=recipe.name, data=recipe.data, inputs=dict(recipe.inputs), outputs={output: recipe.outputs[output]}, goal=goal,
+        trunk=recipe.trunk, train=recipe.train, from_run=recipe.from_run,
+    )  # fmt: skip
+
+
+def only(recipe: Recipe, given: Sequence[str]) -> Recipe:
+    """The one network of a recipe (that without the stages in between, where it has some) with some of its inputs."""
+    ends = direct_recipe(recipe) if recipe.stages else recipe
+    return Recipe(
+        name=ends.name, data=ends.data, inputs={name: ends.inputs[name] for name in given}, outputs=dict(ends.outputs),
+        goal=ends.goal, objective=ends.objective, trunk=ends.trunk, train=ends.train,
+    )  # fmt: skip
+
+
+def fewer_labels(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """The same rows with a share of the training and validation rows: whole groups, the smaller shares inside the larger
+    ones, other rows for another seed, the same rows for every regime. Test rows stay."""
+    if share >= 1:
+        return dataset
+
+    def some(rows: np.ndarray) -> np.ndarray:
+        if not len(rows):
+            return rows
+        groups = None if dataset.group is None else dataset.group[rows]
+        return nested(
+            rows, [share], seed=seed, groups=None if groups is None else np.where(groups < 0, -1 - rows, groups)
+        )[0]
+
+    return dataset.with_sides(train=some(dataset.splits.train), val=some(dataset.splits.val))
+
+
+def train(arm: Arm, folder: Path, dataset: Dataset, progress: Progress | None) -> Trained:
+    """Train an arm, or take it where it is finished. What it has cost is in `folder`/measured, and grows when it is gone on
+    with. A training that diverges is a finding; so is one that too few labels make impossible."""
+    place, file = folder / arm.folder, folder / KEPT / f"{arm.folder}.cost.json"
+    cost = Cost(**read_json(file)) if file.is_file() else Cost()
+    if cost.done:
+        models = {} if cost.failed else {part: Run.open(_place(place, part)).model() for part in arm.parts}
+        return Trained(arm, cost, models)
+    rows, models, failed = fewer_labels(dataset, arm.share, arm.seed), {}, None
+    with _metered(file, cost) as spent:
+        try:
+            for part, recipe in arm.parts.items():
+                where = _place(place, part)
+                foreign = set(rows.fields) - {*recipe.inputs, *recipe.outputs}
+                models[part] = regimes.fit(
+                    recipe, out=where, resume=where.exists(), progress=progress, score=False,
+                    dataset=rows.narrowed(recipe) if foreign else rows,
+                )  # fmt: skip
+        except TrainingError as wrong:
+            failed = str(wrong)
+        except DataError as wrong:
+            if arm.share == 1:
+                raise
+            failed = str(wrong)
+        spent["done"], spent["failed"] = True, failed
+        spent["parameters"] = sum(model.parameters for model in models.values())
+        spent["trained_parts"] = sum(map(_trainings, arm.parts.values()))
+    return Trained(arm, Cost(**read_json(file)), {} if failed else models)
+
+
+def _place(place: Path, part: str) -> Path:
+    return place / part if part else place
+
+
+def _trainings(recipe: Recipe) -> int:
+    """How many networks are trained: the stages by themselves, all together, or both."""
+    apart = sum(stage.run is None for stage in recipe.stages.values())
+    if recipe.regime in HALVED or recipe.is_assembled:
+        return apart + (not recipe.is_assembled)
+    return 1
+
+
+@contextlib.contextmanager
+def _metered(file: Path, before: Cost) -> Iterator[dict[str, Any]]:
+    """Clock, processor time and memory of what happens inside, added to what is known already, however it ends."""
+    began, cpu, resets = time.monotonic(), time.process_time(), _forget_peak()
+    spent: dict[str, Any] = {"done": False, "failed": None, "parameters": 0, "trained_parts": 0}
+    try:
+        yield spent
+    finally:
+        known = [value for value in (_peak_mb() if resets else None, before.peak_mb) if value is not None]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {
+            "seconds": before.seconds + time.monotonic() - began,
+            "cpu_seconds": before.cpu_seconds + time.process_time() - cpu,
+            "peak_mb": max(known) if known else None, **spent,
+        })  # fmt: skip
+
+
+def _forget_peak() -> bool:
+    """Let Linux forget the largest memory so far; whether it did."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak_mb() -> float | None:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return float(line.split()[1]) / 1024
+    return None
+
+
+__all__ = ["APART", "KEPT", "ONE", "Arm", "Cost", "Trained", "allowed", "arms_of", "fewer_labels", "only", "train"]

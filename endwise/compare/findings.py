@@ -1,0 +1,365 @@
+"""From what was kept of every model to numbers with intervals: the regimes side by side, what each answer on the way
+costs, the curves, the shift, the costs.
+
+Everything here is pooled from kept statistics: nothing is trained or predicted. The sentences are words.py, the drawing
+is the report's.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from endwise import metrics
+from endwise.baselines import Baseline
+from endwise.compare.arms import APART, ONE, Arm, Cost
+from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics, value_of
+from endwise.compare.verdict import NONE, PIPELINE, PIPELINES, WINS, Verdict, best, drifted, judge
+from endwise.metrics import Estimate, Metric, pooled, pooled_difference
+from endwise.recipe import Recipe
+from endwise.stages import direct_recipe
+
+WATTS = 10.0  # of one busy core, assumed: laptops have less, servers with their cooling more
+END_TO_END = ("warm_joint", "joint", "joint_goal_only", "direct")
+DRIFT_REGIMES = ("warm_joint", "joint", "joint_goal_only")
+
+
+@dataclass
+class Kept:
+    """What is known of one arm."""
+
+    arm: Arm
+    cost: Cost
+    statistics: Statistics = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All arms, and the yardstick. Every method gives plain JSON values."""
+
+    bench: Bench
+    kept: Sequence[Kept]
+    baselines: Mapping[str, Baseline]
+    disturbed: tuple[str, ...] = ()  # inputs that noise was put on
+
+    @property
+    def goal(self) -> Metric:
+        """The metric that decides."""
+        return self.bench.metrics[self.bench.goal.output]
+
+    @property
+    def sign(self) -> float:
+        """1 where larger is better."""
+        return 1.0 if self.goal.direction == "max" else -1.0
+
+    @property
+    def called(self) -> str:
+        """The goal in words."""
+        return f"{self.goal.name} of {self.bench.goal.output}"
+
+    @property
+    def names(self) -> list[str]:
+        """Regimes in the order in which they were trained, those with a finished training on all labels."""
+        full = [item.arm for item in self.kept if item.arm.share == 1 and not item.cost.failed]
+        return list(dict.fromkeys(arm.name for arm in full if not arm.given))
+
+    def runs(self, name: str, key: str, share: float = 1.0) -> list[np.ndarray]:
+        """What the trainings of a regime kept under a key."""
+        return [
+            item.statistics[key]
+            for item in self.kept
+            if item.arm.name == name and item.arm.share == share and key in item.statistics
+        ]
+
+    def failed(self, name: str) -> list[Kept]:
+        """Trainings on all labels that came to nothing."""
+        return [item for item in self.kept if item.arm.name == name and item.arm.share == 1 and item.cost.failed]
+
+    # ---- pooling ---------------------------------------------------------------------------------------------------
+
+    def pool(self, runs: Sequence[np.ndarray], output: str, rows: np.ndarray) -> Estimate:
+        """The mean of an output's metric over trainings."""
+        weights, clusters = self.bench.weights(rows), self.bench.clusters(rows)
+        return pooled(self.bench.metrics[output], runs, weights=weights, clusters=clusters)
+
+    def apart(
+        self,
+        first: Sequence[np.ndarray],
+        second: Sequence[np.ndarray],
+        output: str,
+        rows: np.ndarray,
+        *,
+        same_trainings: bool = False,
+    ) -> Estimate:
+        """By how much the first are better: above 0 whatever the metric's direction."""
+        metric, weights, clusters = self.bench.metrics[output], self.bench.weights(rows), self.bench.clusters(rows)
+        a, b = (first, second) if metric.direction == "max" else (second, first)
+        return pooled_difference(metric, a, b, weights=weights, clusters=clusters, same_trainings=same_trainings)
+
+    def _goal(self, name: str, key: str, rows: np.ndarray, share: float = 1.0) -> Estimate | None:
+        runs = self.runs(name, key, share)
+        return self.pool(runs, self.bench.goal.output, rows) if runs else None
+
+    @property
+    def own(self) -> str:
+        """The key of the goal's statistics on the test rows."""
+        return f"test/{self.bench.goal.output}"
+
+    def some(self, runs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Of statistics of all test rows, those of the rows that costly questions were asked on."""
+        places = np.searchsorted(self.bench.test, self.bench.some)
+        return [item[places] for item in runs]
+
+    # ---- the goal ----------------------------------------------------------------------------------------------------
+
+    def regimes(self) -> dict[str, dict[str, Any]]:
+        """{regime: estimate over rows and seeds, and each training's own value}."""
+        return {name: self._in_all_seeds(name) for name in self.names}
+
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """{'a+b': the same for one network that has these inputs alone}."""
+        given = {
+            item.arm.name: "+".join(item.arm.given) for item in self.kept if item.arm.given and not item.cost.failed
+        }
+        return {told: self._in_all_seeds(name) for name, told in given.items()}
+
+    def _in_all_seeds(self, name: str) -> dict[str, Any]:
+        runs, weights = self.runs(name, self.own), self.bench.weights(self.bench.test)
+        each = [value_of(self.goal, item, weights) for item in runs]
+        return {**self.pool(runs, self.bench.goal.output, self.bench.test).to_dict(), "seeds": each}
+
+    def chosen(self, names: Sequence[str]) -> str | None:
+        """The best of these by the validation rows, of those none of whose trainings failed; where there is one, that."""
+        whole = [name for name in names if name in self.names and not self.failed(name)]
+        if len(whole) == 1:
+            return whole[0]
+        weights = self.bench.weights(self.bench.val)
+        values = {}
+        for name in whole:
+            runs = self.runs(name, "val")
+            if runs:
+                values[name] = float(np.mean([value_of(self.goal, item, weights) for item in runs]))
+        return best(values, self.goal.direction)
+
+    def gains(self, against: str | None) -> dict[str, Any]:
+        """{regime: by how much it is better than `against` on the same rows}."""
+        if against is None:
+            return {}
+        theirs = self.runs(against, self.own)
+        return {
+            name: self.apart(self.runs(name, self.own), theirs, self.bench.goal.output, self.bench.test).to_dict()
+            for name in self.names
+            if name != against
+        }
+
+    def verdict(self) -> Verdict:
+        """By the rule of verdict.py."""
+        if not self.bench.recipe.stages:
+            return self._without_stages()
+        ours, theirs = self.chosen(END_TO_END), self.chosen(PIPELINES)
+        if ours is None or theirs is None:
+            lacking = "no end-to-end regime" if ours is None else "no pipeline"
+            return Verdict(NONE, f"there is {lacking} with all of its trainings finished", ours, theirs)
+        first, second = self.runs(ours, self.own), self.runs(theirs, self.own)
+        gain = self.apart(first, second, self.bench.goal.output, self.bench.test)
+        return judge(ours, theirs, gain, (len(first), len(second)), self.called)
+
+    def _without_stages(self) -> Verdict:
+        said = "no pipeline was declared (stages: in the recipe)"
+        if APART not in self.names or ONE not in self.names:
+            return Verdict(NONE, f"{said}: the network stands beside its baselines alone")
+        gain = self.apart(self.runs(ONE, self.own), self.runs(APART, self.own), self.bench.goal.output, self.bench.test)
+        found = judge(ONE, APART, gain, (len(self.runs(ONE, self.own)), len(self.runs(APART, self.own))), self.called)
+        words = {
+            WINS: "one network is better than one for each output",
+            PIPELINE: "one network for each output is better",
+        }
+        told = words.get(found.words, found.words)
+        return Verdict(NONE, f"{said}; {told}: {found.because}", ONE, APART, gain, found.detectable)
+
+    # ---- baselines ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def beside(self) -> dict[str, dict[str, Any]]:
+        """{output: {'trivial', 'classical'}}: fitted once, on all labels."""
+        found: dict[str, dict[str, Any]] = {}
+        for output, made in self.baselines.items():
+            metric = self.bench.metrics[output]
+            rows = self.bench.labelled(output, self.bench.test)
+            there = np.flatnonzero(np.isin(self.bench.test, rows)).tolist()
+            shared: dict[str, Any] = {"weights": self.bench.weights(rows), "clusters": self.bench.clusters(rows)}
+            for kind, answers in (("trivial", made["trivial"]), ("classical", made["classical"])):
+                value = None
+                if answers and metric.of_term is None and len(rows):
+                    own = [answers[index] for index in there]
+                    value = metrics.estimate(metric, self.bench.truths(output, rows), own, **shared).to_dict()
+                found.setdefault(output, {})[kind] = value
+        return found
+
+    def trivial(self, output: str) -> float | None:
+        """The best constant answer's value."""
+        found = self.beside.get(output, {}).get("trivial")
+        return None if found is None else found["value"]
+
+    # ---- answers on the way ----------------------------------------------------------------------------------------
+
+    def intermediates(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """({answer on the way: its metric in each regime}, [those that have drifted])."""
+        found: dict[str, Any] = {}
+        drift = []
+        for output in self.bench.recipe.intermediates:
+            rows, key = self.bench.labelled(output, self.bench.test), f"test/{output}"
+            metric = self.bench.metrics[output]
+            runs = {name: self.runs(name, key) for name in self.names}
+            values = {name: self.pool(item, output, rows) for name, item in runs.items() if item and len(rows)}
+            found[output] = {
+                "metric": metric.name, "direction": metric.direction,
+                "regimes": {name: value.to_dict() for name, value in values.items()},
+            }  # fmt: skip
+            apart = next((name for name in PIPELINES if name in values), None)
+            for name in DRIFT_REGIMES if apart is not None else ():
+                if name not in values:
+                    continue
+                loss = self.apart(runs[apart or ""], runs[name], output, rows)
+                if drifted(loss, values[apart or ""].value, self.trivial(output)):
+                    drift.append({"regime": name, "output": output, "against": apart, "worse_by": loss.to_dict()})
+        return found, drift
+
+    def attribution(self) -> dict[str, Any]:
+        """{regime: {'oracle': [...], 'noise': {answer on the way: [...]}}} of regimes with stages."""
+        return {
+            name: {"oracle": self._oracle(name), "noise": self._noise(name)}
+            for name in self.names
+            if name in (*PIPELINES, *DRIFT_REGIMES) and self.bench.recipe.intermediates
+        }
+
+    def _oracle(self, name: str) -> list[dict[str, Any]]:
+        rows, output = self.bench.some, self.bench.goal.output
+        plain = self.some(self.runs(name, self.own))
+        found = []
+        for replaced in substitutions(self.bench.recipe.intermediates):
+            runs = self.runs(name, f"truth/{'+'.join(replaced)}")
+            if runs:
+                found.append({
+                    "replaced": list(replaced), "value": self.pool(runs, output, rows).to_dict(),
+                    "gain": self.apart(runs, plain, output, rows, same_trainings=True).to_dict(),
+                })  # fmt: skip
+        return found
+
+    def _noise(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        found = {}
+        for item in self.bench.recipe.intermediates:
+            plain = self.pool(self.some(self.runs(name, self.own)), self.bench.goal.output, self.bench.some)
+            curve = [{"share": 0.0, **plain.to_dict()}]
+            for share in NOISE_SHARES:
+                value = self._goal(name, f"noise/{item}/{share:g}", self.bench.some)
+                if value is not None:
+                    curve.append({"share": share, **value.to_dict()})
+            found[item] = curve
+        return found
+
+    def exchanged(self) -> dict[str, Any]:
+        """{regime: by how much the goal is better with another training's first stage (below 0: worse)}, over the trainings
+        after the first, which the stage is taken from."""
+        found = {}
+        for name in self.names:
+            pairs = [
+                (item.statistics["exchanged"], item.statistics[self.own])
+                for item in self.kept
+                if item.arm.name == name and "exchanged" in item.statistics
+            ]
+            if pairs:
+                others, own = [pair[0] for pair in pairs], self.some([pair[1] for pair in pairs])
+                gain = self.apart(others, own, self.bench.goal.output, self.bench.some, same_trainings=True)
+                found[name] = gain.to_dict()
+        return found
+
+    def reach(self) -> dict[str, dict[str, float]]:
+        """{regime: {stage: norm of the goal's gradient at its tokens, the mean over trainings}}."""
+        found: dict[str, dict[str, float]] = {}
+        for name in self.names:
+            each = [item.numbers["reach"] for item in self.kept if item.arm.name == name and "reach" in item.numbers]
+            if each:
+                found[name] = {stage: float(np.mean([item[stage] for item in each])) for stage in each[0]}
+        return found
+
+    # ---- fewer labels, other rows ----------------------------------------------------------------------------------
+
+    def curves(self) -> dict[str, list[dict[str, Any]]]:
+        """{regime: [{'share', 'rows', estimate, 'seeds'}]} from few labels to all."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        shares = sorted({item.arm.share for item in self.kept})
+        for name, share in itertools.product(self.names, shares if len(shares) > 1 else ()):
+            value = self._goal(name, self.own, self.bench.test, share)
+            if value is not None:
+                trained = round(share * len(self.bench.dataset.splits.train))
+                weights, runs = self.bench.weights(self.bench.test), self.runs(name, self.own, share)
+                each = [value_of(self.goal, item, weights) for item in runs]
+                found.setdefault(name, []).append({"share": share, "rows": trained, **value.to_dict(), "seeds": each})
+        return found
+
+    def shift(self, how: str) -> dict[str, Any]:
+        """The goal on rows of another kind: {'how', 'regimes': {regime: [{'what': 'held-out group' or the strength of the
+        noise, estimate}]}}."""
+        kinds: list[tuple[str, str | float, np.ndarray]] = [("shifted", "held-out group", self.bench.shifted)] if len(self.bench.shifted) else [
+            (f"disturbed/{strength:g}", strength, self.bench.some) for strength in STRENGTHS
+        ]  # fmt: skip
+        found: dict[str, Any] = {}
+        for name, (key, what, rows) in itertools.product(self.names, kinds):
+            value = self._goal(name, key, rows)
+            if value is not None:
+                found.setdefault(name, []).append({"what": what, **value.to_dict()})
+        return {"how": how, "regimes": found}
+
+    def gain_under(self, key: str, rows: np.ndarray, pair: tuple[str, str], share: float = 1.0) -> Estimate | None:
+        """By how much the one is better than the other there."""
+        first, second = (self.runs(name, key, share) for name in pair)
+        return self.apart(first, second, self.bench.goal.output, rows) if first and second else None
+
+    # ---- costs -------------------------------------------------------------------------------------------------------
+
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """{regime: seconds, energy, memory, parameters, latency, what there is to declare, train and keep}: means over
+        trainings on all labels."""
+        found = {}
+        for name in self.names:
+            all_of = [item for item in self.kept if item.arm.name == name and item.arm.share == 1]
+            done = [item for item in all_of if not item.cost.failed]
+            cpu = float(np.mean([item.cost.cpu_seconds for item in done]))
+            peaks = [item.cost.peak_mb for item in done if item.cost.peak_mb is not None]
+            timed = [item.numbers["latency"] for item in done if "latency" in item.numbers]
+            found[name] = {
+                "seconds": float(np.mean([item.cost.seconds for item in done])),
+                "cpu_seconds": cpu,
+                "energy_wh": cpu * WATTS / 3600,
+                "peak_mb": max(peaks) if peaks else None,
+                "parameters": done[0].cost.parameters,
+                "artefacts": len(done[0].arm.parts),
+                "declared_lines": sum(map(_lines, done[0].arm.parts.values())),
+                "trained_parts": done[0].cost.trained_parts,
+                "failed": len(all_of) - len(done),
+                **{key: float(np.median([item[key] for item in timed])) for key in ("p50_ms", "p95_ms") if timed},
+            }
+        return found
+
+
+def _lines(recipe: Recipe) -> int:
+    """Of what has to be declared, as it is written down."""
+    import yaml
+
+    own = direct_recipe(recipe) if recipe.regime == "direct" and recipe.stages else recipe
+    declared = {name: value for name, value in own.to_dict().items() if name in ("inputs", "outputs", "stages")}
+    return len(yaml.safe_dump(declared).splitlines())
+
+
+def substitutions(intermediates: Sequence[str]) -> list[tuple[str, ...]]:
+    """Which answers on the way are replaced together: the first, the first two ..., and each by itself."""
+    grown = [tuple(intermediates[: count + 1]) for count in range(len(intermediates))]
+    return list(dict.fromkeys([*grown, *((item,) for item in intermediates)]))
+
+
+__all__ = ["END_TO_END", "WATTS", "Findings", "Kept", "substitutions"]

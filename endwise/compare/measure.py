@@ -1,0 +1,329 @@
+"""What is measured on one trained model, so that several can be set side by side: statistics of the same rows, with
+answers on the way replaced by the truth or disturbed, with disturbed inputs; gradients, latency.
+
+Statistics are what `Metric.rows` gives: kept for every row, so that whatever is pooled later is paired. Not here:
+training (arms.py), pooling and words (findings.py).
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from endwise.batch import Batch, Ragged
+from endwise.data.dataset import Dataset
+from endwise.data.loader import Loader
+from endwise.evaluate import BATCH_ROWS, looked_at
+from endwise.metrics import Metric
+from endwise.modalities.base import Contract
+from endwise.model import Model
+from endwise.network import Predictions
+from endwise.objective import denominators, term_values
+from endwise.recipe import Goal, Recipe
+from endwise.stages import StagedNetwork
+
+COSTLY_ROWS = 1_000  # of the test rows, for what needs a pass for each question
+NOISE_SHARES = (0.1, 0.25, 0.5)  # at a hand-off: of the symbols; for numbers and tokens, in standard deviations
+STRENGTHS = (0.1, 0.3, 1.0)  # of disturbed inputs: noise in standard deviations of the input ...
+SYMBOL_SHARES = {0.1: 0.05, 0.3: 0.15, 1.0: 0.5}  # ... and the share of symbols replaced for it
+SYMBOLS = frozenset({"text", "category", "boolean", "tags"})
+NOISY = frozenset({"number", "audio", "image"})
+LATENCY_ROWS, WARM_UP = 30, 5
+REACH_ROWS = 32
+
+Predict = Callable[[Model, Batch, int], Predictions]  # (model, batch, its number) -> raw predictions
+Statistics = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The rows and the yardstick that all models are held against: one metric for each output, the goal's for its own."""
+
+    recipe: Recipe
+    dataset: Dataset
+    contracts: Mapping[str, Contract]  # of all training rows: the truth does not depend on how many labels a model had
+    goal: Goal
+    test: np.ndarray  # with a label of the goal
+    val: np.ndarray
+    shifted: np.ndarray  # rows of a group that was held out; none: inputs are disturbed instead
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The goal's metric for its output, the usual one of the others."""
+        found = {}
+        for name, item in self.recipe.outputs.items():
+            usual = {metric.name: metric for metric in item.metrics(self.contracts[name])}
+            found[name] = usual[self.goal.metric] if name == self.goal.output else next(iter(usual.values()))
+        return found
+
+    @cached_property
+    def some(self) -> np.ndarray:
+        """Test rows for what is costly, always the same."""
+        if len(self.test) <= COSTLY_ROWS:
+            return self.test
+        return np.sort(np.random.default_rng(0).choice(self.test, COSTLY_ROWS, replace=False))
+
+    def labelled(self, output: str, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows that have an answer."""
+        found: np.ndarray = rows[self.dataset.fields[output].present[rows]]
+        return found
+
+    def truths(self, output: str, rows: np.ndarray) -> list[Any]:
+        """The true answers of labelled rows."""
+        item, store = self.recipe.outputs[output], self.dataset.fields[output]
+        return [item.truth(store[row], self.contracts[output]) for row in rows.tolist()]
+
+    def clusters(self, rows: np.ndarray) -> list[int] | None:
+        """Which rows are no independent evidence; rows without a group are their own."""
+        if self.dataset.group is None:
+            return None
+        groups = self.dataset.group[rows]
+        return [int(group) for group in np.where(groups < 0, -1 - rows, groups)]
+
+    def weights(self, rows: np.ndarray) -> np.ndarray | None:
+        """What each row counts for, where the recipe names a column for it."""
+        return self.dataset.weight[rows].astype(np.float64) if self.recipe.data.weight is not None else None
+
+
+def statistics(
+    model: Model, bench: Bench, rows: np.ndarray, outputs: list[str], predict: Predict | None = None
+) -> Statistics:
+    """{output: what its metric keeps of each labelled row}. predict: another way to raw predictions than the model's."""
+    wanted = {name: [bench.metrics[name]] for name in outputs}
+    seen: dict[str, list[Any]] = {name: [] for name in outputs}
+    for number, batch in enumerate(_batches(model, bench.dataset, rows)):
+        predictions = None if predict is None else predict(model, batch, number)
+        for name, given in looked_at(model, batch, wanted, predictions).items():
+            looked = bench.metrics[name].looks_at(*given)
+            seen[name] += [one for one, there in zip(looked, batch.present[name], strict=True) if there]
+    return {
+        name: bench.metrics[name].rows(bench.truths(name, bench.labelled(name, rows)), seen[name]) for name in outputs
+    }
+
+
+def _batches(model: Model, dataset: Dataset, rows: np.ndarray, size: int = BATCH_ROWS) -> Iterator[Batch]:
+    loader = Loader(dataset, model.recipe, model.contracts, rows, batch_size=size, seed=0, shuffle=False)
+    return loader.iterate(0, loader.batches_per_epoch)
+
+
+# ---- answers on the way ------------------------------------------------------------------------------------------
+
+
+def with_truth(given: tuple[str, ...]) -> Predict:
+    """Predictions where these answers on the way are the true ones, in every row that has one."""
+
+    def predict(model: Model, batch: Batch, number: int) -> Predictions:
+        del number
+        network, sent = _staged(model), batch.to(model.device)
+        with torch.inference_mode():
+            return network.run(sent.inputs, sent.present, gold=sent, truth=given)[0]
+
+    return predict
+
+
+def with_noise(output: str, share: float) -> Predict:
+    """Predictions where an answer is disturbed on its way to the next stage: about `share` of its symbols are replaced by
+    symbols of the other rows; numbers and tokens get Gaussian noise of so many standard deviations of the batch."""
+
+    def predict(model: Model, batch: Batch, number: int) -> Predictions:
+        chance = torch.Generator(model.device).manual_seed(number)
+
+        def change(name: str, values: Ragged, symbols: bool) -> Ragged:
+            if name != output:
+                return values
+            return _other_symbols(values, share, chance) if symbols else _noisy(values, share, chance)
+
+        sent = batch.to(model.device)
+        with torch.inference_mode():
+            return _staged(model).run(sent.inputs, sent.present, change=change)[0]
+
+    return predict
+
+
+def with_first_stage_of(model: Model, other: Model) -> Predict:
+    """Predictions where the first stage has the weights of another training of the same recipe: whether what it says can
+    be understood by those it did not learn with."""
+    mixed = copy.deepcopy(_staged(model)).eval()
+    first = next(iter(mixed.declared))
+    mixed.stage(first).load_state_dict(_staged(other).stage(first).state_dict())
+
+    def predict(model: Model, batch: Batch, number: int) -> Predictions:
+        del number
+        sent = batch.to(model.device)
+        with torch.inference_mode():
+            found: Predictions = mixed(sent.inputs, sent.present)
+        return found
+
+    return predict
+
+
+def _staged(model: Model) -> StagedNetwork:
+    assert isinstance(model.network, StagedNetwork)
+    return model.network
+
+
+def _other_symbols(given: Ragged, share: float, chance: torch.Generator) -> Ragged:
+    """Each cell (a symbol, chances of symbols, a set of tags) replaced with a chance of `share` by a real one of the batch:
+    what is never said does not come in."""
+    values, axes = given.values, given.sizes.shape[1]
+    cells = values.shape[: 1 + axes]
+    flat = values.reshape(-1, *values.shape[1 + axes :])
+    real = _real(given).reshape(-1).nonzero()[:, 0]
+    if not len(real):
+        return given
+    drawn = real[torch.randint(len(real), (len(flat),), generator=chance, device=values.device)]
+    picked = torch.rand(len(flat), generator=chance, device=values.device) < share
+    found = torch.where(picked.reshape(-1, *[1] * (flat.ndim - 1)), flat[drawn], flat)
+    return Ragged(found.reshape(*cells, *values.shape[1 + axes :]), given.sizes)
+
+
+def _noisy(given: Ragged, share: float, chance: torch.Generator) -> Ragged:
+    values = given.values
+    noise = torch.randn(values.shape, generator=chance, device=values.device, dtype=values.dtype)
+    return Ragged(values + share * values.std(correction=0) * noise, given.sizes)
+
+
+def _real(given: Ragged) -> Tensor:
+    """Which cells are no padding, [batch, *largest]."""
+    shape = given.values.shape[: 1 + given.sizes.shape[1]]
+    real = torch.ones(shape, dtype=torch.bool, device=given.values.device)
+    for axis, largest in enumerate(shape[1:]):
+        inside = torch.arange(largest, device=real.device) < given.sizes[:, axis, None]
+        real &= inside.reshape(shape[0], *[1] * axis, largest, *[1] * (len(shape) - 2 - axis))
+    return real
+
+
+# ---- inputs ------------------------------------------------------------------------------------------------------
+
+
+def disturbable(bench: Bench) -> dict[str, float]:
+    """{input: standard deviation of its values} of the inputs that noise can be put on; NaN for symbols."""
+    loader = Loader(
+        bench.dataset,
+        bench.recipe,
+        bench.contracts,
+        bench.test[:BATCH_ROWS],
+        batch_size=BATCH_ROWS,
+        seed=0,
+        shuffle=False,
+    )
+    batch, found = loader.batch(0).to("cpu"), {}
+    for name, item in bench.recipe.inputs.items():
+        given = batch.inputs[name]
+        if item.type in SYMBOLS:
+            found[name] = float("nan")
+        elif item.type in NOISY:
+            cells = given.values[_real(given) & batch.present[name].reshape(-1, *[1] * given.sizes.shape[1])]
+            found[name] = float(cells.double().std(correction=0)) if cells.numel() else 0.0
+    return found
+
+
+def with_disturbed_inputs(scales: Mapping[str, float], strength: float) -> Predict:
+    """Predictions for inputs with noise on all of them at once: Gaussian, of `strength` standard deviations; of symbols
+    the share that SYMBOL_SHARES gives is replaced by those of other rows."""
+
+    def predict(model: Model, batch: Batch, number: int) -> Predictions:
+        changed = dict(batch.inputs)
+        for name, scale in scales.items():
+            if name in changed:
+                changed[name] = _disturbed(
+                    changed[name], scale, strength, np.random.default_rng([number, *name.encode()])
+                )
+        return model.predictions(replace(batch, inputs=changed))
+
+    return predict
+
+
+def _disturbed(given: Ragged, scale: float, strength: float, chance: np.random.Generator) -> Ragged:
+    if np.isnan(scale):
+        sent = given.to("cpu")
+        found = _other_symbols(
+            sent, SYMBOL_SHARES[strength], torch.Generator().manual_seed(int(chance.integers(2**31)))
+        )
+        return Ragged(found.values.numpy(), given.sizes)
+    values = np.asarray(given.values)
+    noisy = values + strength * scale * chance.standard_normal(values.shape)
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(values.dtype)
+        noisy = np.clip(np.rint(noisy), limits.min, limits.max)
+    return Ragged(noisy.astype(values.dtype), given.sizes)
+
+
+# ---- gradients and time --------------------------------------------------------------------------------------------
+
+
+def reach(model: Model, bench: Bench) -> dict[str, float]:
+    """{stage: norm of the goal's gradient at its tokens}, on training rows and in training mode; of a network without
+    stages at its shared tokens ('network'). 0 where none comes back. The model is not to be used afterwards."""
+    rows = bench.labelled(bench.goal.output, bench.dataset.splits.train)[:REACH_ROWS]
+    batch = next(_batches(model, bench.dataset, rows, REACH_ROWS)).to(model.device)
+    network = model.network.train()
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        if isinstance(network, StagedNetwork):
+            predictions, tokens = network.run(batch.inputs, batch.present)
+        else:
+            tokens = {"network": network.tokens(batch.inputs, batch.present)}
+            predictions = network.answer(tokens["network"])
+        terms = term_values(network, predictions, batch, denominators(network, batch))
+        goal = torch.stack(
+            [value for term, value in terms.items() if term.rpartition(".")[0] == bench.goal.output]
+        ).sum()
+        values = [value for item in tokens.values() for value in (item.values, item.own_values) if value is not None]
+        owners = [
+            name for name, item in tokens.items() for value in (item.values, item.own_values) if value is not None
+        ]
+        wanted = [value for value in values if value.requires_grad]
+        kept = [name for name, value in zip(owners, values, strict=True) if value.requires_grad]
+        found = torch.autograd.grad(goal, wanted, allow_unused=True) if wanted else ()
+    squares = dict.fromkeys(tokens, 0.0)
+    for name, gradient in zip(kept, found, strict=True):
+        squares[name] += 0.0 if gradient is None else float(gradient.double().square().sum())
+    network.eval()
+    return {name: value**0.5 for name, value in squares.items()}
+
+
+def latency(model: Model, bench: Bench) -> dict[str, float]:
+    """{"p50_ms", "p95_ms"} of one row that has been read already: network, decoding and writing, on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        batches = list(_batches(model, bench.dataset, bench.test[:LATENCY_ROWS], 1))
+        for batch in batches[:WARM_UP]:
+            model.answers(batch)
+        times = []
+        for batch in (batches * (LATENCY_ROWS // len(batches) + 1))[:LATENCY_ROWS]:
+            began = time.perf_counter()
+            model.answers(batch)
+            times.append(1000 * (time.perf_counter() - began))
+    finally:
+        torch.set_num_threads(before)
+    return {"p50_ms": float(np.quantile(times, 0.5)), "p95_ms": float(np.quantile(times, 0.95))}
+
+
+def value_of(metric: Metric, kept: np.ndarray, weights: np.ndarray | None) -> float:
+    """The metric of one model's statistics."""
+    return (
+        float(metric.combine(kept, np.ones(len(kept)) if weights is None else weights)) if len(kept) else float("nan")
+    )
+
+
+__all__ = [
+    "Bench",
+    "Statistics",
+    "disturbable",
+    "latency",
+    "reach",
+    "statistics",
+    "value_of",
+    "with_disturbed_inputs",
+    "with_first_stage_of",
+    "with_noise",
+    "with_truth",
+]

@@ -1,0 +1,149 @@
+"""What a comparison was asked for: checked against the recipe, kept in its folder, and taken from there when it goes on.
+
+Not here: what is trained for it (arms.py).
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from endwise.compare.arms import APART, ONE, allowed
+from endwise.errors import RecipeError, refusal, require, unknown_name
+from endwise.files import read_json
+from endwise.recipe import REGIMES, Recipe, Train
+
+FILE = "settings.json"
+QUICK = ("modular_predicted", "warm_joint", "direct")
+SHARES = (0.1, 0.3)
+SEEDS = 3
+TRAINED_SHARE = 0.85  # of a budget for everything: the rest is for measuring what was trained
+MOST_INPUTS = 4  # every subset of them is trained: 15 of four
+
+
+@dataclass(frozen=True)
+class Settings:
+    """regimes with `seeds` trainings on all labels, and `curve_seeds` on each of the `shares`. budget: seconds for all of
+    it; each: for one training on all labels (None: as long as its steps take). shift: 'column' or 'column=value'. inputs:
+    subsets of the inputs that are trained by themselves."""
+
+    regimes: tuple[str, ...]
+    seeds: int
+    shares: tuple[float, ...]
+    curve_seeds: int
+    budget: float | None
+    each: float | None
+    shift: str | None
+    inputs: tuple[tuple[str, ...], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def settle(
+    recipe: Recipe,
+    place: Path,
+    *,
+    regimes: Sequence[str] | None,
+    seeds: int | None,
+    quick: bool,
+    budget: float | str | None,
+    shares: Sequence[float] | None,
+    shift: str | None,
+    inputs: bool,
+    resume: bool,
+) -> Settings:
+    """What is asked for, with what was asked for before in the place of what is not said now. More seeds, regimes, shares
+    and inputs may be asked for when a comparison goes on; another budget or shift would make its trainings unlike."""
+    before = _before(place) if resume else None
+    names = regimes if regimes is not None else None if before is None or quick else before.regimes
+    count = seeds if seeds is not None else SEEDS if before is None else before.seeds
+    parts = shares if shares is not None else SHARES if before is None else before.shares
+    require(count >= 1, field="seeds", got=count, allowed="at least 1", fix="3 is usual; fewer give no verdict")
+    require(
+        all(0 < share < 1 for share in parts), field="shares", got=list(parts), allowed="shares between 0 and 1",
+        fix="0.1 is a tenth of the labels; all of them are trained on anyway",
+    )  # fmt: skip
+    found = Settings(
+        regimes=_regimes(recipe, names, quick),
+        seeds=count,
+        shares=tuple(sorted(set(parts))),
+        curve_seeds=1 if quick else count if before is None else before.curve_seeds,
+        budget=_seconds(budget),
+        each=None,
+        shift=shift,
+        inputs=_subsets(recipe) if inputs else () if before is None else before.inputs,
+    )
+    if before is None:
+        return _replaced(found, each=_each(recipe, found))
+    for name, new, old in (("budget", found.budget, before.budget), ("shift", shift, before.shift)):
+        if new is not None and new != old:
+            raise refusal(
+                field=name, got=new, allowed=f"{old!r}, which this comparison was begun with",
+                fix="leave it out, or start a new one with another --out",
+            )  # fmt: skip
+    return _replaced(found, budget=before.budget, each=before.each, shift=before.shift)
+
+
+def _replaced(settings: Settings, **changes: Any) -> Settings:
+    return Settings(**{**{name: getattr(settings, name) for name in settings.to_dict()}, **changes})
+
+
+def _before(place: Path) -> Settings | None:
+    if not (place / FILE).is_file():
+        return None
+    values = read_json(place / FILE)
+    lists = {name: tuple(values[name]) for name in ("regimes", "shares")}
+    return Settings(**{**values, **lists, "inputs": tuple(map(tuple, values["inputs"]))})
+
+
+def _seconds(budget: float | str | None) -> float | None:
+    return None if budget is None else Train.model_validate({"budget": budget}).budget
+
+
+def _each(recipe: Recipe, found: Settings) -> float | None:
+    """Seconds for one training on all labels, out of those for everything."""
+    if found.budget is None:
+        return recipe.train.budget
+    weights = found.seeds * (len(found.regimes) + len(found.inputs))
+    shorter = sum(allowed(1.0, share) or 0.0 for share in found.shares)
+    return TRAINED_SHARE * found.budget / (weights + len(found.regimes) * found.curve_seeds * shorter)
+
+
+def _regimes(recipe: Recipe, names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
+    if not recipe.stages:
+        allowed_names: tuple[str, ...] = (ONE, APART) if len(recipe.outputs) > 1 else (ONE,)
+        usual = allowed_names
+    else:
+        allowed_names, usual = tuple(REGIMES), QUICK if quick else tuple(REGIMES)
+    for name in names or ():
+        if name not in allowed_names:
+            raise unknown_name(field="regimes", got=name, names=allowed_names, error=RecipeError)
+    require(
+        names is None or len(names) > 0, field="regimes", got=names, allowed="at least one of " + ", ".join(allowed_names),
+        fix="leave it out for all of them",
+    )  # fmt: skip
+    found = tuple(dict.fromkeys(names or usual))
+    goal = recipe.goal.output if recipe.goal is not None else next(iter(recipe.outputs))
+    require(
+        "direct" not in found or goal not in recipe.intermediates, field="goal.output", got=goal,
+        allowed="an output that no stage reads: direct has no answers on the way",
+        fix="name another goal, or leave direct out of the regimes",
+    )  # fmt: skip
+    return found
+
+
+def _subsets(recipe: Recipe) -> tuple[tuple[str, ...], ...]:
+    names = list(recipe.inputs)
+    require(
+        2 <= len(names) <= MOST_INPUTS, field="inputs", got=f"{len(names)} inputs", allowed=f"2 to {MOST_INPUTS} of them",
+        fix="leave --inputs out",
+    )  # fmt: skip
+    return tuple(
+        itertools.chain.from_iterable(itertools.combinations(names, size) for size in range(1, len(names) + 1))
+    )
+
+
+__all__ = ["FILE", "Settings", "settle"]

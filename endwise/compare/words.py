@@ -1,0 +1,224 @@
+"""What is said about a comparison: the documented JSON, what has to be considered beside the verdict, and the table of
+nine aspects. Every sentence and every cell comes from a number of findings.py.
+"""
+
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from endwise.compare.findings import WATTS, Findings
+from endwise.compare.measure import STRENGTHS
+from endwise.compare.settings import Settings
+from endwise.compare.verdict import FEWEST_SEEDS, PIPELINE, RULE, SAME, WINS, Verdict
+from endwise.metrics import Estimate
+
+
+def summary(found: Findings, settings: Settings, how: str) -> dict[str, Any]:
+    """The documented JSON. how: the rows of another kind in words, '' where there are none."""
+    bench, verdict = found.bench, found.verdict()
+    parts: dict[str, Any] = {
+        "regimes": found.regimes(), "attribution": found.attribution(), "baselines": found.beside, "reach": found.reach(),
+        "curves": found.curves(), "shift": found.shift(how), "costs": found.costs(), "inputs": found.inputs(),
+        "exchanged": found.exchanged(),
+    }  # fmt: skip
+    parts["intermediates"], parts["drift"] = found.intermediates()
+    goal = {
+        "output": bench.goal.output,
+        "metric": found.goal.name,
+        "direction": found.goal.direction,
+        "unit": found.goal.unit,
+    }
+    rival = verdict.pipeline or next(iter(found.names), None)
+    sides = {side: len(bench.dataset.splits.side(side)) for side in ("train", "val", "test")}
+    said, aspects = considerations(found, verdict, parts), table(found, parts)
+    return {
+        "goal": found.called, "regimes": parts.pop("regimes"), "verdict": verdict.words, "against": verdict.to_dict(),
+        "considerations": said, "attribution": parts.pop("attribution"), "table": aspects,
+        "gains": {"over": rival, "regimes": found.gains(rival)}, **parts,
+        "name": bench.recipe.name, "about": goal, "rule": RULE, "rows": {**sides, "costly": len(bench.some)},
+        "stages": {name: {"from": list(item.given), "to": list(item.to)} for name, item in bench.recipe.stages.items()},
+        "settings": settings.to_dict(), "notes": notes(found, settings),
+    }  # fmt: skip
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The documented JSON for a terminal of 80 columns."""
+    goal = found["about"]
+    yield f"{found['goal']} ({'larger' if goal['direction'] == 'max' else 'smaller'} is better), {found['rows']['test']} test rows"
+    for name, item in found["regimes"].items():
+        seeds = len(item["seeds"])
+        yield f"  {name:<20}{_spelled(item)}  {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    for kind, item in found["baselines"].get(goal["output"], {}).items():
+        yield f"  {kind + ' baseline':<20}{'none' if item is None else _spelled(item)}"
+    for name, item in found["inputs"].items():
+        yield f"  only {name:<15}{_spelled(item)}"
+    yield ""
+    for line in (f"{found['verdict']}: {found['against']['because']}", *found["considerations"], *found["notes"]):
+        yield from textwrap.wrap(line, 80, subsequent_indent="  ")
+
+
+def notes(found: Findings, settings: Settings) -> list[str]:
+    """What a reader has to know about how it was made."""
+    bench = found.bench
+    each = f"at most {settings.each:.0f} s of wall-clock" if settings.each is not None else "equally many steps"
+    said = [
+        f"every training on all labels had {each}, the same rows, augmentation, size and learning rate; none was tuned",
+        f"energy is an estimate: processor seconds at {WATTS:g} W a core",
+    ]
+    if settings.seeds < FEWEST_SEEDS:
+        said.append(f"{settings.seeds} of the {FEWEST_SEEDS} seeds that a verdict takes")
+    for item in found.kept:
+        if item.cost.failed:
+            said.append(f"{item.arm} came to nothing: {item.cost.failed}")
+    if len(bench.some) < len(bench.test):
+        said.append(f"substitution and noise were measured on {len(bench.some)} of {len(bench.test)} test rows")
+    if not len(bench.shifted):
+        still = sorted(set(bench.recipe.inputs) - set(found.disturbed))
+        said += [f"{', '.join(still)}: not disturbed, there is no noise for such values"] if still else []
+    return said + [f"baseline of {name}: {line}" for name, item in found.baselines.items() for line in item["notes"]]
+
+
+def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) -> list[str]:
+    """Sentences beside the verdict, each from a number; none of them is a verdict."""
+    said = [
+        f"{item['output']} has drifted in {item['regime']}: its {parts['intermediates'][item['output']]['metric']} is worse "
+        f"than in {item['against']} by {item['worse_by']['value']:.3g}; what it says there explains nothing"
+        for item in parts["drift"]
+    ]
+    said += _against_baselines(found, parts)
+    if verdict.end_to_end is None or verdict.pipeline is None or not found.bench.recipe.stages:
+        return said
+    pair = (verdict.end_to_end, verdict.pipeline)
+    if verdict.words == SAME:
+        count = len(found.bench.recipe.stages)
+        said.append(
+            f"{pair[0]} and {pair[1]} are equal within the interval; a pipeline of {count} stages can be audited and "
+            "mended stage by stage, which may decide"
+        )
+    few = sorted({item.arm.share for item in found.kept if item.arm.share < 1})
+    seen = [
+        (f"with {share:.0%} of the labels", found.gain_under(found.own, found.bench.test, pair, share)) for share in few
+    ]
+    if len(found.bench.shifted):
+        seen.append(("on the held-out group", found.gain_under("shifted", found.bench.shifted, pair)))
+    else:
+        seen += [
+            (
+                f"with noise of {strength:g} on the inputs",
+                found.gain_under(f"disturbed/{strength:g}", found.bench.some, pair),
+            )
+            for strength in STRENGTHS
+        ]
+    return said + [_lead(where, gain, verdict, pair) for where, gain in seen if gain is not None]
+
+
+def _lead(where: str, gain: Estimate, verdict: Verdict, pair: tuple[str, str]) -> str:
+    interval = f"{gain.value:+.3g} [{gain.low:+.3g}, {gain.high:+.3g}]"
+    if gain.low > 0:
+        return f"{where} {pair[0]} is better ({interval})"
+    if gain.high < 0:
+        return f"{where} {pair[1]} is better ({interval})"
+    gone = verdict.words in (WINS, PIPELINE)
+    return f"{where} {'the lead is not seen any more' if gone else 'neither is better'} ({interval})"
+
+
+def _against_baselines(found: Findings, parts: Mapping[str, Any]) -> list[str]:
+    """What is better than all regimes, or than none of them: a comparison of two bad answers decides nothing."""
+    beside, regimes = parts["baselines"].get(found.bench.goal.output, {}), parts["regimes"]
+    said = []
+    for kind in ("trivial", "classical"):
+        other = beside.get(kind)
+        if other is None or other["value"] is None:
+            continue
+        better = [name for name, own in regimes.items() if _better(own, other, found.sign)]
+        worse = [name for name, own in regimes.items() if _better(other, own, found.sign)]
+        value = f"the {kind} baseline ({other['value']:.4g})"
+        if len(worse) == len(regimes):
+            said.append(f"{value} is better than every regime: use it, or find out why")
+        elif not better:
+            said.append(f"no regime is seen to be better than {value}: nothing is won by any of them yet")
+    return said
+
+
+def _better(one: Mapping[str, Any], other: Mapping[str, Any], sign: float) -> bool:
+    """Whether the intervals are apart, the first on the better side."""
+    ends = [one["low"], one["high"], other["low"], other["high"]]
+    if any(end is None or not math.isfinite(end) for end in ends):
+        return False
+    return bool(one["low"] > other["high"]) if sign > 0 else bool(one["high"] < other["low"])
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def table(found: Findings, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Nine aspects: what is measured for each, and its number in every regime or why there is none."""
+    reach, costs, oracle = parts["reach"], parts["costs"], parts["attribution"]
+
+    def row(aspect: str, measured: str, cell: Callable[[str], str | None], lacking: str) -> dict[str, Any]:
+        cells = {name: cell(name) for name in found.names}
+        if all(value is None for value in cells.values()):
+            return {"aspect": aspect, "measured": f"not measured: {lacking}", "regimes": {}}
+        return {
+            "aspect": aspect,
+            "measured": measured,
+            "regimes": {name: value or "—" for name, value in cells.items()},
+        }
+
+    def flow(name: str) -> str | None:
+        norms = list(reach.get(name, {}).values())
+        return f"{norms[0] / norms[-1]:.2g}" if len(norms) > 1 and norms[-1] > 0 else None
+
+    def spread(name: str) -> str | None:
+        values = parts["regimes"][name]["seeds"]
+        return f"{max(values) - min(values):.3g}" if len(values) > 1 else None
+
+    def propagated(name: str) -> str | None:
+        steps = oracle.get(name, {}).get("oracle", [])
+        whole = [step for step in steps if len(step["replaced"]) == len(found.bench.recipe.intermediates)]
+        return _spelled(whole[0]["gain"]) if whole else None
+
+    def efficient(name: str) -> str | None:
+        curve = parts["curves"].get(name, [])
+        return f"{curve[0]['value']:.4g} with {curve[0]['share']:.0%}" if len(curve) > 1 else None
+
+    def explained(name: str) -> str | None:
+        values = [f"{output} {item['regimes'][name]['value']:.3g}" for output, item in parts["intermediates"].items()
+                  if name in item["regimes"]]  # fmt: skip
+        return ", ".join(values) or None
+
+    def exchanged(name: str) -> str | None:
+        return _spelled(parts["exchanged"][name]) if name in parts["exchanged"] else None
+
+    def trained(name: str) -> str:
+        cost = costs[name]
+        failed = f", {cost['failed']} failed" if cost["failed"] else ""
+        return f"{cost['seconds']:.1f} s, {cost['trained_parts']} {'part' if cost['trained_parts'] == 1 else 'parts'}{failed}"
+
+    return [
+        row("information flow", "the goal's gradient at the first stage, as a share of that at the last", flow,
+            "there are no stages"),
+        row("optimisation", "goal: the best seed minus the worst", spread, "one seed"),
+        row("error propagation", "goal: what is gained if every answer on the way were true", propagated,
+            "there are no answers on the way with a truth to put in their place"),
+        row("data efficiency", "goal with the fewest labels", efficient, "all trainings had all labels"),
+        row("explainability", "how right the answers on the way are, by their own metric; faithfulness of attributions is "
+            "not measured here", explained, "there are no answers on the way, and no attributions were made"),
+        row("latency", "p50 and p95 of one row, one thread, reading left out",
+            lambda name: f"{costs[name]['p50_ms']:.1f} / {costs[name]['p95_ms']:.1f} ms" if "p50_ms" in costs[name] else None,
+            "no model could be timed"),
+        row("performance", found.called, lambda name: _spelled(parts["regimes"][name]), "no training was finished"),
+        row("flexibility", "goal: what comes of another training's first stage in the place of its own (0: parts can be "
+            "exchanged)", exchanged, "there are no parts to exchange, or one seed"),
+        row("training difficulty", "seconds and trained parts of one seed", trained, "no training was finished"),
+    ]  # fmt: skip
+
+
+def _spelled(value: Mapping[str, Any]) -> str:
+    if value["low"] is None or value["high"] is None or value["value"] is None:
+        return "undefined" if value["value"] is None else f"{value['value']:.4g}"
+    return f"{value['value']:.4g} [{value['low']:.3g}, {value['high']:.3g}]"
+
+
+__all__ = ["considerations", "lines", "notes", "summary", "table"]

@@ -1,0 +1,272 @@
+"""The page of a comparison: the verdict, the regimes side by side, the answers on the way, where errors come from, fewer
+labels, other rows, costs, the nine aspects.
+
+`build(folder)` reads comparison.json and nothing else. One self-contained file in the looks of a run's report.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from endwise.errors import ModelError
+from endwise.report import _estimate, _seconds, _table, document, plots
+
+RESULT, PAGE = "comparison.json", "report.html"
+
+
+def build(folder: str | Path) -> Path:
+    """Write report.html beside comparison.json and return its path; ModelError where there is none."""
+    source, target = Path(folder) / RESULT, Path(folder) / PAGE
+    if not source.is_file():
+        raise ModelError(
+            f"{folder} holds no comparison ({RESULT}). Fix: endwise compare RECIPE --out {folder} --resume."
+        )
+    partial = target.with_suffix(".partial")
+    partial.write_text(_page(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def _page(found: Mapping[str, Any]) -> str:
+    sections = [
+        ("regimes", "Side by side", _regimes(found)),
+        ("way", "The answers on the way", _intermediates(found)),
+        ("errors", "Where the errors come from", _oracle(found) + _noise(found)),
+        ("labels", "With fewer labels", _curves(found)),
+        ("shift", "On other rows", _shift(found)),
+        ("inputs", "What each input is worth", _inputs(found)),
+        ("reach", "How far the gradient reaches", _reach(found)),
+        ("costs", "What it costs", _costs(found)),
+        ("aspects", "The table", _aspects(found)),
+        ("how", "How this was made", _how(found)),
+    ]
+    return document(f"Comparison: {found['name']}", _opening(found), sections)
+
+
+def _opening(found: Mapping[str, Any]) -> str:
+    path = _path_of(found)
+    said = found["verdict"]
+    items = "".join(f"<li>{escape(item)}</li>" for item in found["considerations"])
+    return (
+        f'{path}<p class="verdict"><strong>{escape(said[0].upper() + said[1:])}.</strong> {escape(found["against"]["because"])}.</p>'
+        + (f"<ul>{items}</ul>" if items else "")
+    )
+
+
+def _path_of(found: Mapping[str, Any]) -> str:
+    """The stages as they are declared."""
+    shown = [
+        f"<span>{escape(', '.join(item['from']))} → <strong>{escape(name)}</strong> → {escape(', '.join(item['to']))}</span>"
+        for name, item in found["stages"].items()
+    ]
+    return f'<div class="path">{"<b>then</b>".join(shown)}</div>' if shown else ""
+
+
+def _better(found: Mapping[str, Any]) -> str:
+    return "larger is better" if found["about"]["direction"] == "max" else "smaller is better"
+
+
+# ---- side by side --------------------------------------------------------------------------------------------------
+
+
+def _regimes(found: Mapping[str, Any]) -> str:
+    beside = found["baselines"].get(found["about"]["output"], {})
+    levels = [(kind, item["value"]) for kind, item in beside.items() if item is not None and item["value"] is not None]
+    told = f"{found['goal']} on {found['rows']['test']} test rows ({_better(found)}): means with 95 % intervals over rows and seeds"
+    drawn = plots.intervals(_intervals(found["regimes"]), x=found["about"]["metric"], alt=told, levels=levels)
+    gains = found["gains"]["regimes"]
+    rows = [
+        [escape(name), _estimate(item), ", ".join(_number(one) for one in item["seeds"]), _estimate(gains.get(name))]
+        for name, item in found["regimes"].items()
+    ]
+    rows += [[f"{kind} baseline", _estimate(item), "", ""] for kind, item in beside.items()]
+    names = ["", found["goal"], "each seed", f"better than {found['gains']['over']} by"]
+    return drawn + _table(names, rows, numbers=(1, 3))
+
+
+def _inputs(found: Mapping[str, Any]) -> str:
+    told = (
+        f"{found['goal']} of one network without answers on the way that has these inputs alone, under the same budget"
+    )
+    return plots.intervals(_intervals(found["inputs"]), x=found["about"]["metric"], alt=told) if found["inputs"] else ""
+
+
+def _intervals(items: Mapping[str, Mapping[str, Any]]) -> list[plots.Interval]:
+    return [
+        plots.Interval(
+            name, item["value"], item["low"], item["high"], [one for one in item.get("seeds", ()) if one is not None]
+        )
+        for name, item in items.items()
+        if item["value"] is not None
+    ]
+
+
+# ---- the answers on the way ----------------------------------------------------------------------------------------
+
+
+def _intermediates(found: Mapping[str, Any]) -> str:
+    rows = [
+        [escape(output), escape(name), escape(item["metric"]), _estimate(value)]
+        for output, item in found["intermediates"].items()
+        for name, value in item["regimes"].items()
+    ]
+    if not rows:
+        return ""
+    lost = "".join(
+        f'<li><span class="wrong">{escape(item["output"])} in {escape(item["regime"])}</span>: worse than in '
+        f"{escape(item['against'])} by {_estimate(item['worse_by'])}; it has lost its meaning.</li>"
+        for item in found["drift"]
+    )
+    watch = f"<ul>{lost}</ul>" if lost else "<p>None of them has drifted away from its meaning.</p>"
+    return watch + _table(["answer", "regime", "metric", ""], rows, numbers=(3,))
+
+
+def _oracle(found: Mapping[str, Any]) -> str:
+    if not found["attribution"]:
+        return ""
+    parts = [
+        "<p>Each answer on the way is replaced by the true one, one more at a time: what is gained is what it had lost.</p>"
+    ]
+    for name in _chosen(found):
+        steps = _grown(found["attribution"][name]["oracle"])
+        own = found["regimes"][name]
+        items = [plots.Interval("as it is", own["value"], own["low"], own["high"])]
+        items += [plots.Interval(f"{' and '.join(step['replaced'])} true", step["value"]["value"], step["value"]["low"], step["value"]["high"])
+                  for step in steps if step["value"]["value"] is not None]  # fmt: skip
+        parts.append(
+            plots.intervals(items, x=found["about"]["metric"], alt=f"{name}: {found['goal']} with the truth on the way")
+        )
+    rows = [
+        [escape(name), escape(" and ".join(step["replaced"])), _estimate(step["value"]), _estimate(step["gain"])]
+        for name, item in found["attribution"].items()
+        for step in item["oracle"]
+    ]
+    return "".join(parts) + _table(["regime", "replaced by the truth", found["goal"], "gained"], rows, numbers=(2, 3))
+
+
+def _chosen(found: Mapping[str, Any]) -> list[str]:
+    """The two that the verdict is about; others have rows in the table."""
+    pair = [found["against"]["pipeline"], found["against"]["end_to_end"]]
+    return [name for name in pair if name in found["attribution"]] or list(found["attribution"])[:2]
+
+
+def _grown(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One more at a time, without those that are replaced alone."""
+    kept: list[Mapping[str, Any]] = []
+    for step in steps:
+        if len(step["replaced"]) == len(kept) + 1:
+            kept.append(step)
+    return kept
+
+
+def _noise(found: Mapping[str, Any]) -> str:
+    outputs = list(next(iter(found["attribution"].values()))["noise"]) if found["attribution"] else []
+    parts = []
+    for output in outputs:
+        lines = [
+            plots.Line(
+                name,
+                [(point["share"], point["value"]) for point in item["noise"][output] if point["value"] is not None],
+            )
+            for name, item in found["attribution"].items()
+        ]
+        told = f"{found['goal']} with noise on {output} on its way to the next stage (share of symbols replaced, or standard deviations)"
+        parts.append(plots.curves(lines, x=f"noise on {output}", y=found["about"]["metric"], alt=told))
+    return "".join(parts)
+
+
+# ---- fewer labels, other rows ----------------------------------------------------------------------------------------
+
+
+def _curves(found: Mapping[str, Any]) -> str:
+    items = []
+    for name, points in found["curves"].items():
+        known = [point for point in points if None not in (point["value"], point["low"], point["high"])]
+        measured = [(point["rows"], one) for point in known for one in point["seeds"] if one is not None]
+        line = [(point["rows"], point["value"], point["low"], point["high"]) for point in known]
+        items.append(plots.Forecast(name, measured, line))
+    if not items:
+        return ""
+    told = f"{found['goal']} by rows to learn from ({_better(found)}): dots are trainings, bands 95 % intervals"
+    names = [f"{point['share']:.0%}" for point in next(iter(found["curves"].values()))]
+    rows = [[escape(name), *(_estimate(point) for point in points)] for name, points in found["curves"].items()]
+    drawn = plots.forecasts(items, x="training rows", y=found["about"]["metric"], alt=told)
+    return drawn + _table(["labels", *names], rows, numbers=range(1, 1 + len(names)))
+
+
+def _shift(found: Mapping[str, Any]) -> str:
+    items = found["shift"]["regimes"]
+    if not items:
+        return ""
+    how = f'<p class="quiet">{escape(found["shift"]["how"])}.</p>'
+    if any(isinstance(point["what"], str) for points in items.values() for point in points):
+        shown = {f"{name}, held out": points[0] for name, points in items.items()}
+        both = {key: value for name in items for key, value in ((name, found["regimes"][name]), (f"{name}, held out", shown[f"{name}, held out"]))}  # fmt: skip
+        told = f"{found['goal']} on test rows of the known groups and on the group that was held out"
+        return how + plots.intervals(_intervals(both), x=found["about"]["metric"], alt=told)
+    lines = [
+        plots.Line(name, [(point["what"], point["value"]) for point in points if point["value"] is not None])
+        for name, points in items.items()
+    ]
+    told = f"{found['goal']} with disturbed inputs ({_better(found)})"
+    drawn = plots.curves(lines, x="strength of the noise", y=found["about"]["metric"], alt=told)
+    names = ["noise", *(f"{point['what']:g}" for point in next(iter(items.values())))]
+    rows = [[escape(name), *map(_estimate, points)] for name, points in items.items()]
+    return how + drawn + _table(names, rows, numbers=range(1, len(names)))
+
+
+# ---- gradients, costs, the table ---------------------------------------------------------------------------------------
+
+
+def _reach(found: Mapping[str, Any]) -> str:
+    staged = {name: norms for name, norms in found["reach"].items() if len(norms) > 1}
+    if not staged:
+        return ""
+    bars = [
+        (f"{name}: {stage}", math.log10(1 + 1e6 * norm), f"{norm:.2g}") for name, norms in staged.items() for stage, norm in norms.items()
+    ]  # fmt: skip
+    told = "norm of the goal's gradient at each stage's tokens after training (lengths by order of magnitude, from 1e-6); 0: it is cut"
+    return plots.bars(bars, alt=told)
+
+
+def _costs(found: Mapping[str, Any]) -> str:
+    rows = []
+    for name, cost in found["costs"].items():
+        latency = f"{cost['p50_ms']:.1f} / {cost['p95_ms']:.1f} ms" if "p50_ms" in cost else "—"
+        memory = "—" if cost["peak_mb"] is None else f"{cost['peak_mb']:,.0f} MB"
+        rows.append([
+            escape(name), _seconds(cost["seconds"]), f"{cost['energy_wh']:.2g} Wh", memory, f"{cost['parameters']:,}", latency,
+            str(cost["trained_parts"]), str(cost["artefacts"]), str(cost["declared_lines"]),
+        ])  # fmt: skip
+    names = ["", "training", "energy (estimate)", "memory at most", "parameters", "one answer, p50 / p95", "trained parts",
+             "models to keep", "lines to declare"]  # fmt: skip
+    return _table(names, rows, numbers=range(1, len(names)))
+
+
+def _aspects(found: Mapping[str, Any]) -> str:
+    names = list(found["regimes"])
+    rows = [
+        [f'{escape(row["aspect"])}<br><span class="quiet">{escape(row["measured"])}</span>',
+         *(escape(row["regimes"].get(name, "—")) for name in names)]
+        for row in found["table"]
+    ]  # fmt: skip
+    return _table(["", *names], rows)
+
+
+def _how(found: Mapping[str, Any]) -> str:
+    sides = found["rows"]
+    notes = "".join(f"<li>{escape(note)}</li>" for note in found["notes"])
+    return (
+        f"<p>{sides['train']:,} rows to learn from, {sides['val']:,} to choose by, {sides['test']:,} to judge on.</p>"
+        f"<p>{escape(found['rule'])}</p><ul>{notes}</ul>"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4g}"
+
+
+__all__ = ["build"]

@@ -1,0 +1,401 @@
+"""A comparison: the rule of the verdict, intervals over seeds, what is trained under which budget, what is measured on it,
+and that it goes on where it stopped."""
+
+import contextlib
+import csv
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import endwise as ew
+from endwise.batch import Ragged
+from endwise.cli import main
+from endwise.compare import _held_out, measure
+from endwise.compare.arms import APART, ONE, allowed, arms_of, fewer_labels
+from endwise.compare.findings import substitutions
+from endwise.compare.settings import FILE, settle
+from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, SAME, WINS, best, drifted, judge
+from endwise.data.dataset import fit_contracts, prepare
+from endwise.errors import DataError, RecipeError
+from endwise.metrics import Estimate, accuracy, estimate, mae, pooled, pooled_difference
+from endwise.modalities.base import Answer
+from endwise.recipe import REGIMES, Recipe
+from endwise.report.comparison import build
+from endwise.run import Run
+
+SPANS = {"night": (0, 6), "morning": (6, 12), "afternoon": (12, 18), "evening": (18, 24)}
+THREE = ("modular_predicted", "warm_joint", "direct")
+
+
+def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """The hour says which part of the day it is, and that whether the shop is open."""
+    chance, found = random.Random(seed), []
+    for _ in range(count):
+        hour, place = chance.uniform(0, 24), chance.choice(["north", "south", "east"])
+        part = next(name for name, (first, end) in SPANS.items() if first <= hour < end)
+        found.append({"hour": round(hour, 3), "place": place, "part": part, "open": part in ("morning", "afternoon")})
+    return found
+
+
+def table(folder: Path, count: int = 240) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "hours.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["hour", "place", "part", "open"])
+        writer.writeheader()
+        writer.writerows(rows(count))
+    return folder / "hours.csv"
+
+
+def staged(data: Any, **changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "name": "opening",
+        "data": data,
+        "inputs": {"hour": "number"},
+        "outputs": {"open": "boolean"},
+        "stages": {"see": {"from": "hour", "to": {"part": "category"}}, "decide": {"from": "part", "to": "open"}},
+        "train": {"size": "tiny", "steps": 4, "batch_size": 32},
+    }
+    return Recipe(**{**values, **changes})
+
+
+def flat(data: Any) -> Recipe:
+    return Recipe(
+        name="flat", data=data, inputs={"hour": "number", "place": "category"},
+        outputs={"open": "boolean", "part": "category"}, train={"size": "tiny", "steps": 4, "batch_size": 32},
+    )  # fmt: skip
+
+
+# ---- the rule ----------------------------------------------------------------------------------------------------------
+
+AMOUNTS = st.floats(-2, 2)
+
+
+@given(AMOUNTS, st.floats(0, 1), st.floats(0, 1), st.integers(1, 6), st.integers(1, 6))
+def test_a_win_is_said_where_the_whole_interval_says_so_and_there_are_seeds(
+    value: float, under: float, over: float, ours: int, theirs: int
+) -> None:
+    gain = Estimate(value, value - under, value + over, 99)
+    found = judge("warm_joint", "modular", gain, (ours, theirs), "accuracy of x")
+    if min(ours, theirs) < FEWEST_SEEDS:
+        assert found.words == NONE
+    else:
+        assert (found.words == WINS) == (gain.low > 0)
+        assert (found.words == PIPELINE) == (gain.high < 0)
+        assert (found.words == SAME) == (gain.low <= 0 <= gain.high)
+        assert found.detectable is not None
+        assert found.detectable >= 0
+
+
+@given(AMOUNTS, st.floats(0, 1))
+def test_the_rule_has_no_favourite(value: float, half: float) -> None:
+    there = judge("a", "b", Estimate(value, value - half, value + half, 9), (3, 3), "x").words
+    back = judge("b", "a", Estimate(-value, -value - half, -value + half, 9), (3, 3), "x").words
+    assert {WINS: PIPELINE, PIPELINE: WINS, SAME: SAME}[there] == back
+
+
+def test_no_interval_is_no_verdict_and_one_seed_is_named() -> None:
+    assert judge("a", "b", Estimate(1.0, math.nan, math.nan, 1), (3, 3), "x").words == NONE
+    assert "1 seed of a" in judge("a", "b", Estimate(1.0, 0.5, 1.5, 9), (1, 3), "x").because
+
+
+def test_the_best_is_the_best_by_the_metric() -> None:
+    assert best({"a": 1.0, "b": 2.0, "c": math.nan}, "max") == "b"
+    assert best({"a": 1.0, "b": 2.0, "c": math.nan}, "min") == "a"
+    assert best({"a": math.nan}, "max") is None
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0.1, 1))
+def test_an_answer_that_is_not_worse_has_not_drifted(worse: float, half: float, apart: float) -> None:
+    found = drifted(Estimate(worse, worse - half, worse + half, 50), apart, 0.0)
+    assert not found or worse - half > 0
+    assert drifted(Estimate(apart, apart / 2, apart, 50), apart, 0.0)  # all that was known is lost
+
+
+def test_a_small_loss_of_what_is_known_is_no_drift() -> None:
+    assert not drifted(Estimate(0.05, 0.01, 0.09, 50), 0.95, 0.25)
+    assert drifted(Estimate(0.5, 0.4, 0.6, 50), 0.95, 0.25)
+
+
+def test_answers_on_the_way_are_replaced_one_more_at_a_time_and_alone() -> None:
+    assert substitutions(["a", "b", "c"]) == [("a",), ("a", "b"), ("a", "b", "c"), ("b",), ("c",)]
+
+
+# ---- intervals over rows and seeds ---------------------------------------------------------------------------------------
+
+
+def runs_of(*right: np.ndarray) -> list[np.ndarray]:
+    """What `accuracy` keeps of trainings that got these rows right."""
+    return [accuracy().rows(["a"] * len(one), [Answer("a" if hit else "b") for hit in one]) for one in right]
+
+
+def test_trainings_that_agree_have_the_interval_of_the_rows() -> None:
+    hits = np.arange(200) % 4 > 0
+    found = pooled(accuracy(), runs_of(hits, hits, hits))
+    alone = estimate(accuracy(), ["a"] * 200, [Answer("a" if hit else "b") for hit in hits])
+    assert found.value == alone.value == 0.75
+    assert abs(found.low - alone.low) < 0.02
+    assert abs(found.high - alone.high) < 0.02
+
+
+def test_trainings_that_disagree_are_less_sure() -> None:
+    chance = np.random.default_rng(0)
+    alike, apart = ([chance.random(400) < share for share in shares] for shares in ((0.7, 0.7, 0.7), (0.5, 0.7, 0.9)))
+    first, second = pooled(accuracy(), runs_of(*alike)), pooled(accuracy(), runs_of(*apart))
+    assert second.high - second.low > 2 * (first.high - first.low)
+    assert 0 <= second.low < second.value < second.high <= 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
+def test_a_difference_turned_round_is_its_own_negative(ours: int, theirs: int, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    first, second = (runs_of(*[chance.random(40) < 0.6 for _ in range(count)]) for count in (ours, theirs))
+    there, back = (pooled_difference(accuracy(), *pair, resamples=200) for pair in ((first, second), (second, first)))
+    assert there.value == pytest.approx(-back.value)
+    assert there.low <= there.value <= there.high
+    assert pooled_difference(accuracy(), first, first, resamples=50).value == 0
+
+
+def test_what_is_asked_of_one_training_twice_is_compared_within_it() -> None:
+    """Each training gains as much, however far apart they are."""
+    chance = np.random.default_rng(0)
+    order = [chance.permutation(400) for _ in range(3)]
+    before, after = (
+        runs_of(*[place < 400 * (share + more) for place, share in zip(order, (0.3, 0.5, 0.8), strict=True)])
+        for more in (0.0, 0.1)
+    )
+    within = pooled_difference(accuracy(), after, before, same_trainings=True)
+    apart = pooled_difference(accuracy(), after, before)
+    assert within.value == pytest.approx(0.1)
+    assert within.low > 0.05
+    assert apart.low < 0
+
+
+def test_the_interval_covers_the_truth_when_seeds_vary() -> None:
+    """Trainings whose errors have a part of the rows and a part of the seed: 95 % intervals of three of them."""
+    chance, covered, times = np.random.default_rng(0), 0, 150
+    for number in range(times):
+        hard = chance.normal(size=60)
+        runs = [
+            mae().rows([0.0] * 60, [Answer(float(x)) for x in abs(5 + hard + chance.normal() * 0.3)]) for _ in range(3)
+        ]
+        found = pooled(mae(), runs, resamples=200, seed=number)
+        covered += found.low <= 5 <= found.high
+    assert covered / times >= 0.9
+
+
+def test_nothing_wrong_in_any_training_still_leaves_room() -> None:
+    found = pooled(accuracy(), runs_of(*[np.ones(30, bool)] * 3))
+    assert found.value == 1
+    assert found.low < 0.95
+
+
+# ---- what is trained -----------------------------------------------------------------------------------------------------
+
+
+def asked(recipe: Recipe, place: Path, **changes: Any) -> Any:
+    usual = {"regimes": None, "seeds": None, "quick": False, "budget": None, "shares": None, "shift": None, "inputs": False,
+             "resume": False}  # fmt: skip
+    return settle(recipe, place, **{**usual, **changes})
+
+
+def test_every_regime_has_the_same_number_of_steps(tmp_path: Path) -> None:
+    recipe = staged(rows(60)).replace(**{"train.steps": 40})
+    dataset = prepare(recipe)
+    found = arms_of(
+        recipe, REGIMES, 60, fit_contracts(recipe, dataset), seeds=2, shares=(0.1,), curve_seeds=1, budget=None
+    )
+    steps = {arm.name: arm.parts[""].train.steps for arm in found}
+    assert steps == {
+        "modular": 40,
+        "modular_predicted": 20,
+        "warm_joint": 20,
+        "joint": 40,
+        "joint_goal_only": 40,
+        "direct": 40,
+    }
+    assert [arm.share for arm in found] == [1.0] * 12 + [0.1] * 6
+    assert len({arm.folder for arm in found}) == len(found)
+
+
+@given(st.integers(1, 5), st.floats(60, 5000), st.booleans())
+def test_a_budget_is_shared_out(seeds: int, budget: float, quick: bool) -> None:
+    recipe = staged([{"hour": 1.0, "part": "night", "open": False}])
+    found = asked(recipe, Path("nowhere"), seeds=seeds, budget=budget, quick=quick)
+    full = len(found.regimes) * found.seeds
+    fewer = sum(len(found.regimes) * found.curve_seeds * (allowed(found.each, share) or 0) for share in found.shares)
+    assert full * found.each + fewer == pytest.approx(0.85 * budget)
+
+
+def test_fewer_labels_lie_inside_more_of_them() -> None:
+    dataset = prepare(staged(rows(200)))
+    few, more = (fewer_labels(dataset, share, 3) for share in (0.1, 0.3))
+    assert set(few.splits.train) < set(more.splits.train) < set(dataset.splits.train)
+    assert abs(len(few.splits.train) - 0.1 * len(dataset.splits.train)) <= 1
+    assert np.array_equal(few.splits.test, dataset.splits.test)
+    assert fewer_labels(dataset, 1.0, 3) is dataset
+
+
+def test_a_held_out_group_is_in_no_side() -> None:
+    dataset = prepare(staged(rows(200)))
+    left, gone, told = _held_out(dataset, "place=north", 0)
+    assert "north" in told
+    assert set(dataset.cells("place", gone)) == {"north"}
+    sides = np.concatenate([left.splits.train, left.splits.val, left.splits.test])
+    assert "north" not in dataset.cells("place", sides)
+    assert len(sides) + len(gone) == 200
+    some, gone, _ = _held_out(dataset, "place", 0)
+    assert len(set(dataset.cells("place", gone))) < 3
+    assert len(some.splits.train) > 0
+    with pytest.raises(DataError, match="north"):
+        _held_out(dataset, "place=nrth", 0)
+    with pytest.raises(DataError, match="plce"):
+        _held_out(dataset, "plce", 0)
+
+
+def test_what_cannot_be_asked_for_is_refused_with_the_fix(tmp_path: Path) -> None:
+    recipe, plain = staged(rows(9)), flat(rows(9))
+    for wrong, said in (
+        ({"regimes": ["modulr"]}, "modular"), ({"regimes": []}, "at least one"), ({"shares": [1.5]}, "between 0 and 1"),
+        ({"inputs": True}, "2 to"), ({"seeds": 0}, "at least 1"),
+    ):  # fmt: skip
+        with pytest.raises(RecipeError, match=said):
+            asked(recipe, tmp_path, **wrong)
+    with pytest.raises(RecipeError, match=ONE):
+        asked(plain, tmp_path, regimes=["modular"])
+    with pytest.raises(RecipeError, match="no answers on the way"):
+        asked(staged(rows(9), goal={"output": "part", "metric": "accuracy", "direction": "max"}), tmp_path)
+    assert asked(plain, tmp_path, inputs=True).inputs == (("hour",), ("place",), ("hour", "place"))
+
+
+def test_what_was_asked_for_is_asked_for_again(tmp_path: Path) -> None:
+    recipe = staged(rows(9))
+    first = asked(recipe, tmp_path, quick=True, budget="30m", shift="place")
+    (tmp_path / FILE).write_text(json.dumps(first.to_dict()))
+    assert asked(recipe, tmp_path, resume=True) == first
+    more = asked(recipe, tmp_path, resume=True, seeds=5)
+    assert (more.seeds, more.each) == (5, first.each)
+    for wrong in ({"budget": "5m"}, {"shift": "hour"}):
+        with pytest.raises(RecipeError, match="begun with"):
+            asked(recipe, tmp_path, resume=True, **wrong)
+
+
+# ---- noise ---------------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 6), st.integers(1, 7), st.floats(0, 1), st.integers(0, 9))
+def test_noise_on_symbols_brings_in_what_was_said_and_nothing_else(
+    count: int, longest: int, share: float, seed: int
+) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(0, longest + 1, (count, 1), generator=chance)
+    values = torch.randint(1, 9, (count, longest), generator=chance)
+    real = torch.arange(longest) < sizes
+    values[~real] = 0  # padding is never said
+    found = measure._other_symbols(Ragged(values, sizes), share, chance).values
+    assert set(found[real].tolist()) <= set(values[real].tolist())
+    assert share > 0 or torch.equal(found, values)
+
+
+# ---- the whole of it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A comparison that knows three regimes, with files to go on with."""
+    folder = tmp_path_factory.mktemp("compare")
+    recipe = staged(str(table(folder)))
+    return folder / "run", ew.compare(recipe, out=folder / "run", regimes=THREE, shares=())
+
+
+def test_a_comparison_gives_the_documented_json(compared: tuple[Path, Any]) -> None:
+    place, result = compared
+    found = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert found["goal"] == "auroc of open"
+    assert list(found["regimes"]) == list(THREE)
+    for item in found["regimes"].values():
+        assert item["low"] <= item["value"] <= item["high"]
+        assert item["value"] == pytest.approx(sum(item["seeds"]) / 3)
+        assert item["n"] == found["rows"]["test"]
+    assert found["verdict"] in (WINS, PIPELINE, SAME)
+    assert {"trivial", "classical"} == set(found["baselines"]["open"])
+    assert set(found["attribution"]) == {"modular_predicted", "warm_joint"}
+    for item in found["attribution"].values():
+        assert [step["replaced"] for step in item["oracle"]] == [["part"]]
+        assert [point["share"] for point in item["noise"]["part"]] == [0.0, *measure.NOISE_SHARES]
+    assert set(found["intermediates"]["part"]["regimes"]) == {"modular_predicted", "warm_joint"}
+    assert found["reach"]["modular_predicted"]["see"] == 0  # decoded and read again: cut
+    assert found["reach"]["warm_joint"]["see"] > 0
+    assert [row["aspect"] for row in found["table"]] == [
+        "information flow", "optimisation", "error propagation", "data efficiency", "explainability", "latency", "performance",
+        "flexibility", "training difficulty",
+    ]  # fmt: skip
+    assert [row["aspect"] for row in found["table"] if not row["regimes"]] == ["data efficiency"]
+    assert found["costs"]["warm_joint"]["trained_parts"] == 3
+    assert found["costs"]["direct"]["trained_parts"] == 1
+    assert json.loads((place / "comparison.json").read_text())["verdict"] == found["verdict"]
+
+
+def test_what_is_printed_fits_a_terminal(compared: tuple[Path, Any]) -> None:
+    lines = str(compared[1]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("  warm_joint") for line in lines)
+
+
+def test_the_report_is_one_file(compared: tuple[Path, Any]) -> None:
+    page = build(compared[0]).read_text()
+    assert "<script" not in page
+    assert "http://" not in page and "https://" not in page
+    for heading in (
+        "Side by side",
+        "The answers on the way",
+        "Where the errors come from",
+        "On other rows",
+        "The table",
+    ):
+        assert heading in page
+    assert compared[1].verdict.capitalize() in page
+
+
+def test_it_goes_on_without_training_anything_twice(compared: tuple[Path, Any], capsys: pytest.CaptureFixture[str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    place, first = compared
+    before = {path: path.stat().st_mtime_ns for path in place.glob("*/log.jsonl")}
+    assert len(before) == 9
+    arguments = ["endwise", "compare", str(place / "recipe.yaml"), "--out", str(place), "--resume", "--json"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--quick", "--shares", "0.3"])
+    with contextlib.suppress(SystemExit):
+        main()
+    found = json.loads(capsys.readouterr().out)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert found["regimes"] == first.to_dict()["regimes"]
+    assert len(list(place.glob("*/log.jsonl"))) == 12
+    assert [point["share"] for point in found["curves"]["direct"]] == [0.3, 1.0]
+
+
+def test_another_recipe_and_a_taken_folder_are_refused(compared: tuple[Path, Any]) -> None:
+    place, _ = compared
+    recipe = Run.open(place).recipe
+    with pytest.raises(RecipeError, match=r"train\.steps"):
+        ew.compare(recipe.replace(**{"train.steps": 5}), out=place, resume=True)
+    with pytest.raises(RecipeError, match="--resume"):
+        ew.compare(recipe, out=place)
+
+
+def test_without_stages_one_network_stands_beside_one_for_each_output(tmp_path: Path) -> None:
+    found = ew.compare(flat(rows(120)), out=tmp_path / "run", seeds=1, shares=(), inputs=True).to_dict()
+    assert list(found["regimes"]) == [ONE, APART]
+    assert found["verdict"] == NONE
+    assert "no pipeline was declared" in found["against"]["because"]
+    assert set(found["inputs"]) == {"hour", "place", "hour+place"}
+    assert found["costs"][APART]["artefacts"] == 2
+    assert found["attribution"] == {}
