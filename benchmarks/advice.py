@@ -239,7 +239,8 @@ def _fewer(name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], *, 
         if file.stem in (*sides, "reviews", "digits"):
             with file.open(newline="", encoding="utf-8") as rows:
                 for row in csv.DictReader(rows):
-                    sides[row.pop("split", file.stem)].append(row)
+                    if (side := row.pop("split", file.stem)) in sides:
+                        sides[side].append(row)
     if not all(sides.values()):
         raise FileNotFoundError(f"{folder} is not prepared: python -m recipes.{name}.prepare")
     rng, kept = np.random.default_rng(0), {}
