@@ -188,6 +188,13 @@ def test_a_rival_as_dear_as_the_own_network_is_trained_on_all_labels_and_small_p
     assert next(item for item in alone if item.labels == 400).seconds > 40  # nobody else needs the room
 
 
+def test_what_costs_nothing_is_a_rival_even_where_the_own_network_takes_all_there_is():
+    free = [Training("classical", share, round(1600 * share), 0, None, 0.0, False) for share in (0.25, 0.5, 1.0)]
+    taken, notes = chosen({"end-to-end": offered("end-to-end", 100.0), "classical": free}, 100.0, limit_s=50.0)
+    assert not notes
+    assert sum(item.arm == "classical" for item in taken) == 3
+
+
 def test_bounds_of_metrics():
     assert bounds(accuracy()) == (0.0, 1.0)
     assert bounds(mae()) == (0.0, None)

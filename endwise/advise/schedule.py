@@ -92,7 +92,7 @@ def chosen(
     first, *others = offered
     own = _by_use(offered[first])
     taken = own[:3]
-    left = limit_s - sum(item.seconds for item in taken)
+    left = max(0.0, limit_s - sum(item.seconds for item in taken))  # what costs nothing is in, whatever the own takes
     notes = []
     for arm in others:
         base = sorted((item for item in offered[arm] if item.seed == 0), key=lambda item: item.labels)
