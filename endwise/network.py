@@ -83,6 +83,7 @@ class Network(nn.Module):
         self.input_names = tuple(inputs)
         self.output_names = tuple(outputs)
         self.compares_rows = any(head.compares_rows for head in heads.values())
+        self.symbols = max((head.symbols for head in heads.values()), default=0.0)
 
     def tokens(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Tokens:
         """The shared tokens: every input's, side by side, through the trunk."""

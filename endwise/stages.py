@@ -110,6 +110,7 @@ class StagedNetwork(Network):
         self.stages = nn.ModuleDict({_key(name): part for name, part in made.items()})
         self.maker = {output: name for name, stage in self.declared.items() for output in stage.to}
         self.compares_rows = any(part.compares_rows for part in made.values())
+        self.symbols = max(part.symbols for part in made.values())
 
     def stage(self, name: str) -> Network:
         """The network of one stage."""

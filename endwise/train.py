@@ -229,7 +229,7 @@ def training_loader(recipe: Recipe, dataset: Dataset, model: Model) -> Loader:
         else auto_batch_size(
             len(rows),
             compares_rows=model.network.compares_rows,
-            writes=any(model.network.head(name).writes for name in model.network.output_names),
+            symbols=model.network.symbols,
         )
     )
     return Loader(dataset, recipe, model.contracts, rows, batch_size=batch_size, seed=recipe.train.seed, shuffle=True)

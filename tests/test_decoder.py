@@ -307,5 +307,6 @@ def test_only_the_most_probable_symbols_are_drawn(seed: int, top_p: float) -> No
 def test_a_text_that_is_written_is_many_decisions_and_a_batch_has_fewer_rows() -> None:
     from endwise.plan import auto_batch_size
 
-    assert [auto_batch_size(rows, writes=True) for rows in (100, 3_000, 29_000, 1_000_000)] == [8, 32, 32, 64]
+    assert [auto_batch_size(rows, symbols=15) for rows in (100, 3_000, 29_000, 1_000_000)] == [8, 32, 32, 64]
+    assert [auto_batch_size(29_000, symbols=count) for count in (60, 250, 5_000)] == [32, 8, 4]
     assert auto_batch_size(29_000) == 128

@@ -291,8 +291,8 @@ def _network(task: Task, name: str, recipe: Recipe, shared: Cost | None = None) 
         return _trained(task, recipe, dataset, training, rows, folder)
 
     def usual_batch(labels: int) -> int:
-        writes = any(model.network.head(output).writes for output in model.network.output_names)
-        return auto_batch_size(labels, compares_rows=model.network.compares_rows, writes=writes)
+        network = model.network
+        return auto_batch_size(labels, compares_rows=network.compares_rows, symbols=network.symbols)
 
     begun, staged = uses_weights(recipe), bool(recipe.stages)
     apart = name == "stages"

@@ -110,14 +110,14 @@ class Head(nn.Module):
     own_tokens: True for a head that wants each input's tokens as its encoder gave them, before the trunk mixes them.
     compares_rows: True for a head whose loss sets the rows of a batch against each other. Such a batch is never cut
     into micro-batches, and the target of a row that has none is zero in `loss`. passes: as in `Encoder`, for a head
-    that needs another number whatever it reads; it wins. writes: True for a head that answers symbol after symbol: a row
-    is as many decisions as it has symbols, and a batch needs fewer of them.
+    that needs another number whatever it reads; it wins. symbols: about how many symbols a row's answer has, for a head
+    that writes one after the other: a row is as many decisions, and a batch needs fewer of them; 0 for one decision.
     """
 
     own_tokens: ClassVar[bool] = False
-    writes: ClassVar[bool] = False
     compares_rows: ClassVar[bool] = False
     passes: ClassVar[int | None] = None
+    symbols: float = 0.0
     streams: bool = False  # has `feed`
 
     def load_pretrained(self) -> None:

@@ -687,10 +687,17 @@ class Text(PretrainedInput):
     def head(self, contract: TextContract, size: "Size") -> "Head":
         """What the contract's decoder is."""
         from endwise.modalities.text.network import CTCHead
-        from endwise.modalities.text.sequence import JointHead, SequenceHead
 
         if contract.decoder == "ctc":
             return CTCHead(contract, size, frames=self.frames)
+        head = self._writing(contract, size)
+        head.symbols = contract.mean * contract.longest_units / max(1, contract.longest)
+        return head
+
+    def _writing(self, contract: TextContract, size: "Size") -> "Head":
+        from endwise.modalities.text.network import CTCHead
+        from endwise.modalities.text.sequence import JointHead, SequenceHead
+
         longest = self.most_symbols(contract)
         if self.wait is not None:
             from endwise.modalities.text.waiting import WaitingHead

@@ -26,7 +26,6 @@ class SequenceHead(Head):
     """
 
     passes = 60  # to write takes longer to learn than to decide
-    writes = True
 
     def __init__(
         self, decoder: Writer, size: Size, *, beams: int, longest: int, penalty: float, smoothing: float
@@ -109,7 +108,6 @@ class JointHead(Head):
     answer is the sequence that both together find most probable."""
 
     passes = 60
-    writes = True
 
     def __init__(self, spelt: CTCHead, written: SequenceHead) -> None:
         super().__init__()
