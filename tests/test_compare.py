@@ -27,6 +27,7 @@ from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import DataError, RecipeError
 from endwise.metrics import Estimate, accuracy, estimate, mae, pooled, pooled_difference
 from endwise.modalities.base import Answer
+from endwise.plan import resolve_goal
 from endwise.recipe import REGIMES, Recipe
 from endwise.report.comparison import build
 from endwise.run import Run
@@ -304,6 +305,41 @@ def test_noise_on_symbols_brings_in_what_was_said_and_nothing_else(
     found = measure._other_symbols(Ragged(values, sizes), share, chance).values
     assert set(found[real].tolist()) <= set(values[real].tolist())
     assert share > 0 or torch.equal(found, values)
+
+
+def test_a_quarter_is_put_out_where_it_ranks_highest_and_padding_stays() -> None:
+    sizes = torch.tensor([[32], [16]])
+    values = torch.arange(1.0, 65.0).reshape(2, 32)
+    values[1, 16:] = 0
+    found = measure._put_out(Ragged(values, sizes), torch.arange(16.0).expand(2, 16)).values
+    changed = (found != values).nonzero().tolist()
+    assert changed == [[0, place] for place in range(24, 32)] + [[1, place] for place in range(12, 16)]
+    assert found[0, 31] == values[0].mean()
+    assert found[1, 15] == values[1, :16].mean()
+
+
+def test_what_an_answer_leans_on_is_found_and_is_worse_to_lose(tmp_path: Path) -> None:
+    """One line of an image decides; a network that has learnt it is faithful."""
+    chance, shown = np.random.default_rng(0), []
+    for _ in range(240):
+        red = bool(chance.random() < 0.5)
+        picture = chance.integers(0, 90, (16, 16, 3)).astype(np.uint8)
+        picture[4:8, :, 0 if red else 2] += 120
+        shown.append({"picture": picture, "red": red})
+    recipe = Recipe(data=shown, inputs={"picture": {"type": "image", "side_px": 16}}, outputs={"red": "boolean"},
+                    train={"size": "tiny", "steps": 30, "batch_size": 32, "augment": False})  # fmt: skip
+    dataset = prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    goal = resolve_goal(recipe, contracts)
+    bench = measure.Bench(
+        recipe, dataset, contracts, goal, dataset.splits.test, dataset.splits.val, np.zeros(0, np.int64)
+    )
+    model = ew.fit(recipe, out=tmp_path / "run", dataset=dataset)
+    ranks = measure._leaned_on(model, next(measure._batches(model, dataset, bench.test)).to("cpu"), "red")["picture"]
+    assert ((ranks.argmax(1) >= 4) & (ranks.argmax(1) < 8)).double().mean() > 0.8
+    kept = measure.faithfulness(model, bench)
+    lost, chance_lost = (measure.value_of(bench.metrics["red"], kept[what], None) for what in ("leaned_on", "chance"))
+    assert lost < chance_lost
 
 
 # ---- the whole of it -------------------------------------------------------------------------------------------------------

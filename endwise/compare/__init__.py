@@ -32,7 +32,7 @@ from endwise.files import plain, read_json, write_json
 from endwise.plan import resolve_goal
 from endwise.recipe import Recipe
 from endwise.run import RUNS, Run, default_path
-from endwise.stages import StagedNetwork
+from endwise.stages import StagedNetwork, direct_recipe
 from endwise.train import Progress, Stopped
 
 RESULT = "comparison.json"
@@ -125,7 +125,8 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
         _say(progress, f"{arm} ({number} of {len(wanted)})")
         kept.append(_arm(arm, run.path, bench, scales, progress))
     _doing(progress, "fitting the baselines")
-    beside = baselines(bench.contracts, recipe, dataset, dataset.splits.train, bench.test)
+    ends = direct_recipe(recipe) if recipe.stages else recipe
+    beside = baselines(bench.contracts, ends, dataset, dataset.splits.train, bench.test)
     return summary(Findings(bench, kept, beside, tuple(scales)), settings, how)
 
 
@@ -237,6 +238,7 @@ def _measured(
         kept[f"disturbed/{strength:g}"] = measure.statistics(model, bench, bench.some, [output], predict)[output]
     if isinstance(model.network, StagedNetwork):
         kept |= _on_the_way(trained, bench, folder)
+    kept |= {f"put_out/{what}": value for what, value in measure.faithfulness(model, bench).items()}
     each = [measure.latency(own, bench) for own in trained.models.values()]  # one after another, for all answers
     told = {
         "latency": {name: sum(item[name] for item in each) for name in each[0]},

@@ -6,14 +6,13 @@ is the report's.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from endwise import metrics
 from endwise.baselines import Baseline
 from endwise.compare.arms import APART, ONE, Arm, Cost
 from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics, value_of
@@ -23,6 +22,7 @@ from endwise.recipe import Recipe
 from endwise.stages import direct_recipe
 
 WATTS = 10.0  # of one busy core, assumed: laptops have less, servers with their cooling more
+KINDS = ("trivial", "classical")
 END_TO_END = ("warm_joint", "joint", "joint_goal_only", "direct")
 DRIFT_REGIMES = ("warm_joint", "joint", "joint_goal_only")
 
@@ -109,10 +109,14 @@ class Findings:
         """The key of the goal's statistics on the test rows."""
         return f"test/{self.bench.goal.output}"
 
+    @cached_property
+    def _costly(self) -> np.ndarray:
+        """Which of the test rows the costly questions were asked on."""
+        return np.searchsorted(self.bench.test, self.bench.some)
+
     def some(self, runs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Of statistics of all test rows, those of the rows that costly questions were asked on."""
-        places = np.searchsorted(self.bench.test, self.bench.some)
-        return [item[places] for item in runs]
+        """Of statistics of all test rows, those of these rows."""
+        return [item[self._costly] for item in runs]
 
     # ---- the goal ----------------------------------------------------------------------------------------------------
 
@@ -187,23 +191,40 @@ class Findings:
     def beside(self) -> dict[str, dict[str, Any]]:
         """{output: {'trivial', 'classical'}}: fitted once, on all labels."""
         found: dict[str, dict[str, Any]] = {}
-        for output, made in self.baselines.items():
-            metric = self.bench.metrics[output]
-            rows = self.bench.labelled(output, self.bench.test)
-            there = np.flatnonzero(np.isin(self.bench.test, rows)).tolist()
-            shared: dict[str, Any] = {"weights": self.bench.weights(rows), "clusters": self.bench.clusters(rows)}
-            for kind, answers in (("trivial", made["trivial"]), ("classical", made["classical"])):
-                value = None
-                if answers and metric.of_term is None and len(rows):
-                    own = [answers[index] for index in there]
-                    value = metrics.estimate(metric, self.bench.truths(output, rows), own, **shared).to_dict()
-                found.setdefault(output, {})[kind] = value
+        for output, kind in itertools.product(self.baselines, KINDS):
+            kept, rows = self._baseline(output, kind), self.bench.labelled(output, self.bench.test)
+            found.setdefault(output, {})[kind] = None if kept is None else self.pool([kept], output, rows).to_dict()
         return found
 
+    def over_baseline(self, kind: str) -> dict[str, Estimate]:
+        """{regime: by how much it is better at the goal than a baseline on the same rows}; empty where there is none."""
+        output = self.bench.goal.output
+        kept = self._baseline(output, kind)
+        if kept is None:
+            return {}
+        return {name: self.apart(self.runs(name, self.own), [kept], output, self.bench.test) for name in self.names}
+
+    def _baseline(self, output: str, kind: str) -> np.ndarray | None:
+        """What the output's metric keeps of a baseline's answers to the labelled test rows; None where it gave none."""
+        metric, made = self.bench.metrics[output], self.baselines[output]
+        answers = made["trivial"] if kind == "trivial" else made["classical"]
+        rows = self.bench.labelled(output, self.bench.test)
+        if not answers or metric.of_term is not None or not len(rows):
+            return None
+        own = [answers[place] for place in np.searchsorted(self.bench.test, rows).tolist()]
+        return metric.rows(self.bench.truths(output, rows), own)
+
     def trivial(self, output: str) -> float | None:
-        """The best constant answer's value."""
-        found = self.beside.get(output, {}).get("trivial")
-        return None if found is None else found["value"]
+        """What the best constant answer reaches on the test rows; None where there is none."""
+        item, metric = self.bench.recipe.outputs[output], self.bench.metrics[output]
+        learnt, rows = (
+            self.bench.labelled(output, side) for side in (self.bench.dataset.splits.train, self.bench.test)
+        )
+        constant = item.trivial(self.bench.truths(output, learnt), self.bench.contracts[output])
+        if constant is None or metric.of_term is not None or not len(rows):
+            return None
+        kept = metric.rows(self.bench.truths(output, rows), [constant] * len(rows))
+        return value_of(metric, kept, self.bench.weights(rows))
 
     # ---- answers on the way ----------------------------------------------------------------------------------------
 
@@ -265,16 +286,20 @@ class Findings:
     def exchanged(self) -> dict[str, Any]:
         """{regime: by how much the goal is better with another training's first stage (below 0: worse)}, over the trainings
         after the first, which the stage is taken from."""
+        return self._within("exchanged", lambda item: item[self.own][self._costly])
+
+    def faithfulness(self) -> dict[str, Any]:
+        """{regime: by how much the goal is better with tokens put out at random than with those that it leans on}."""
+        return self._within("put_out/chance", lambda item: item["put_out/leaned_on"])
+
+    def _within(self, key: str, other: Callable[[Statistics], np.ndarray]) -> dict[str, Any]:
+        """{regime: by how much what is kept under a key is better than the other of the same training}."""
         found = {}
         for name in self.names:
-            pairs = [
-                (item.statistics["exchanged"], item.statistics[self.own])
-                for item in self.kept
-                if item.arm.name == name and "exchanged" in item.statistics
-            ]
-            if pairs:
-                others, own = [pair[0] for pair in pairs], self.some([pair[1] for pair in pairs])
-                gain = self.apart(others, own, self.bench.goal.output, self.bench.some, same_trainings=True)
+            kept = [item.statistics for item in self.kept if item.arm.name == name and key in item.statistics]
+            if kept:
+                pair = [item[key] for item in kept], [other(item) for item in kept]
+                gain = self.apart(*pair, self.bench.goal.output, self.bench.some, same_trainings=True)
                 found[name] = gain.to_dict()
         return found
 
@@ -362,4 +387,4 @@ def substitutions(intermediates: Sequence[str]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys([*grown, *((item,) for item in intermediates)]))
 
 
-__all__ = ["END_TO_END", "WATTS", "Findings", "Kept", "substitutions"]
+__all__ = ["END_TO_END", "KINDS", "WATTS", "Findings", "Kept", "substitutions"]

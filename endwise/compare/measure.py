@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from endwise.batch import Batch, Ragged
 from endwise.data.dataset import Dataset
@@ -23,7 +24,7 @@ from endwise.evaluate import BATCH_ROWS, looked_at
 from endwise.metrics import Metric
 from endwise.modalities.base import Contract
 from endwise.model import Model
-from endwise.network import Predictions
+from endwise.network import Network, Predictions
 from endwise.objective import denominators, term_values
 from endwise.recipe import Goal, Recipe
 from endwise.stages import StagedNetwork
@@ -36,6 +37,7 @@ SYMBOLS = frozenset({"text", "category", "boolean", "tags"})
 NOISY = frozenset({"number", "audio", "image"})
 LATENCY_ROWS, WARM_UP = 30, 5
 REACH_ROWS = 32
+BANDS, PUT_OUT = 16, 0.25  # of a raw input along its first axis, and the share of them that is put out
 
 Predict = Callable[[Model, Batch, int], Predictions]  # (model, batch, its number) -> raw predictions
 Statistics = dict[str, np.ndarray]
@@ -255,6 +257,86 @@ def _disturbed(given: Ragged, scale: float, strength: float, chance: np.random.G
     return Ragged(noisy.astype(values.dtype), given.sizes)
 
 
+# ---- what an answer leans on ----------------------------------------------------------------------------------------
+
+
+def faithfulness(model: Model, bench: Bench) -> Statistics:
+    """The goal with a quarter of each raw sound or image put out, in bands along its first axis: 'leaned_on', those where
+    gradient times value is largest (Shrikumar et al. 2017), and 'chance', as many at random. If what is called important
+    is no worse to lose than anything else, such an explanation is not faithful. Empty where there is nothing to look into,
+    or no gradient comes back."""
+    output = bench.goal.output
+    first = _leaned_on(model, next(_batches(model, bench.dataset, bench.some)).to(model.device), output)
+    if not any(map(torch.any, first.values())):
+        return {}
+    return {
+        what: statistics(model, bench, bench.some, [output], _without_bands(output, what))[output]
+        for what in ("leaned_on", "chance")
+    }
+
+
+def _without_bands(output: str, what: str) -> Predict:
+    def predict(model: Model, batch: Batch, number: int) -> Predictions:
+        sent, chance = batch.to(model.device), torch.Generator(model.device).manual_seed(number)
+        ranks = _leaned_on(model, sent, output)
+        if what == "chance":
+            ranks = {
+                name: torch.rand(rank.shape, generator=chance, device=model.device) for name, rank in ranks.items()
+            }
+        changed = {name: _put_out(sent.inputs[name], rank) for name, rank in ranks.items()}
+        with torch.inference_mode():
+            found: Predictions = model.network({**sent.inputs, **changed}, sent.present)
+        return found
+
+    return predict
+
+
+def _leaned_on(model: Model, batch: Batch, output: str) -> dict[str, Tensor]:
+    """{raw input: |gradient of the output's loss times (value less the row's mean)|, summed over each band} [batch, band]."""
+    names = [name for name, item in model.recipe.inputs.items() if item.type in NOISY and item.axes > 0]
+    raw = {name: batch.inputs[name].values.float().requires_grad_() for name in names}
+    changed = {name: Ragged(values, batch.inputs[name].sizes) for name, values in raw.items()}
+    network = model.network.eval()
+    with torch.enable_grad():
+        loss = _loss(network, network({**batch.inputs, **changed}, batch.present), batch, output)
+    found = torch.autograd.grad(loss, list(raw.values()), allow_unused=True) if raw else ()
+    ranks = {}
+    for (name, values), gradient in zip(raw.items(), found, strict=True):
+        own = torch.zeros_like(values) if gradient is None else gradient * (values - _means(changed[name]))
+        places = own.detach().abs().flatten(2).sum(2) if own.ndim > 2 else own.detach().abs()
+        ranks[name] = places.new_zeros(len(places), BANDS + 1).scatter_add(1, _bands(changed[name]), places)[:, :BANDS]
+    return ranks
+
+
+def _put_out(given: Ragged, rank: Tensor) -> Ragged:
+    """The row's mean in the place of a quarter of its bands, those that rank highest."""
+    place = rank.argsort(1, descending=True).argsort(1)
+    gone = F.pad(place < PUT_OUT * BANDS, (0, 1)).gather(1, _bands(given))
+    cells = gone.reshape(*gone.shape, *[1] * (given.values.ndim - 2))
+    return Ragged(torch.where(cells, _means(given).to(given.values.dtype), given.values), given.sizes)
+
+
+def _bands(given: Ragged) -> Tensor:
+    """[batch, place]: in which of the row's bands along its first axis; padding has one of its own, the last."""
+    places = torch.arange(given.values.shape[1], device=given.values.device)
+    sizes = given.sizes[:, :1]
+    return torch.where(places < sizes, places * BANDS // sizes.clamp(min=1), BANDS)
+
+
+def _means(given: Ragged) -> Tensor:
+    """Of each row's real cells."""
+    real = _real(given).reshape(*_real(given).shape, *[1] * (given.values.ndim - 1 - given.sizes.shape[1]))
+    real = real.expand(given.values.shape)
+    axes = tuple(range(1, given.values.ndim))
+    found = torch.where(real, given.values.detach().float(), 0.0).sum(axes, keepdim=True)
+    return found / real.sum(axes, keepdim=True).clamp(min=1)
+
+
+def _loss(network: Network, predictions: Predictions, batch: Batch, output: str) -> Tensor:
+    terms = term_values(network, predictions, batch, denominators(network, batch))
+    return torch.stack([value for term, value in terms.items() if term.rpartition(".")[0] == output]).sum()
+
+
 # ---- gradients and time --------------------------------------------------------------------------------------------
 
 
@@ -271,19 +353,12 @@ def reach(model: Model, bench: Bench) -> dict[str, float]:
         else:
             tokens = {"network": network.tokens(batch.inputs, batch.present)}
             predictions = network.answer(tokens["network"])
-        terms = term_values(network, predictions, batch, denominators(network, batch))
-        goal = torch.stack(
-            [value for term, value in terms.items() if term.rpartition(".")[0] == bench.goal.output]
-        ).sum()
-        values = [value for item in tokens.values() for value in (item.values, item.own_values) if value is not None]
-        owners = [
-            name for name, item in tokens.items() for value in (item.values, item.own_values) if value is not None
-        ]
-        wanted = [value for value in values if value.requires_grad]
-        kept = [name for name, value in zip(owners, values, strict=True) if value.requires_grad]
-        found = torch.autograd.grad(goal, wanted, allow_unused=True) if wanted else ()
+        loss = _loss(network, predictions, batch, bench.goal.output)
+        places = [(name, value) for name, item in tokens.items() for value in (item.values, item.own_values)
+                  if value is not None and value.requires_grad]  # fmt: skip
+        found = torch.autograd.grad(loss, [value for _, value in places], allow_unused=True) if places else ()
     squares = dict.fromkeys(tokens, 0.0)
-    for name, gradient in zip(kept, found, strict=True):
+    for (name, _), gradient in zip(places, found, strict=True):
         squares[name] += 0.0 if gradient is None else float(gradient.double().square().sum())
     network.eval()
     return {name: value**0.5 for name, value in squares.items()}
@@ -318,6 +393,7 @@ __all__ = [
     "Bench",
     "Statistics",
     "disturbable",
+    "faithfulness",
     "latency",
     "reach",
     "statistics",

@@ -2,12 +2,11 @@
 nine aspects. Every sentence and every cell comes from a number of findings.py.
 """
 
-import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from endwise.compare.findings import WATTS, Findings
+from endwise.compare.findings import KINDS, WATTS, Findings
 from endwise.compare.measure import STRENGTHS
 from endwise.compare.settings import Settings
 from endwise.compare.verdict import FEWEST_SEEDS, PIPELINE, RULE, SAME, WINS, Verdict
@@ -20,7 +19,7 @@ def summary(found: Findings, settings: Settings, how: str) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "regimes": found.regimes(), "attribution": found.attribution(), "baselines": found.beside, "reach": found.reach(),
         "curves": found.curves(), "shift": found.shift(how), "costs": found.costs(), "inputs": found.inputs(),
-        "exchanged": found.exchanged(),
+        "exchanged": found.exchanged(), "faithfulness": found.faithfulness(),
     }  # fmt: skip
     parts["intermediates"], parts["drift"] = found.intermediates()
     goal = {
@@ -102,51 +101,35 @@ def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) 
     ]
     if len(found.bench.shifted):
         seen.append(("on the held-out group", found.gain_under("shifted", found.bench.shifted, pair)))
-    else:
-        seen += [
-            (
-                f"with noise of {strength:g} on the inputs",
-                found.gain_under(f"disturbed/{strength:g}", found.bench.some, pair),
-            )
-            for strength in STRENGTHS
-        ]
-    return said + [_lead(where, gain, verdict, pair) for where, gain in seen if gain is not None]
+    for strength in () if len(found.bench.shifted) else STRENGTHS:
+        gain = found.gain_under(f"disturbed/{strength:g}", found.bench.some, pair)
+        seen.append((f"with noise of {strength:g} on the inputs", gain))
+    return said + _leads([(where, gain) for where, gain in seen if gain is not None], verdict, pair)
 
 
-def _lead(where: str, gain: Estimate, verdict: Verdict, pair: tuple[str, str]) -> str:
-    interval = f"{gain.value:+.3g} [{gain.low:+.3g}, {gain.high:+.3g}]"
-    if gain.low > 0:
-        return f"{where} {pair[0]} is better ({interval})"
-    if gain.high < 0:
-        return f"{where} {pair[1]} is better ({interval})"
-    gone = verdict.words in (WINS, PIPELINE)
-    return f"{where} {'the lead is not seen any more' if gone else 'neither is better'} ({interval})"
+def _leads(seen: Sequence[tuple[str, Estimate]], verdict: Verdict, pair: tuple[str, str]) -> list[str]:
+    """Who is ahead elsewhere, where that is not what the verdict says of the test rows."""
+    gone = "the lead is not seen any more" if verdict.words in (WINS, PIPELINE) else "neither is seen to be better"
+    places: dict[str, list[str]] = {f"{pair[0]} is better": [], f"{pair[1]} is better": [], gone: []}
+    for where, gain in seen:
+        who = f"{pair[0]} is better" if gain.low > 0 else f"{pair[1]} is better" if gain.high < 0 else gone
+        places[who].append(f"{where} ({gain.value:+.3g} [{gain.low:+.3g}, {gain.high:+.3g}])")
+    return [f"{who} {', '.join(where)}" for who, where in places.items() if where]
 
 
 def _against_baselines(found: Findings, parts: Mapping[str, Any]) -> list[str]:
     """What is better than all regimes, or than none of them: a comparison of two bad answers decides nothing."""
-    beside, regimes = parts["baselines"].get(found.bench.goal.output, {}), parts["regimes"]
-    said = []
-    for kind in ("trivial", "classical"):
-        other = beside.get(kind)
-        if other is None or other["value"] is None:
+    beside, said = parts["baselines"].get(found.bench.goal.output, {}), []
+    for kind in KINDS:
+        gains = found.over_baseline(kind)
+        if not gains:
             continue
-        better = [name for name, own in regimes.items() if _better(own, other, found.sign)]
-        worse = [name for name, own in regimes.items() if _better(other, own, found.sign)]
-        value = f"the {kind} baseline ({other['value']:.4g})"
-        if len(worse) == len(regimes):
+        value = f"the {kind} baseline ({beside[kind]['value']:.4g})"
+        if all(gain.high < 0 for gain in gains.values()):
             said.append(f"{value} is better than every regime: use it, or find out why")
-        elif not better:
+        elif not any(gain.low > 0 for gain in gains.values()):
             said.append(f"no regime is seen to be better than {value}: nothing is won by any of them yet")
     return said
-
-
-def _better(one: Mapping[str, Any], other: Mapping[str, Any], sign: float) -> bool:
-    """Whether the intervals are apart, the first on the better side."""
-    ends = [one["low"], one["high"], other["low"], other["high"]]
-    if any(end is None or not math.isfinite(end) for end in ends):
-        return False
-    return bool(one["low"] > other["high"]) if sign > 0 else bool(one["high"] < other["low"])
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -184,9 +167,10 @@ def table(found: Findings, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
         return f"{curve[0]['value']:.4g} with {curve[0]['share']:.0%}" if len(curve) > 1 else None
 
     def explained(name: str) -> str | None:
-        values = [f"{output} {item['regimes'][name]['value']:.3g}" for output, item in parts["intermediates"].items()
-                  if name in item["regimes"]]  # fmt: skip
-        return ", ".join(values) or None
+        said = [f"{output} {item['regimes'][name]['value']:.3g}" for output, item in parts["intermediates"].items()
+                if name in item["regimes"]]  # fmt: skip
+        said += [f"faithful by {_spelled(parts['faithfulness'][name])}"] if name in parts["faithfulness"] else []
+        return ", ".join(said) or None
 
     def exchanged(name: str) -> str | None:
         return _spelled(parts["exchanged"][name]) if name in parts["exchanged"] else None
@@ -203,8 +187,9 @@ def table(found: Findings, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
         row("error propagation", "goal: what is gained if every answer on the way were true", propagated,
             "there are no answers on the way with a truth to put in their place"),
         row("data efficiency", "goal with the fewest labels", efficient, "all trainings had all labels"),
-        row("explainability", "how right the answers on the way are, by their own metric; faithfulness of attributions is "
-            "not measured here", explained, "there are no answers on the way, and no attributions were made"),
+        row("explainability", "how right the answers on the way are, by their own metric; and how much worse the goal is "
+            "without the quarter of the input that an answer leans on than without any other (0: not faithful)", explained,
+            "there are no answers on the way, and no sound or image to look into"),
         row("latency", "p50 and p95 of one row, one thread, reading left out",
             lambda name: f"{costs[name]['p50_ms']:.1f} / {costs[name]['p95_ms']:.1f} ms" if "p50_ms" in costs[name] else None,
             "no model could be timed"),

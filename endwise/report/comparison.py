@@ -5,7 +5,6 @@ labels, other rows, costs, the nine aspects.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -182,15 +181,17 @@ def _noise(found: Mapping[str, Any]) -> str:
 
 
 def _curves(found: Mapping[str, Any]) -> str:
-    items = []
+    items, pair = [], {found["against"]["pipeline"], found["against"]["end_to_end"]} - {None}
+    banded = pair or set(found["curves"])
     for name, points in found["curves"].items():
         known = [point for point in points if None not in (point["value"], point["low"], point["high"])]
         measured = [(point["rows"], one) for point in known for one in point["seeds"] if one is not None]
-        line = [(point["rows"], point["value"], point["low"], point["high"]) for point in known]
+        low, high = ("low", "high") if name in banded else ("value", "value")
+        line = [(point["rows"], point["value"], point[low], point[high]) for point in known]
         items.append(plots.Forecast(name, measured, line))
     if not items:
         return ""
-    told = f"{found['goal']} by rows to learn from ({_better(found)}): dots are trainings, bands 95 % intervals"
+    told = f"{found['goal']} by rows to learn from ({_better(found)}): dots are trainings, bands 95 % intervals of those that the verdict is about"
     names = [f"{point['share']:.0%}" for point in next(iter(found["curves"].values()))]
     rows = [[escape(name), *(_estimate(point) for point in points)] for name, points in found["curves"].items()]
     drawn = plots.forecasts(items, x="training rows", y=found["about"]["metric"], alt=told)
@@ -223,13 +224,13 @@ def _shift(found: Mapping[str, Any]) -> str:
 
 def _reach(found: Mapping[str, Any]) -> str:
     staged = {name: norms for name, norms in found["reach"].items() if len(norms) > 1}
-    if not staged:
-        return ""
-    bars = [
-        (f"{name}: {stage}", math.log10(1 + 1e6 * norm), f"{norm:.2g}") for name, norms in staged.items() for stage, norm in norms.items()
-    ]  # fmt: skip
-    told = "norm of the goal's gradient at each stage's tokens after training (lengths by order of magnitude, from 1e-6); 0: it is cut"
-    return plots.bars(bars, alt=told)
+    parts = []
+    for stage in found["stages"] if staged else ():
+        bars = [(name, norms[stage], f"{norms[stage]:.2g}") for name, norms in staged.items()]
+        parts.append(
+            plots.bars(bars, alt=f"{stage}: norm of the goal's gradient at its tokens after training; 0: it is cut")
+        )
+    return "".join(parts)
 
 
 def _costs(found: Mapping[str, Any]) -> str:
