@@ -24,7 +24,7 @@ from endwise.data.loader import Loader
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
 from endwise.model import Model
-from endwise.network import Network
+from endwise.network import Network, stacked
 from endwise.nn.interface import Tokens
 from endwise.recording import Recording
 
@@ -35,6 +35,8 @@ BINS = 10  # of confidence
 MAX_CONFUSION = 200  # classes in a stored matrix
 PROBE_ROWS, PROBE_CLASSES = 1_000, 200
 PROBE_BATCH = 64
+PROBE_COLUMNS, PROBE_FEWEST = 8, 20  # columns that are looked at, and cells that one must have
+PROBE_FEW_NUMBERS, PROBE_REPEATED = 20, 5  # fewer different numbers are classes; a class comes so often on average
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the probes' ridge penalty, chosen on the training rows
 OTHER = "(other)"
 QUERIES, NEAREST, RETRIEVAL_ROWS = 8, 4, 500  # shown of each pair of inputs, and looked at
@@ -344,11 +346,15 @@ def _same(truth: Mapping[str, int], found: Mapping[str, int], one: str, other: s
 # ---- what each layer already knows -------------------------------------------------------------------------------------
 
 
-def probe(model: Model, dataset: Dataset, train_rows: np.ndarray, val_rows: np.ndarray) -> dict[str, Any]:
+def probe(
+    model: Model, dataset: Dataset, train_rows: np.ndarray, val_rows: np.ndarray, *, columns: Sequence[str] = ()
+) -> dict[str, Any]:
     """A linear model on the pooled features of each layer, fitted on at most 1,000 training rows and scored on at most
     1,000 validation rows (Alain & Bengio 2016): {output: [{"layer", "metric", "value", "low", "high", "n"}]}.
 
-    Ridge regression for numbers, ridge classification for classes; outputs of other kinds are left out.
+    Ridge regression for numbers, ridge classification for classes; outputs of other kinds are left out. columns: of the
+    tables, which the network was not told about: does it know them all the same? At most PROBE_COLUMNS of those that are
+    numbers or classes, the best constant answer standing first as the layer "(a constant)".
     """
     rows = [_some(np.asarray(part, dtype=np.int64)) for part in (train_rows, val_rows)]
     features = [_layers(model, dataset, part) for part in rows]
@@ -369,7 +375,48 @@ def probe(model: Model, dataset: Dataset, train_rows: np.ndarray, val_rows: np.n
             answers = fitted(features[0][layer][there[0]], truths[0], features[1][layer][there[1]])
             estimate = metrics.estimate(metric, truths[1], answers)
             out[name].append({"layer": layer, "metric": metric.name, **estimate.to_dict()})
+    return out | _probed_columns(dataset, rows, features, columns)
+
+
+def _probed_columns(
+    dataset: Dataset, rows: Sequence[np.ndarray], features: Sequence[Mapping[str, np.ndarray]], columns: Sequence[str]
+) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name in columns:
+        cells = [dataset.cells(name, part) for part in rows]
+        kind = _column_kind([cell for part in cells for cell in part if cell is not None])
+        if kind is None or len(out) == PROBE_COLUMNS:
+            continue
+        metric, read = kind
+        there = [np.flatnonzero([cell is not None for cell in part]) for part in cells]
+        truths = [[read(part[at]) for at in own.tolist()] for part, own in zip(cells, there, strict=True)]
+        fitted = _probe_kind(*truths)
+        if fitted is None:
+            continue
+        constant = np.zeros((len(rows[0]), 1)), np.zeros((len(rows[1]), 1))
+        layers = {"(a constant)": constant, **{key: (features[0][key], features[1][key]) for key in features[0]}}
+        out[name] = []
+        for layer, (own, other) in layers.items():
+            answers = fitted(own[there[0]], truths[0], other[there[1]])
+            estimate = metrics.estimate(metric, truths[1], answers)
+            out[name].append({"layer": layer, "metric": metric.name, **estimate.to_dict()})
     return out
+
+
+def _column_kind(cells: Sequence[Any]) -> tuple[Metric, Callable[[Any], Any]] | None:
+    """How a column is scored and read: as numbers, or as classes that come back; None for anything else."""
+    if len(cells) < PROBE_FEWEST or not all(isinstance(cell, str | bool | int | float | np.generic) for cell in cells):
+        return None
+    different = len({str(cell) for cell in cells})
+    if different < 2:
+        return None
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        numbers = []
+    if different > PROBE_FEW_NUMBERS and numbers and all(map(math.isfinite, numbers)):
+        return metrics.r2(), float
+    return (metrics.accuracy(), str) if different <= min(PROBE_CLASSES, len(cells) / PROBE_REPEATED) else None
 
 
 Fitted = Callable[[np.ndarray, list[Any], np.ndarray], list[Answer]]
@@ -491,19 +538,10 @@ def _stacked(network: Network) -> Iterator[tuple[str, nn.Module]]:
     """The layers a network is stacked of, in the order of the forward pass, named by their input or 'trunk'."""
     for name, part in zip(network.input_names, network.inputs.values(), strict=True):
         encoder = part.get_submodule("encoder")
-        yield from ((f"{name} {number}", layer) for number, layer in enumerate(_repeated(encoder), 1))
+        yield from ((f"{name} {number}", layer) for number, layer in enumerate(stacked(encoder), 1))
         yield f"{name} tokens", encoder
     if network.trunk is not None:
-        yield from ((f"trunk {number}", layer) for number, layer in enumerate(_repeated(network.trunk), 1))
-
-
-def _repeated(module: nn.Module) -> Iterator[nn.Module]:
-    """Our own modules inside a list or a sequence, and not what is inside them."""
-    for child in module.children():
-        if isinstance(module, nn.ModuleList | nn.Sequential) and not type(child).__module__.startswith("torch.nn"):
-            yield child
-        else:
-            yield from _repeated(child)
+        yield from ((f"trunk {number}", layer) for number, layer in enumerate(stacked(network.trunk), 1))
 
 
 __all__ = [

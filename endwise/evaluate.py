@@ -7,8 +7,6 @@ the rows that are scored (`calibrate` takes validation rows only).
 """
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from endwise.data.loader import Loader
 from endwise.data.split import folds
 from endwise.data.table import Table, open_table
 from endwise.details import Answered, output_details, probe
+from endwise.diagnosis import grouped, suspected_labels, weak_slices
 from endwise.errors import DataError, EndwiseError, require, unknown_name
 from endwise.files import plain
 from endwise.metrics import Estimate, Metric
@@ -41,10 +40,10 @@ BATCH_ROWS = 64
 ABLATION_ROWS = 2_000  # each input left out is another pass over them
 CALIBRATION_ROWS = 5_000
 SMALL_GROUP = 5  # rows; the interval of a smaller group says little
-MANY_VALUES = 20  # a numeric column with more different ones is cut into quarters
 KFOLD_ROWS = 500  # below this one split says little: see `cross_validate`
 RESAMPLED_CELLS = 4_000_000  # rows x resamples of an interval: many rows need fewer resamples for the same ends ...
 FEWEST_RESAMPLES = 400  # ... but at least so many
+SHOWN_SLICES = 3  # in the terminal; the report has more
 SPLITS = ("train", "val", "test")
 
 Metrics = Mapping[str, Estimate]  # by name
@@ -61,10 +60,12 @@ class Evaluation:
     ablation: Sequence[Mapping[str, Any]] | None
     notes: tuple[str, ...]
     details: dict[str, Any]
+    slices: Mapping[str, Any] | None = None  # by output: the groups that are worse than the rest
+    suspects: Mapping[str, Any] | None = None  # by output: labels that look wrong
 
     def to_dict(self) -> dict[str, Any]:
         """{"outputs": {output: {metric: {"value", "low", "high", "n"}}}, "baselines": {output: {"trivial": {...},
-        "classical": {...} or null}}, "losses", "notes"} and, where there are any, "by" and "ablation"."""
+        "classical": {...} or null}}, "losses", "notes"} and, where there are any, "by", "ablation", "slices" and "suspects"."""
         out: dict[str, Any] = {
             "outputs": self.outputs, "baselines": self.baselines, "losses": self.losses, "notes": list(self.notes),
         }  # fmt: skip
@@ -72,6 +73,7 @@ class Evaluation:
             out["by"] = self.by
         if self.ablation is not None:
             out["ablation"] = list(self.ablation)
+        out |= {name: found for name, found in (("slices", self.slices), ("suspects", self.suspects)) if found}
         found: dict[str, Any] = _json(out)
         return found
 
@@ -84,6 +86,12 @@ class Evaluation:
                     if found is not None and name in found
                 ]  # fmt: skip
                 lines.append(f"{output} {name}: {estimate}" + (f"   ({'; '.join(beside)})" if beside else ""))
+        for output, found in (self.slices or {}).items():
+            lines += [
+                f"{output} {found['measure']}: {item['score']:.3g} where {item['column']} is {item['group']} "
+                f"(n = {item['worse_by']['n']}), {item['rest']:.3g} elsewhere"
+                for item in found["found"][:SHOWN_SLICES]
+            ]
         return "\n".join([*lines, *self.notes])
 
 
@@ -126,6 +134,7 @@ def evaluate(
         notes += [f"{name}: {line}" for line in told]
     if dataset.group is not None:
         notes.append("intervals are over whole groups (data.group), not over single rows")
+    seen = bool(np.isin(rows, dataset.splits.train).any())  # what was learnt by heart raises no suspicion
     outputs = {name: _estimates(item) for name, item in scored.items()}
     beside: dict[str, dict[str, Metrics | None]] = {}
     seconds: dict[str, float] = {}
@@ -139,7 +148,9 @@ def evaluate(
     if details:
         found = {"outputs": output_details(model, dataset, scored), "baseline_seconds": seconds}
         if len(dataset.splits.train) and len(dataset.splits.val):
-            found["probe"] = probe(model, dataset, dataset.splits.train, dataset.splits.val)
+            found["probe"] = probe(
+                model, dataset, dataset.splits.train, dataset.splits.val, columns=_others(model, dataset)
+            )
     return Evaluation(
         outputs=outputs,
         baselines=beside,
@@ -148,7 +159,25 @@ def evaluate(
         ablation=_ablation(model, dataset, rows, notes) if _can_be_left_out(model.recipe) else None,
         notes=tuple(notes),
         details=plain(found),
+        slices=_of_each(weak_slices, dataset, scored),
+        suspects=None if seen else _of_each(suspected_labels, dataset, scored),
     )
+
+
+def _others(model: Model, dataset: Dataset) -> list[str]:
+    """The columns of the tables that the recipe does not use: what the layers may know without having been told."""
+    data = model.recipe.data
+    used = {*dataset.columns.values(), data.split, data.group, data.weight, data.time}
+    names = dict.fromkeys(name for table in dataset.tables for name in table.columns)
+    return [name for name in names if name not in used]
+
+
+def _of_each(
+    find: Callable[[Answered, Dataset], Any], dataset: Dataset, scored: Mapping[str, Answered]
+) -> dict[str, Any]:
+    """What was found of each output that is looked at by rows."""
+    found = {name: find(item, dataset) for name, item in scored.items() if item.truths and not item.item.of_row}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def evaluate_run(
@@ -379,7 +408,10 @@ def _by(
     del model
     found: dict[str, Any] = {"column": column, "outputs": {}}
     for name, item in scored.items():
-        groups = _grouped(dataset.cells(column, item.rows), column, notes)
+        cells = dataset.cells(column, item.rows)
+        groups, different = grouped(cells)
+        note = f"{column} has {different} different numbers: cut into quarters"
+        notes += [note] if different and note not in notes else []
         sizes = {group: groups.count(group) for group in dict.fromkeys(groups)}
         small = sorted(group for group, size in sizes.items() if size < SMALL_GROUP)
         if small:
@@ -396,33 +428,6 @@ def _by(
             "gaps": {metric: gap for metric, gap in gaps.items() if gap is not None},
         }
     return found
-
-
-def _grouped(cells: Sequence[Any], column: str, notes: list[str]) -> list[str]:
-    """The group of each row: the cell as text, or a quarter of the rows where there are many different numbers. Rows
-    without a value are a group of their own."""
-    cells = [None if isinstance(cell, float | np.floating) and np.isnan(cell) else cell for cell in cells]
-    numbers = [_number(cell) for cell in cells if cell is not None]
-    if not all(map(math.isfinite, numbers)) or len(set(numbers)) <= MANY_VALUES:
-        return [metrics.MISSING if cell is None else str(cell) for cell in cells]
-    edges = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1]).tolist()
-    names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
-    note = f"{column} has {len(set(numbers))} different numbers: cut into quarters"
-    if note not in notes:
-        notes.append(note)
-    return [
-        metrics.MISSING
-        if cell is None
-        else names[min(3, int(np.searchsorted(edges[1:-1], _number(cell), side="left")))]
-        for cell in cells
-    ]
-
-
-def _number(cell: Any) -> float:
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        return math.nan
 
 
 # ---- what each input is worth ----------------------------------------------------------------------------------------
@@ -531,12 +536,14 @@ class CrossValidation:
     baselines: Mapping[str, Mapping[str, Metrics | None]]
     folds: Sequence[Mapping[str, Mapping[str, float]]]
     rows: int
+    suspects: Mapping[str, Any]  # by output: labels that look wrong, of all rows
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         found: dict[str, Any] = _json(
-            {"rows": self.rows, "outputs": self.outputs, "baselines": self.baselines, "folds": list(self.folds)}
-        )
+            {"rows": self.rows, "outputs": self.outputs, "baselines": self.baselines, "folds": list(self.folds),
+             **({"suspects": self.suspects} if self.suspects else {})}
+        )  # fmt: skip
         return found
 
 
@@ -586,9 +593,24 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
         for name, kinds in beside.items()
     }
     assert all(found is not None for found in outputs.values())
+    suspects = _of_each(suspected_labels, dataset, {name: _together(parts) for name, parts in pooled.items()})
     return CrossValidation(
-        {name: found for name, found in outputs.items() if found is not None}, around, tuple(single), len(table)
+        {name: found for name, found in outputs.items() if found is not None},
+        around,
+        tuple(single),
+        len(table),
+        suspects,
     )
+
+
+def _together(parts: Sequence[Answered]) -> Answered:
+    """The answers of all folds as if one network had given them; losses and weights aside."""
+    return Answered(
+        item=parts[0].item, contract=parts[0].contract, rows=np.concatenate([part.rows for part in parts]),
+        truths=[truth for part in parts for truth in part.truths],
+        answers=[answer for part in parts for answer in part.answers], losses={}, weights=None,
+        clusters=None if parts[0].clusters is None else [cluster for part in parts for cluster in part.clusters or ()],
+    )  # fmt: skip
 
 
 def _of_all(recipe: Recipe, name: str, dataset: Dataset, parts: Sequence[Answered]) -> Sequence[Metric]:

@@ -5,7 +5,7 @@ missing-value tokens, and decoding. What is not: reading files (modalities) and 
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +46,15 @@ class Input(nn.Module):
         """Tokens of one more piece of a present input; see `Encoder.feed`."""
         tokens, past = self.encoder.feed(values, sizes, past)
         return tokens.with_values(tokens.values.float() + self.name_token), past
+
+
+def stacked(module: nn.Module) -> Iterator[nn.Module]:
+    """Our own modules inside a list or a sequence, and not what is inside them."""
+    for child in module.children():
+        if isinstance(module, nn.ModuleList | nn.Sequential) and not type(child).__module__.startswith("torch.nn"):
+            yield child
+        else:
+            yield from stacked(child)
 
 
 class Network(nn.Module):
@@ -136,6 +145,17 @@ class Network(nn.Module):
         if self.trunk is not None:
             found["trunk"] = self.trunk
         return found | {f"outputs.{name}": self.heads[_key(name)] for name in self.output_names}
+
+    def layers(self) -> dict[str, nn.Module]:
+        """What the encoders and the trunk are stacked of, in the order of the forward pass: 'text 1', 'text 2', 'trunk 1'."""
+        found: dict[str, nn.Module] = {}
+        for name, part in zip(self.input_names, self.inputs.values(), strict=True):
+            found |= {
+                f"{name} {number}": layer for number, layer in enumerate(stacked(part.get_submodule("encoder")), 1)
+            }
+        if self.trunk is not None:
+            found |= {f"trunk {number}": layer for number, layer in enumerate(stacked(self.trunk), 1)}
+        return found
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of one input."""

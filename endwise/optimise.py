@@ -36,7 +36,7 @@ class NotFinite(Exception):
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step has to say: the scalar, each named term and its weight, the gradient's norm before clipping, and
-    (when asked) who pulls how hard where, and the norm of the gradient that each part of the network got."""
+    (when asked) who pulls how hard where, and the norm of the gradient that each part and each layer of the network got."""
 
     loss: float
     terms: dict[str, float]
@@ -44,6 +44,7 @@ class StepResult:
     grad_norm: float
     pulls: "dict[str, Pull] | None"
     parts: dict[str, float] | None
+    layers: dict[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def step(
             sums[name] = sums[name] + value.detach() if name in sums else value.detach()
     if apart is not None:
         apart.join()
-    parts = reached(network) if measured else None
+    parts, layers = (reached(network.parts()), reached(network.layers())) if measured else (None, None)
     norm = torch.nn.utils.clip_grad_norm_(optimiser.network_weights, CLIP_NORM, foreach=True)
     weights = objective.weights()
     # one transfer for all that is logged: a synchronisation costs more than the numbers
@@ -196,6 +197,7 @@ def step(
         grad_norm=logged[0],
         pulls=None if pulls is None else pulls.told(),
         parts=parts,
+        layers=layers,
     )
 
 
@@ -246,11 +248,11 @@ def _pull(names: Sequence[str], inner: Sequence[Sequence[float]]) -> Pull:
     return Pull({name: math.sqrt(inner[place][place]) for place, name in enumerate(names)}, cosines)
 
 
-def reached(network: Network) -> dict[str, float]:
-    """The norm of the gradient that lies at the weights of each part, 0 where none came; parts that do not learn are left
+def reached(parts: Mapping[str, nn.Module]) -> dict[str, float]:
+    """The norm of the gradient that lies at the weights of each part of a network, 0 where none came; parts that do not learn are left
     out."""
     norms = {}
-    for name, part in network.parts().items():
+    for name, part in parts.items():
         weights = [weight for weight in part.parameters() if weight.requires_grad]
         if weights:
             found = [weight.grad for weight in weights if weight.grad is not None]

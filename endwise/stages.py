@@ -215,6 +215,12 @@ class StagedNetwork(Network):
         for name in self.declared:
             self.stage(name).load_pretrained()
 
+    def layers(self) -> dict[str, nn.Module]:
+        """'hear.recording 1', 'hear.trunk 1', 'add.words 1' ..."""
+        return {
+            f"{name}.{layer}": found for name in self.declared for layer, found in self.stage(name).layers().items()
+        }
+
     def parts(self) -> dict[str, nn.Module]:
         """'hear.inputs.recording', 'hear.outputs.words', 'add.inputs.words' ..."""
         return {f"{name}.{part}": found for name in self.declared for part, found in self.stage(name).parts().items()}

@@ -595,7 +595,7 @@ class _Trainer:
         elif pulls:
             measured = {"stages": {place: dataclasses.asdict(pull) for place, pull in pulls.items()}}
         if result.parts is not None:
-            measured["parts"] = result.parts
+            measured |= {"parts": result.parts, "layers": result.layers}
         self._tell(
             {
                 "event": "step",

@@ -162,4 +162,6 @@ def test_one_network_measures_its_parts_and_has_no_alarm(tmp_path: Path) -> None
     (measured,) = [event for event in events(tmp_path / "run") if "parts" in event]
     assert set(measured["parts"]) == {"inputs.a", "inputs.b", "trunk", "outputs.side", "outputs.total"}
     assert all(norm > 0 for norm in measured["parts"].values())
+    assert "trunk 1" in measured["layers"]
+    assert all(norm > 0 for norm in measured["layers"].values())
     assert Run.open(tmp_path / "run").read("metrics.json")["alarms"] == []

@@ -60,6 +60,8 @@ def _page(facts: _Facts) -> str:
     sections = [
         ("results", "Results", _results(facts)),
         ("mistakes", "Worst mistakes", _mistakes(facts)),
+        ("groups", "Which rows are worse than the rest", _slices(facts)),
+        ("labels", "Labels that look wrong", _suspects(facts)),
         ("answers", "How the answers behave", _behaviour(facts)),
         ("retrieval", "What is found by what", _retrieval(facts)),
         ("learning", "How it learnt", _learning(facts)),
@@ -194,6 +196,49 @@ def _ablation(facts: _Facts) -> str:
 def _groups(facts: _Facts) -> str:
     found = facts.metrics.get("by")
     return "" if not found else "<h3>By group</h3>" + _generic(found)
+
+
+def _slices(facts: _Facts) -> str:
+    """The groups of rows that are worse beyond chance, or that there are none."""
+    parts = []
+    for output, found in facts.metrics.get("slices", {}).items():
+        rows = [
+            [
+                escape(item["column"]), escape(item["group"]), str(item["worse_by"]["n"]), f"{item['score']:.3g}",
+                f"{item['rest']:.3g}", _estimate(item["worse_by"]), f"{item['share']:.0%}",
+            ]
+            for item in found["found"]
+        ]  # fmt: skip
+        looked = f"{found['looked_at']} groups of {found['rows']:,} rows were looked at"
+        told = f"{looked}; no group is worse than the rest beyond chance." if not rows else (
+            f"{looked}; these are worse than the rest beyond what chance shows when so many are looked at. The interval holds for all "
+            "of them together; the last column is what part of all that is wrong would be gone if the group were like the rest."
+        )  # fmt: skip
+        parts.append(f'<h3>{escape(output)}</h3><p class="quiet">{told}</p>')
+        if rows:
+            names = ["column", "group", "n", found["measure"], "of the rest", "worse by", "part of all"]
+            parts.append(_table(names, rows, numbers=(2, 3, 4, 5, 6)))
+    return "".join(parts)
+
+
+def _suspects(facts: _Facts) -> str:
+    """Rows to look at: the label, what the network would rather say, and how sure it is of either."""
+    parts = []
+    for output, found in (
+        facts.folds.get("suspects") or facts.metrics.get("suspects", {})
+    ).items():  # folds answer every row
+        if not found["rows"]:
+            continue
+        rows = [
+            [escape(item["origin"]), escape(item["label"]), f"{item['given']:.2f}", escape(item["rather"]), f"{item['other']:.2f}"]
+            for item in found["rows"]
+        ]  # fmt: skip
+        parts.append(
+            f'<h3>{escape(output)}</h3><p class="quiet">Share of labels suspected: {_estimate(found["suspected"])} of {found["n"]:,}, by '
+            "the network's own answers to rows that training did not see (confident learning). A suspicion, not a finding: look at them.</p>"
+            + _table(["row", "label", "its probability", "rather", "its probability"], rows, numbers=(2, 4))
+        )
+    return "".join(parts)
 
 
 def _mistakes(facts: _Facts) -> str:
@@ -347,7 +392,8 @@ def _depth(facts: _Facts) -> str:
     if not probe:
         return ""
     parts = [
-        '<p class="quiet">A linear model on the pooled features of each block, fitted on training rows, scored on validation rows.</p>'
+        '<p class="quiet">A linear model on the pooled features of each block, fitted on training rows, scored on validation rows. '
+        "Columns that the recipe does not use stand beside the best constant answer: what is known without having been told.</p>"
     ]
     for output, layers in probe.items():
         items = [

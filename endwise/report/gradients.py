@@ -21,7 +21,7 @@ def drawn(steps: Sequence[Step]) -> list[str]:
     for place in staged or [""]:
         where = f"the tokens of stage {place}" if place else "the shared tokens"
         found += _place([(step["step"], _pull(step, place)) for step in measured], where)
-    return [*found, _parts(measured, staged)]
+    return [*found, _parts(measured, staged), *_layers(measured)]
 
 
 def _pull(step: Step, place: str) -> tuple[Mapping[str, float], Mapping[str, Mapping[str, float]]]:
@@ -62,6 +62,17 @@ def _parts(measured: Sequence[Step], staged: Sequence[str]) -> str:
     items = [(name, value, f"{value:.2g}") for name, value in zip(names, middles, strict=True)]
     what = "each stage" if staged else "each part of the network"
     return plots.bars(items, alt=f"Gradient that reaches the weights of {what}: the median of {len(measured)} steps")
+
+
+def _layers(measured: Sequence[Step]) -> list[str]:
+    """How much of the gradient is left in each layer: what vanishes or grows on the way down shows here."""
+    names = list(measured[-1].get("layers", {}))
+    if not names:
+        return []
+    middles = [sorted(step["layers"].get(name, 0.0) for step in measured)[len(measured) // 2] for name in names]
+    items = [(name, value, f"{value:.2g}") for name, value in zip(names, middles, strict=True)]
+    alt = f"Gradient at the weights of each layer, from the raw value on: the median of {len(measured)} steps"
+    return [plots.bars(items, alt=alt)]
 
 
 def _lines(found: Iterable[tuple[int, str, float]]) -> list[plots.Line]:
