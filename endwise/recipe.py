@@ -254,7 +254,9 @@ class Stage(Part):
         (1.0, 0.5), description="of soft, straight_through and gumbel: at the first step and at the last"
     )
     run: str | None = Field(
-        None, description="another run that this stage is taken from, in the place of training it apart"
+        None,
+        description="another run that this stage begins with, in the place of training it apart: a run of this stage alone, or one "
+        "with a stage of this name",
     )
 
     @field_validator("given", "to", mode="before")

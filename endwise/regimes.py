@@ -11,14 +11,15 @@ Here: the order of the trainings, their shares of a budget, and how weights are 
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from endwise import train
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.errors import refusal, require
-from endwise.modalities.base import Contract
+from endwise.modalities.base import OUTPUT_ROLE, Contract
 from endwise.model import Model
+from endwise.network import Network
 from endwise.nn.size import Size
 from endwise.recipe import Recipe, in_order
 from endwise.run import Run
@@ -44,7 +45,8 @@ def fit(
     that was trained apart. See `train.fit` for the arguments. A budget is for all of it together; steps and epochs are
     those of each training. stages_in: the folder of the stages' runs, where regimes of the same rows, steps and seed share
     them."""
-    if not recipe.stages or recipe.regime in ("joint", "joint_goal_only"):
+    from_scratch = recipe.regime in ("joint", "joint_goal_only")
+    if not recipe.stages or (from_scratch and not any(stage.run for stage in recipe.stages.values())):
         return train.fit(recipe, out=out, resume=resume, progress=progress, dataset=dataset, score=score)
     began, score = time.monotonic(), dataset is None if score is None else score
     dataset = dataset or prepare(recipe)
@@ -53,10 +55,14 @@ def fit(
         return train.fit(
             ends, out=out, resume=resume, progress=progress, dataset=dataset.narrowed(ends), score=score, began=began
         )
+    others = {name: taken(recipe, name) for name, stage in recipe.stages.items() if stage.run is not None}
     run = Run.create(recipe, out=out, resume=resume)
-    share = 1.0 if recipe.is_assembled else APART_SHARE
-    folder = run.path / "stages" if stages_in is None else stages_in
-    parts = apart(recipe, folder, dataset, share=share, progress=progress)
+    if from_scratch:
+        parts = Parts(common(recipe, others), others)
+    else:
+        share = 1.0 if recipe.is_assembled else APART_SHARE
+        folder = run.path / "stages" if stages_in is None else stages_in
+        parts = apart(recipe, folder, dataset, share=share, progress=progress)
     return train.fit(
         recipe, out=run.path, resume=True, progress=progress, dataset=dataset, score=score, beginning=parts, began=began
     )
@@ -67,8 +73,7 @@ def apart(recipe: Recipe, runs: Path, dataset: Dataset, *, share: float, progres
     the budget, for all of them together."""
     contracts = fit_contracts(recipe, dataset)
     models = {name: taken(recipe, name) for name, stage in recipe.stages.items() if stage.run is not None}
-    for name, model in models.items():
-        contracts |= {field: model.contracts[field] for field in (*recipe.stages[name].given, *recipe.stages[name].to)}
+    contracts |= common(recipe, models)
     alone = [name for name in in_order(recipe.stages) if name not in models]
     budget = recipe.train.budget
     settings = {} if budget is None else {"train.budget": budget * share / max(1, len(alone))}
@@ -122,7 +127,7 @@ class Parts:
         network, facts, lines = model.network, {}, []
         for name, trained in self.models.items():
             assert isinstance(network, StagedNetwork)
-            own, theirs = network.stage(name), trained.network.state_dict()
+            own, theirs = network.stage(name), _part(trained, name).state_dict()
             kept = own.state_dict()
             odd = [key for key, value in theirs.items() if key not in kept or kept[key].shape != value.shape]
             fresh = sorted(set(kept) - set(theirs))
@@ -144,14 +149,18 @@ class Parts:
 
 
 def taken(recipe: Recipe, name: str) -> Model:
-    """The model that `stages.NAME.run` says, proved to be one of this stage. RecipeError where it is not."""
+    """The model that `stages.NAME.run` says, of this stage alone or with a stage of this name, proved to be one. RecipeError
+    where it is not."""
     run = recipe.stages[name].run
     assert run is not None
     model = Run.open(run).model()
-    given, answered = stage_fields(recipe.inputs, recipe.outputs, recipe.stages, name)
-    for role, wanted, there in (("inputs", given, model.recipe.inputs), ("outputs", answered, model.recipe.outputs)):
-        for field, declared in wanted.items():
-            if field not in there or type(there[field]) is not type(declared):
+    there = (model.recipe.inputs, model.recipe.outputs)
+    if name in model.recipe.stages:
+        there = stage_fields(*there, model.recipe.stages, name)
+    wanted = stage_fields(recipe.inputs, recipe.outputs, recipe.stages, name)
+    for role, fields, found in zip(("inputs", "outputs"), wanted, there, strict=True):
+        for field, declared in fields.items():
+            if field not in found or type(found[field]) is not type(declared):
                 raise refusal(
                     field=f"stages.{name}.run", got=run, allowed=f"a run with {role}.{field}: {declared.type}",
                     fix="take a run that was trained for this stage",
@@ -159,4 +168,29 @@ def taken(recipe: Recipe, name: str) -> Model:
     return model
 
 
-__all__ = ["Parts", "apart", "direct", "fit", "taken"]
+def common(recipe: Recipe, models: Mapping[str, Model]) -> dict[str, Contract]:
+    """The contracts of the fields of these stages. RecipeError where two of them mean different things by one field: what one
+    says, the other would read as something else."""
+    found: dict[str, tuple[str, Contract]] = {}
+    for name, model in models.items():
+        for field in (*recipe.stages[name].given, *recipe.stages[name].to):
+            own = model.contracts[field]
+            first, before = found.setdefault(field, (name, own))
+            declared = recipe.outputs.get(field)
+            alike = replace(before, count=0, missing=0) == replace(own, count=0, missing=0)
+            require(
+                alike or (declared is not None and declared.continued(before, own, OUTPUT_ROLE) is not None),
+                field=f"stages.{name}.run", got=recipe.stages[name].run,
+                allowed=f"a run that learnt the same about {field} (names, symbols, scale) as that of stage {first}",
+                fix=f"train both on the same rows, or remove run: from {name}, which is then trained for the other",
+            )  # fmt: skip
+    return {field: contract for field, (_, contract) in found.items()}
+
+
+def _part(model: Model, name: str) -> Network:
+    """The network of a stage in the model it is taken from."""
+    network = model.network
+    return network.stage(name) if isinstance(network, StagedNetwork) and name in network.declared else network
+
+
+__all__ = ["Parts", "apart", "common", "direct", "fit", "taken"]

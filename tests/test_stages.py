@@ -268,6 +268,50 @@ def test_a_finished_stage_is_not_trained_again_and_another_run_can_stand_in(tmp_
     assert "colour" in other.predict({"x": 0.5}).answers
 
 
+def swapped(regime: str, data: Any = None, **runs: Path) -> Recipe:
+    """The chain with stages of other runs."""
+    stages = staged().to_dict()["stages"]
+    for stage, run in runs.items():
+        stages[stage]["run"] = str(run)
+    outputs = {name: item.to_dict() for name, item in staged().outputs.items()}
+    return staged(regime=regime, stages=stages, outputs=outputs, data=data or rows(240))
+
+
+def test_a_stage_is_swapped_without_touching_the_rest(tmp_path: Path) -> None:
+    """Another run of the first stage, and the others as they were: of the staged run, and of their own ones."""
+    data = [{**row, "split": "train" if place % 4 else "val"} for place, row in enumerate(rows(120))]
+    first = ew.fit(staged(regime="modular", data=data), out=tmp_path / "first")
+    other = ew.fit(stage_recipe(staged(data=data), "see", **{"train.seed": 5}), out=tmp_path / "see")
+    whole = tmp_path / "first"
+    made = ew.fit(
+        swapped("modular", data, see=tmp_path / "see", say=whole / "stages" / "say", add=whole), out=tmp_path / "made"
+    )
+    assert not list((tmp_path / "made").glob("stages/*"))
+    ours, theirs = made.network, first.network
+    assert isinstance(ours, StagedNetwork)
+    assert isinstance(theirs, StagedNetwork)
+    for name, source in (("see", other.network), ("say", theirs.stage("say")), ("add", theirs.stage("add"))):
+        own = dict(ours.stage(name).named_parameters())  # buffers: temperatures are set on the whole
+        for key, value in source.named_parameters():
+            assert torch.equal(own[key], value), (name, key)
+
+
+def test_joint_begins_with_the_runs_that_stages_name(tmp_path: Path) -> None:
+    ew.fit(stage_recipe(staged(), "see"), out=tmp_path / "see")
+    ew.fit(swapped("joint", see=tmp_path / "see"), out=tmp_path / "run")
+    assert set(Run.open(tmp_path / "run").read("stages.json")) == {"see"}
+
+
+def test_two_runs_that_mean_different_things_are_not_put_together(tmp_path: Path) -> None:
+    """Trained on rows without blue: its second colour is the other's third."""
+    ew.fit(stage_recipe(staged(), "say"), out=tmp_path / "say")
+    fewer = staged(data=[row for row in rows(240) if row["colour"] != "blue"])
+    ew.fit(stage_recipe(fewer, "see"), out=tmp_path / "see")
+    with pytest.raises(RecipeError, match=r"stages\.say\.run.*same about colour"):
+        ew.fit(swapped("modular", see=tmp_path / "see", say=tmp_path / "say"), out=tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def test_the_goal_alone_moves_the_first_stage_without_its_labels(tmp_path: Path) -> None:
     model = ew.fit(staged(regime="joint_goal_only"), out=tmp_path / "run")
     steps = [event for event in model.run.events() if event["event"] == "step"]  # type: ignore[union-attr]
