@@ -31,9 +31,9 @@ class Input(nn.Module):
         self.name_token = nn.Parameter(torch.zeros(width))
         self.missing_token = nn.Parameter(torch.randn(width) * 0.02)
 
-    def forward(self, field: Ragged, present: Tensor) -> Tokens:
-        """Tokens of the present rows; one learnt token for the others."""
-        tokens: Tokens = self.encoder(field.values, field.sizes)
+    def forward(self, field: Ragged, present: Tensor, encoded: Tokens | None = None) -> Tokens:
+        """Tokens of the present rows; one learnt token for the others. encoded: what the encoder says, where that is known."""
+        tokens: Tokens = self.encoder(field.values, field.sizes) if encoded is None else encoded
         first = torch.arange(tokens.values.shape[1], device=present.device) == 0
         there = present[:, None]
         # float32 whatever the autocast: norms that meet it in bf16 would leave their fused path, and sums would round
@@ -96,7 +96,15 @@ class Network(nn.Module):
 
     def tokens(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Tokens:
         """The shared tokens: every input's, side by side, through the trunk."""
-        parts = {name: self.inputs[_key(name)](inputs[name], present[name]) for name in self.input_names}
+        return self.tokens_with({}, inputs, present)
+
+    def tokens_with(
+        self, encoded: Mapping[str, Tokens], inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]
+    ) -> Tokens:
+        """`tokens`, where the encoders of some inputs have spoken."""
+        parts = {
+            name: self.inputs[_key(name)](inputs[name], present[name], encoded.get(name)) for name in self.input_names
+        }
         joined = replace(_joined(parts), present=dict(present))
         if self.trunk is None:
             return joined

@@ -253,13 +253,18 @@ class Stage(Part):
     temperature: tuple[float, float] = Field(
         (1.0, 0.5), description="of soft, straight_through and gumbel: at the first step and at the last"
     )
+    shares: tuple[str, ...] = Field(
+        (),
+        description="inputs whose encoder it has in common with the first stage that reads them, in the place of one of its own; in "
+        "training apart it takes that stage's as it is",
+    )
     run: str | None = Field(
         None,
         description="another run that this stage begins with, in the place of training it apart: a run of this stage alone, or one "
         "with a stage of this name",
     )
 
-    @field_validator("given", "to", mode="before")
+    @field_validator("given", "to", "shares", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else tuple(value)
@@ -301,6 +306,12 @@ def in_order(stages: Mapping[str, Stage]) -> list[str]:
     for stage in stages:
         visit(stage)
     return found
+
+
+def owner(stages: Mapping[str, Stage], given: str) -> str | None:
+    """The first stage, in their order, that reads an input with an encoder of its own."""
+    reading = (name for name in in_order(stages) if given in stages[name].given and given not in stages[name].shares)
+    return next(reading, None)
 
 
 def standing(
@@ -485,7 +496,9 @@ class Recipe(Part):
                     allowed=f"{', '.join(sorted(carried))}: what an answer of type {self.outputs[name].type if name in maker else ''} can go on by",
                     fix="write hand_off: latent, through which a gradient goes, or hard",
                 )  # fmt: skip
-        in_order(self.stages)
+        order = in_order(self.stages)
+        for stage in order:
+            self._check_shares(stage, order)
         for section, names, used in (
             ("outputs", self.outputs, set(maker)),
             ("inputs", self.inputs, {name for item in self.stages.values() for name in item.given}),
@@ -496,6 +509,22 @@ class Recipe(Part):
                     name in used, field=f"{section}.{name}", got=name, allowed=f"one that a stage {what}",
                     fix=f"name it under {'to' if section == 'outputs' else 'from'} of a stage, or remove it",
                 )  # fmt: skip
+
+    def _check_shares(self, stage: str, order: list[str]) -> None:
+        """What a stage shares is an input that it reads and that an earlier stage has an encoder of."""
+        item = self.stages[stage]
+        for name in item.shares:
+            field = f"stages.{stage}.shares"
+            if name not in self.inputs or name not in item.given:
+                raise unknown_name(field=field, got=name, names=[given for given in item.given if given in self.inputs])
+            require(
+                owner(self.stages, name) in order[: order.index(stage)], field=field, got=name,
+                allowed="an input that an earlier stage reads with an encoder of its own", fix="remove it here, or write it at the later stage",
+            )  # fmt: skip
+        require(
+            not item.shares or item.run is None, field=f"stages.{stage}.run", got=item.run,
+            allowed="a stage with encoders of its own", fix="remove shares, or write run: at the stage whose encoder it is",
+        )  # fmt: skip
 
     def standing(self, output: str) -> Modality:
         """An output as it stands among its neighbours."""
@@ -741,6 +770,7 @@ def _declaring(stage: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]
     """The schema of a stage, whose outputs may be named or declared."""
     named = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     stage["properties"]["from"] = {**named, "description": stage["properties"]["from"]["description"]}
+    stage["properties"]["shares"] = {**named, "description": stage["properties"]["shares"]["description"]}
     stage["properties"]["to"] = {
         "anyOf": [*named["anyOf"], outputs],
         "description": stage["properties"]["to"]["description"],
@@ -903,6 +933,7 @@ __all__ = [
     "declare",
     "in_order",
     "json_schema",
+    "owner",
     "parse",
     "standing",
 ]

@@ -9,6 +9,7 @@ Here: the order of the trainings, their shares of a budget, and how weights are 
 (train.py), the network (stages.py), which regime wins (compare.py).
 """
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,8 +21,9 @@ from endwise.errors import refusal, require
 from endwise.modalities.base import OUTPUT_ROLE, Contract
 from endwise.model import Model
 from endwise.network import Network
+from endwise.nn.interface import Encoder
 from endwise.nn.size import Size
-from endwise.recipe import Recipe, in_order
+from endwise.recipe import Recipe, in_order, owner
 from endwise.run import Run
 from endwise.stages import StagedNetwork, direct_recipe, network_of, stage_fields, stage_recipe
 from endwise.train import Progress
@@ -56,9 +58,10 @@ def fit(
             ends, out=out, resume=resume, progress=progress, dataset=dataset.narrowed(ends), score=score, began=began
         )
     others = {name: taken(recipe, name) for name, stage in recipe.stages.items() if stage.run is not None}
+    agreed = common(recipe, others)  # refused before there is a run
     run = Run.create(recipe, out=out, resume=resume)
     if from_scratch:
-        parts = Parts(common(recipe, others), others)
+        parts = Parts(agreed, others)
     else:
         share = 1.0 if recipe.is_assembled else APART_SHARE
         folder = run.path / "stages" if stages_in is None else stages_in
@@ -85,9 +88,11 @@ def apart(recipe: Recipe, runs: Path, dataset: Dataset, *, share: float, progres
         if progress is not None:
             progress({"event": "note", "message": f"stage {name} by itself ({index} of {len(alone)})"})
         own = stage_recipe(recipe, name, **settings)
+        makers = {given: str(owner(recipe.stages, given)) for given in recipe.stages[name].shares}
+        shared = {given: _part(models[maker], maker).encoder(given) for given, maker in makers.items()}
         models[name] = train.fit(
             own, out=folder, resume=folder.exists(), progress=progress, dataset=dataset.narrowed(own),
-            beginning=Parts(contracts, {}),
+            beginning=Parts(contracts, {}, shared),
         )  # fmt: skip
     return Parts(contracts, models)
 
@@ -113,10 +118,12 @@ def _numbers(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> i
 @dataclass(frozen=True)
 class Parts:
     """What a staged training begins with: one set of contracts for all stages, and models of stages that were trained
-    apart (none: the network starts from scratch)."""
+    apart (none: the network starts from scratch). shared: for a stage by itself, the encoders of other stages that it has in
+    common with them; they stay as they are."""
 
     fitted: Mapping[str, Contract]
     models: Mapping[str, Model]
+    shared: Mapping[str, Encoder] = dataclasses.field(default_factory=dict)
 
     def contracts(self, recipe: Recipe, fitted: Mapping[str, Contract]) -> dict[str, Contract]:
         """The shared ones."""
@@ -125,6 +132,10 @@ class Parts:
     def begin(self, model: Model, run: Run) -> list[str]:
         """Fill the stages' networks; what was taken is written to stages.json."""
         network, facts, lines = model.network, {}, []
+        for given, encoder in self.shared.items():
+            network.encoder(given).load_state_dict(encoder.state_dict())
+            network.encoder(given).requires_grad_(False)
+            lines.append(f"the encoder of {given} is another stage's and stays as it is")
         for name, trained in self.models.items():
             assert isinstance(network, StagedNetwork)
             own, theirs = network.stage(name), _part(trained, name).state_dict()
@@ -144,7 +155,8 @@ class Parts:
             numbers = sum(value.numel() for key, value in theirs.items() if key not in odd)
             facts[name] = {"run": str(trained.run.path) if trained.run else None, "numbers": numbers, "fresh": fresh}
             lines.append(f"stage {name}: {numbers:,} numbers from {facts[name]['run']}")
-        run.write(FACTS, facts)
+        if facts:
+            run.write(FACTS, facts)
         return lines
 
 

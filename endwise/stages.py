@@ -23,7 +23,7 @@ from endwise.modalities.base import Contract, Modality
 from endwise.network import Network, Predictions
 from endwise.nn.interface import Encoder, Handed, Head, Tokens
 from endwise.nn.size import Size
-from endwise.recipe import Recipe, Stage, in_order, standing
+from endwise.recipe import Recipe, Stage, in_order, owner, standing
 
 TAUGHT_UNTIL = 0.5  # of the steps: from there on a stage gets none of the true answers
 
@@ -101,11 +101,13 @@ class StagedNetwork(Network):
         nn.Module.__init__(self)
         self.size, self.declared = size, {name: stages[name] for name in in_order(stages)}
         self.input_names, self.output_names = tuple(inputs), tuple(outputs)
-        made = {}
+        made: dict[str, Network] = {}
+        self.owners = {given: owner(stages, given) for stage in stages.values() for given in stage.shares}
         for name, stage in self.declared.items():
             given, answered = stage_fields(inputs, outputs, stages, name)
             latent = [item for item in stage.given if item in outputs and stage.hand_off == "latent"]
-            encoders = {item: LatentEncoder(size) for item in latent}
+            encoders: dict[str, Encoder] = {item: LatentEncoder(size) for item in latent}
+            encoders |= {item: made[str(self.owners[item])].encoder(item) for item in stage.shares}
             made[name] = Network(given, answered, contracts, size, encoders=encoders)
         self.stages = nn.ModuleDict({_key(name): part for name, part in made.items()})
         self.maker = {output: name for name, stage in self.declared.items() for output in stage.to}
@@ -143,6 +145,7 @@ class StagedNetwork(Network):
         its way to a next stage, to see what comes of it."""
         predictions: Predictions = {}
         tokens: dict[str, Tokens] = {}
+        encoded: dict[str, Tokens] = {}
         rows = next(iter(present.values())).shape[0]
         there = torch.ones(rows, dtype=torch.bool, device=next(self.parameters()).device)
         for name, stage in self.declared.items():
@@ -159,7 +162,12 @@ class StagedNetwork(Network):
                 if change is not None:
                     fields[given] = change(given, fields[given], symbols)
             part = self.stage(name)
-            tokens[name] = part.tokens(fields, flags)
+            for given in stage.given:
+                if self.owners.get(given) == name:
+                    encoded[given] = part.encoder(given)(fields[given].values, fields[given].sizes)
+            common = [given for given in stage.given if given in stage.shares or self.owners.get(given) == name]
+            own = {given: encoded[given] for given in common}
+            tokens[name] = part.tokens_with(own, fields, flags)
             predictions |= part.answer(tokens[name])
         return predictions, tokens
 

@@ -268,6 +268,75 @@ def test_a_finished_stage_is_not_trained_again_and_another_run_can_stand_in(tmp_
     assert "colour" in other.predict({"x": 0.5}).answers
 
 
+# ---- encoders in common ------------------------------------------------------------------------------------------
+
+
+def sharing(**changes: Any) -> Recipe:
+    """The number is read by two stages with one encoder, which sees more of it than a colour."""
+    return staged(
+        stages={
+            "see": {"from": "x", "to": {"colour": "category"}},
+            "add": {"from": ["colour", "x"], "to": "total", "shares": "x"},
+        },
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("regime", ["modular", "warm_joint", "joint"])
+def test_stages_share_an_encoder(regime: str, tmp_path: Path) -> None:
+    model = ew.fit(sharing(regime=regime), out=tmp_path / "run")
+    network = model.network
+    assert isinstance(network, StagedNetwork)
+    assert network.stage("see").encoder("x") is network.stage("add").encoder("x")
+    again = Model.load(tmp_path / "run" / "model")
+    assert again.predict({"x": 1.0}).to_dict() == model.predict({"x": 1.0}).to_dict()
+    if regime == "modular":
+        see, add = (Run.open(tmp_path / "run" / "stages" / name).model() for name in ("see", "add"))
+        one, other = see.network.encoder("x").state_dict(), add.network.encoder("x").state_dict()
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+        assert model.predict({"x": 2.5})["colour"] == see.predict({"x": 2.5})["colour"]
+
+
+def test_a_shared_encoder_speaks_once_and_learns_from_both() -> None:
+    recipe = sharing(regime="joint")
+    dataset = prepare(recipe)
+    model = Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
+    batch = Loader(dataset, recipe, model.contracts, dataset.splits.train, batch_size=8, seed=0, shuffle=True).batch(0)
+    network, spoken = model.network, list[str]()
+    encoder = network.encoder("x")
+    encoder.register_forward_hook(lambda *_: spoken.append("x"))
+    predictions, _ = network.taught(batch.to("cpu"), 0.0)
+    assert spoken == ["x"]
+    for output, term in (("colour", "logits"), ("total", "standard")):
+        network.zero_grad()
+        predictions[output][term].sum().backward(retain_graph=True)
+        assert any(weight.grad is not None and bool(weight.grad.any()) for weight in encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({"see": {"from": "x", "to": {"colour": "category"}, "shares": "x"}, "add": {"from": ["colour", "x"], "to": "total"}},
+         r"stages\.see\.shares.*earlier stage"),
+        ({"see": {"from": "x", "to": {"colour": "category"}}, "add": {"from": ["colour", "x"], "to": "total", "shares": "colour"}},
+         r"stages\.add\.shares.*x"),
+        ({"see": {"from": "x", "to": {"colour": "category"}},
+          "add": {"from": ["colour", "x"], "to": "total", "shares": "x", "run": "runs/other"}}, r"stages\.add\.run"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shared_is_refused(stages: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        staged(stages=stages)
+
+
+# ---- stages of other runs ----------------------------------------------------------------------------------------
+
+
+def split_rows(count: int) -> list[dict[str, Any]]:
+    """Rows that are on the same side in every run."""
+    return [{**row, "split": "train" if place % 4 else "val"} for place, row in enumerate(rows(count))]
+
+
 def swapped(regime: str, data: Any = None, **runs: Path) -> Recipe:
     """The chain with stages of other runs."""
     stages = staged().to_dict()["stages"]
@@ -279,7 +348,7 @@ def swapped(regime: str, data: Any = None, **runs: Path) -> Recipe:
 
 def test_a_stage_is_swapped_without_touching_the_rest(tmp_path: Path) -> None:
     """Another run of the first stage, and the others as they were: of the staged run, and of their own ones."""
-    data = [{**row, "split": "train" if place % 4 else "val"} for place, row in enumerate(rows(120))]
+    data = split_rows(120)
     first = ew.fit(staged(regime="modular", data=data), out=tmp_path / "first")
     other = ew.fit(stage_recipe(staged(data=data), "see", **{"train.seed": 5}), out=tmp_path / "see")
     whole = tmp_path / "first"
@@ -303,12 +372,13 @@ def test_joint_begins_with_the_runs_that_stages_name(tmp_path: Path) -> None:
 
 
 def test_two_runs_that_mean_different_things_are_not_put_together(tmp_path: Path) -> None:
-    """Trained on rows without blue: its second colour is the other's third."""
-    ew.fit(stage_recipe(staged(), "say"), out=tmp_path / "say")
-    fewer = staged(data=[row for row in rows(240) if row["colour"] != "blue"])
+    """Trained on rows without blue: its first colour is the other's second."""
+    data = split_rows(120)
+    ew.fit(stage_recipe(staged(data=data), "say"), out=tmp_path / "say")
+    fewer = staged(data=[row for row in data if row["colour"] != "blue"])
     ew.fit(stage_recipe(fewer, "see"), out=tmp_path / "see")
     with pytest.raises(RecipeError, match=r"stages\.say\.run.*same about colour"):
-        ew.fit(swapped("modular", see=tmp_path / "see", say=tmp_path / "say"), out=tmp_path / "made")
+        ew.fit(swapped("modular", data, see=tmp_path / "see", say=tmp_path / "say"), out=tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
 
