@@ -369,11 +369,12 @@ def predict(
 
 @app.command()
 def report(run: RunPath, as_json: AsJson = False) -> None:
-    """Write the run's report.html again: one file that opens without a network."""
-    from endwise.report import build
+    """Write the report.html of a run or a comparison again: one file that opens without a network."""
+    from endwise.report import build, comparison
     from endwise.run import Run
 
-    page = build(Run.open(run))
+    compared = (Path(run) / comparison.RESULT).is_file()
+    page = comparison.build(run) if compared else build(Run.open(run))
     if as_json:
         _print_json({"report": str(page)})
     else:

@@ -387,8 +387,12 @@ def test_what_is_printed_fits_a_terminal(compared: tuple[Path, Any]) -> None:
     assert any(line.startswith("  warm_joint") for line in lines)
 
 
-def test_the_report_is_one_file(compared: tuple[Path, Any]) -> None:
-    page = build(compared[0]).read_text()
+def test_the_report_is_one_file(compared: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    build(compared[0]).unlink()
+    with contextlib.suppress(SystemExit):
+        monkeypatch.setattr("sys.argv", ["endwise", "report", str(compared[0])])
+        main()
+    page = (compared[0] / "report.html").read_text()
     assert "<script" not in page
     assert "http://" not in page and "https://" not in page
     for heading in (

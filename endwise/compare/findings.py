@@ -17,11 +17,12 @@ from endwise.baselines import Baseline
 from endwise.compare.arms import APART, ONE, Arm, Cost
 from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics, value_of
 from endwise.compare.verdict import NONE, PIPELINE, PIPELINES, WINS, Verdict, best, drifted, judge
-from endwise.metrics import Estimate, Metric, pooled, pooled_difference
+from endwise.metrics import RESAMPLES, Estimate, Metric, pooled, pooled_difference
 from endwise.recipe import Recipe
 from endwise.stages import direct_recipe
 
 WATTS = 10.0  # of one busy core, assumed: laptops have less, servers with their cooling more
+FEWER_RESAMPLES = 400  # of rankings and means over classes: a hundred intervals of a thousand would take minutes
 KINDS = ("trivial", "classical")
 END_TO_END = ("warm_joint", "joint", "joint_goal_only", "direct")
 DRIFT_REGIMES = ("warm_joint", "joint", "joint_goal_only")
@@ -83,8 +84,15 @@ class Findings:
 
     def pool(self, runs: Sequence[np.ndarray], output: str, rows: np.ndarray) -> Estimate:
         """The mean of an output's metric over trainings."""
-        weights, clusters = self.bench.weights(rows), self.bench.clusters(rows)
-        return pooled(self.bench.metrics[output], runs, weights=weights, clusters=clusters)
+        return pooled(self.bench.metrics[output], runs, **self._shared(output, rows))
+
+    def _shared(self, output: str, rows: np.ndarray) -> dict[str, Any]:
+        """What all intervals of an output on these rows have in common."""
+        quick = self.bench.metrics[output].from_sums is not None
+        return {
+            "weights": self.bench.weights(rows), "clusters": self.bench.clusters(rows),
+            "resamples": RESAMPLES if quick else FEWER_RESAMPLES,
+        }  # fmt: skip
 
     def apart(
         self,
@@ -96,9 +104,9 @@ class Findings:
         same_trainings: bool = False,
     ) -> Estimate:
         """By how much the first are better: above 0 whatever the metric's direction."""
-        metric, weights, clusters = self.bench.metrics[output], self.bench.weights(rows), self.bench.clusters(rows)
+        metric = self.bench.metrics[output]
         a, b = (first, second) if metric.direction == "max" else (second, first)
-        return pooled_difference(metric, a, b, weights=weights, clusters=clusters, same_trainings=same_trainings)
+        return pooled_difference(metric, a, b, same_trainings=same_trainings, **self._shared(output, rows))
 
     def _goal(self, name: str, key: str, rows: np.ndarray, share: float = 1.0) -> Estimate | None:
         runs = self.runs(name, key, share)
