@@ -22,7 +22,7 @@ from endwise.data.dataset import Dataset
 from endwise.details import Answered
 from endwise.metrics import Estimate
 
-MANY_VALUES = 20  # a column with more different numbers is cut into quarters, one with more different texts is no column of groups
+MANY_VALUES = 20  # a column with more different numbers is cut into quarters
 FEWEST_ROWS, FEWEST_CLUSTERS = 20, 5  # of a group, and of the rest
 LEVEL = 0.05  # the chance that any group is named where none is worse
 NAMED = 10
@@ -118,7 +118,7 @@ def _columns(scored: Answered, dataset: Dataset, kept: np.ndarray) -> dict[str, 
 def _groups(cells: Sequence[Any]) -> list[tuple[str, np.ndarray]]:
     """(group, bool [rows]); nothing where nearly every row is its own group."""
     names = grouped(cells)[0]
-    if len(set(names)) > MANY_VALUES:
+    if len(set(names)) > max(MANY_VALUES, len(cells) / FEWEST_ROWS):
         return []
     array = np.array(names, dtype=object)
     return [(name, array == name) for name in sorted(set(names))]
