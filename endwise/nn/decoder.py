@@ -271,8 +271,7 @@ def search(
             parent = found // count
             symbols = symbols.gather(1, parent[..., None].expand_as(symbols))
             done = done.gather(1, parent)
-            line = (torch.arange(parent.shape[0], device=device)[:, None] * beams + parent).flatten()
-            cache = cache.index_select(1, line)
+            cache = _moved(cache, parent, place)
         symbols = symbols.index_copy(2, place[None], chosen[..., None])
         return place + 1, symbols, score, done | (chosen == END), cache
 
@@ -285,6 +284,21 @@ def search(
         lengths.gather(1, order),
         score.gather(1, order),
     )
+
+
+def _moved(
+    cache: Float[Tensor, "layer row head place d"], parent: Int[Tensor, "batch beam"], place: Int[Tensor, ""]
+) -> Float[Tensor, "layer row head place d"]:
+    """The cache with every beam's past that of its parent: in an export a new tensor; else only beams whose parent is
+    another are copied, as far as they are filled."""
+    rows, beams = parent.shape
+    line = (torch.arange(rows, device=parent.device)[:, None] * beams + parent).flatten()
+    if torch.compiler.is_exporting():
+        return cache.index_select(1, line)
+    changed = (line != torch.arange(rows * beams, device=parent.device)).nonzero()[:, 0]
+    filled = int(place) + 1
+    cache[:, changed, :, :filled] = cache[:, line[changed], :, :filled]
+    return cache
 
 
 def sample(
