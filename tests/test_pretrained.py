@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 import endwise as ew
 from endwise import testing
-from endwise.errors import BadValue, DataError, ModelError, RecipeError, SetupError
+from endwise.errors import BadValue, ModelError, RecipeError, SetupError
 from endwise.modalities.audio import Audio
 from endwise.modalities.image import Image
 from endwise.modalities.text import Text
@@ -551,9 +551,48 @@ def test_a_text_beyond_the_positions_is_refused_and_never_cut(bert: Path) -> Non
     value = np.frombuffer(long.encode(), dtype=np.uint8)
     with pytest.raises(BadValue, match=f"{POSITIONS + 2} units"):
         declared.transform(value, contract)
-    with pytest.raises((RecipeError, DataError), match=f"{POSITIONS + 2} units"):
+    with pytest.raises(RecipeError, match=f"{POSITIONS + 2} units.*windows: true"):
         declared.fit([value], missing=0, role="input")
     assert len(declared.transform(value[: 2 * POSITIONS - 4], contract)) == POSITIONS
+
+
+def windowed(folder: Path) -> Case:
+    texts = ("sea " * 60, "a cold day", "wind", "rain and rain " * 9, "the sea is calm", "", "no", "c" * POSITIONS)
+    return Case(Text(pretrained=f"hf:{folder}", windows=True), texts, "input", label="long texts in")
+
+
+@pytest.mark.parametrize(
+    "promise", [*FAST, pytest.param("an_exported_model_gives_the_same_answers", marks=pytest.mark.slow)]
+)
+def test_windows_keep_every_promise(bert: Path, promise: str) -> None:
+    for check in testing.checks_of(windowed(bert)):
+        if check.name == promise:
+            check()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_long_text_is_read_window_after_window(family: str, tmp_path: Path) -> None:
+    case = windowed(text_weights(tmp_path / "weights", family))
+    contract, most = case.contract, case.contract.most_units
+    ids = case.declared.transform(np.frombuffer(b"sea " * 60, dtype=np.uint8), contract)
+    parts = [ids[start : start + most] for start in range(0, len(ids), most)]
+    assert len(parts) > 2
+    assert all((part[0], part[-1]) == (1, 2) for part in parts)  # each has the special ones around it
+    assert sum(len(part) - 2 for part in parts) == 60
+    encoder = case.model().network.encoder("value")
+
+    def read(values: np.ndarray) -> torch.Tensor:
+        with torch.inference_mode():
+            found = encoder(torch.from_numpy(values)[None], torch.tensor([[len(values)]]))
+        return found.values[0][found.mask[0]]
+
+    torch.testing.assert_close(read(ids), torch.cat([read(part) for part in parts]), rtol=0, atol=1e-5)
+    assert "read in windows of" in case.declared.summary(contract)
+
+
+def test_windows_without_positions_to_exceed_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"Text.windows.*no fixed number of positions"):
+        Text(windows=True)
 
 
 def test_a_saved_model_cannot_ask_for_code_or_another_architecture(bert: Path, tmp_path: Path) -> None:

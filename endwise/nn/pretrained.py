@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from endwise.errors import ModelError, need, refusal
 from endwise.nn.efficientnet import LITE, EfficientNetLite
@@ -162,11 +163,20 @@ class Outlet(nn.Module):
 
 
 class TokenEncoder(Encoder):
-    """Ids of a pretrained tokenizer -> one token each."""
+    """Ids of a pretrained tokenizer -> one token each. window: ids beyond so many are read in windows, none of which knows
+    of the others; what comes after sees the tokens of all."""
 
-    def __init__(self, weights: Mapping[str, Any], tuning: Tuning, size: Size, folder: Callable[[], Path]) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, Any],
+        tuning: Tuning,
+        size: Size,
+        folder: Callable[[], Path],
+        *,
+        window: int | None = None,
+    ) -> None:
         super().__init__()
-        self.pretrained = Pretrained(weights, tuning, folder)
+        self.pretrained, self.window = Pretrained(weights, tuning, folder), window
         self.outlet = Outlet(int(self.pretrained.config.hidden_size), size)
 
     def load_pretrained(self) -> None:
@@ -175,10 +185,26 @@ class TokenEncoder(Encoder):
 
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """Padding is masked, whatever ids it holds."""
+        window = self.window
         mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
         ids = torch.where(mask, values, self.pretrained.config.pad_token_id or 0)
-        hidden = self.pretrained(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return Tokens(self.outlet(hidden), mask)
+        # asked in this order, so that an export holds for lengths beyond those that it was traced with
+        if window is None or not (torch.compiler.is_exporting() or values.shape[1] > window):
+            return Tokens(self._read(ids, mask), mask)
+        rows, count = values.shape[0], (values.shape[1] + window - 1) // window
+        ids, mask = (F.pad(part, (0, window - 1)) for part in (ids, mask))
+        # by places and not by `reshape`, which in an export of short rows is taken for nothing at all
+        part, place = torch.arange(rows * count, device=ids.device), torch.arange(window, device=ids.device)
+        each = torch.full((1,), count, device=ids.device)
+        where = (part // each)[:, None], (part % each)[:, None] * window + place
+        # a window behind the end of its row sees its first place: attention to nothing would be no number
+        hidden = self._read(ids[where], mask[where] | (place == 0))
+        row, place = torch.arange(rows, device=ids.device), torch.arange(count * window, device=ids.device)
+        return Tokens(hidden[row[:, None] * count + place // window, place % window], mask[:, : count * window])
+
+    def _read(self, ids: Int[Tensor, "row unit"], seen: Bool[Tensor, "row unit"]) -> Float[Tensor, "row unit width"]:
+        out: Tensor = self.outlet(self.pretrained(input_ids=ids, attention_mask=seen.long()).last_hidden_state)
+        return out
 
 
 # ---- building and filling ----------------------------------------------------------------------------------------------

@@ -216,6 +216,11 @@ class Text(PretrainedInput):
         "context: a transformer over all units from the first step; auto: context where a text is written or asks about a "
         "picture or a sound, else bag",
     )
+    windows: bool = input_field(
+        False,
+        "texts beyond the positions of the pretrained network are read window after window, and looked at as a whole; "
+        "false: they are refused",
+    )
     causal: bool = input_field(False, "read the text while it is being written: no word looks at a later one")
     decoder: Literal["auto", "ctc", "attention", "ctc+attention", "lm"] = output_field(
         "auto", "ctc, attention, ctc+attention or lm; auto: ctc if every input is sound, else attention"
@@ -258,6 +263,11 @@ class Text(PretrainedInput):
             self.vocabulary is None or self.units in ("auto", "bpe"),
             field="Text.vocabulary", got=self.vocabulary, allowed=f"no vocabulary beside units: {self.units}",
             fix="remove one of the two",
+        )  # fmt: skip
+        require(
+            not self.windows or self.pretrained is not None,
+            field="Text.windows", got=True, allowed="only beside pretrained:",
+            fix="remove it: what is read from scratch has no fixed number of positions",
         )  # fmt: skip
         require(
             1 <= self.beams <= 64,
@@ -386,7 +396,7 @@ class Text(PretrainedInput):
         reading = role == INPUT_ROLE
         weights = self._weights(reading)
         if weights is not None:
-            return _pretrained_contract(weights, values, missing, reading=reading)
+            return _pretrained_contract(weights, values, missing, reading=reading, windows=self.windows)
         lengths, counted, letters = _Lengths(), Counts(folded=reading), _Letters()
         decoder = "" if reading else "ctc" if self.decoder == "auto" else self.decoder
         counting = self.units == "bpe" or (self.units == "auto" and decoder not in SPELT)
@@ -455,7 +465,7 @@ class Text(PretrainedInput):
         if contract.weights is not None and contract.decoder:
             return np.array(contract.ids.written(_text(value)), dtype=np.int64) + 1
         if contract.weights is not None:
-            return _checked_ids(_text(value), contract)
+            return self._ids(_text(value), contract)
         if not contract.decoder:
             if contract.units == "bpe":
                 return np.array(contract.cutter.encode(_text(value)), dtype=np.int64)
@@ -466,6 +476,17 @@ class Text(PretrainedInput):
             return value.astype(np.int64) + FIRST_BYTE
         unknown = 1 + len(contract.alphabet)
         return np.array([contract.symbols.get(letter, unknown) for letter in _text(value)], dtype=np.int64)
+
+    def _ids(self, text: str, contract: TextContract) -> np.ndarray:
+        if self.windows:
+            return np.array(contract.ids.windows(text, contract.most_units), dtype=np.int64)
+        found = contract.ids.encode(text)
+        if len(found) > contract.most_units:
+            raise BadValue(
+                f"{len(found)} units of the pretrained tokenizer, more than the {contract.most_units} it has positions for; "
+                "split the text into rows, or train with windows: true"
+            )
+        return np.array(found, dtype=np.int64)
 
     def blank(self, contract: TextContract) -> np.ndarray:
         """The empty text."""
@@ -482,7 +503,8 @@ class Text(PretrainedInput):
         head = f"{contract.count} texts of {contract.shortest} to {contract.longest} characters"
         if contract.weights is not None:
             by = "; written by" if contract.decoder else ";"
-            return f"{head}, {contract.longest_units} units at most{by} {summary_of(contract.weights)}"
+            cut = f", read in windows of {contract.most_units}" if self.windows else ""
+            return f"{head}, {contract.longest_units} units at most{cut}{by} {summary_of(contract.weights)}"
         if not contract.decoder:
             if contract.units == "bytes":
                 return f"{head}; read as bytes"
@@ -642,7 +664,8 @@ class Text(PretrainedInput):
             from endwise.nn.pretrained import TokenEncoder
 
             folder = partial(verified, contract.weights, "Text.pretrained")
-            return TokenEncoder(contract.weights, self.tuning(), size, folder)
+            window = contract.most_units if self.windows else None
+            return TokenEncoder(contract.weights, self.tuning(), size, folder, window=window)
         kind = StreamedText if self.causal else TextEncoder
         return kind(contract, size, in_context=self.reading == "context", drop=self.drop)
 
@@ -715,7 +738,7 @@ class Text(PretrainedInput):
 
 
 def _pretrained_contract(
-    weights: dict[str, Any], values: Iterable[np.ndarray], missing: int, *, reading: bool
+    weights: dict[str, Any], values: Iterable[np.ndarray], missing: int, *, reading: bool, windows: bool
 ) -> TextContract:
     units, most = PretrainedUnits(weights["tokenizer"]), most_units(weights["config"])
     lengths, longest, letters = _Lengths(), 1, _Letters()
@@ -725,10 +748,11 @@ def _pretrained_contract(
         if not reading:
             letters.add(text)
         longest = max(longest, len(units.encode(text) if reading else units.written(text)))
+    instead = "write windows: true to read them piece by piece, " if reading else ""
     require(
-        longest <= most, field="Text.pretrained", got=f"a training text of {longest} units",
+        longest <= most or windows, field="Text.pretrained", got=f"a training text of {longest} units",
         allowed=f"texts of at most {most}, which the pretrained network has positions for",
-        fix="split long texts into rows, write max_chars: to refuse them, or take a model of longer texts",
+        fix=f"{instead}split long texts into rows, write max_chars: to refuse them, or take a model of longer texts",
     )  # fmt: skip
     return TextContract(
         count=lengths.count, missing=missing, shortest=lengths.shortest, mean=lengths.total / max(1, lengths.count),
@@ -742,16 +766,6 @@ def most_units(config: Mapping[str, Any]) -> int:
     positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 512)
     shifted = config.get("model_type") in ("roberta", "xlm-roberta", "mpnet")
     return positions - int(config.get("pad_token_id", 1)) - 1 if shifted else positions
-
-
-def _checked_ids(text: str, contract: TextContract) -> np.ndarray:
-    found = contract.ids.encode(text)
-    if len(found) > contract.most_units:
-        raise BadValue(
-            f"{len(found)} units of the pretrained tokenizer, more than the {contract.most_units} it has positions for; "
-            "split the text into rows"
-        )
-    return np.array(found, dtype=np.int64)
 
 
 class _Lengths:

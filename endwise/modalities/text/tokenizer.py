@@ -15,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -211,18 +211,21 @@ class Units:
 
 class PretrainedUnits:
     """The tokenizer that pretrained weights were trained with (the text of tokenizer.json): ids with the special ones
-    around them. Never cuts and never pads, whatever the file says."""
+    around them. Never cuts and never pads, whatever the file says. Several threads may use it."""
 
     def __init__(self, spec: str) -> None:
-        from tokenizers import Tokenizer
-
         self._spec = spec
-        self._tokenizer = Tokenizer.from_str(spec)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = _tokenizer_of(spec)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PretrainedUnits, (self._spec,)
+
+    @cached_property
+    def _writing(self) -> Any:
+        """Takes what only looks like a special id as text."""
+        found = _tokenizer_of(self._spec)
+        found.encode_special_tokens = True
+        return found
 
     @property
     def largest(self) -> int:
@@ -234,17 +237,35 @@ class PretrainedUnits:
         found: list[int] = self._tokenizer.encode(text).ids or self._tokenizer.encode(" ").ids
         return found or [0]
 
+    def windows(self, text: str, most: int) -> list[int]:
+        """As `encode`, where that gives at most `most` ids; else the ids of windows one after the other, each with the
+        special ones around it, all of `most` ids but the last."""
+        found = self.encode(text)
+        if len(found) <= most:
+            return found
+        room = most - self._tokenizer.num_special_tokens_to_add(False)
+        plain = self._tokenizer.encode(text, add_special_tokens=False)
+        plain.truncate(room)
+        return [one for part in (plain, *plain.overflowing) for one in self._tokenizer.post_process(part).ids]
+
     def written(self, text: str) -> list[int]:
         """Ids of a text to be written: no special ones, and none for what only looks like one."""
-        self._tokenizer.encode_special_tokens = True
-        found: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        self._tokenizer.encode_special_tokens = False
+        found: list[int] = self._writing.encode(text, add_special_tokens=False).ids
         return found
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of ids that were written."""
         found: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return found
+
+
+def _tokenizer_of(spec: str) -> Any:
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_str(spec)
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def read_tokenizer(folder: Path, field: str) -> str:
