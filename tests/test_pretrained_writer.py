@@ -70,13 +70,14 @@ def fluent(gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = torch.tensor([line + [0] * (longest - len(line)) for line in lines])
     right = torch.tensor([line + [-100] * (longest - len(line)) for line in lines])
     optimiser = torch.optim.Adam(model.eval().parameters(), lr=1e-2)
+    torch.manual_seed(0)
     for _ in range(200):
         places = torch.randint(PLACES - longest, ()) + torch.arange(longest)  # anywhere, as behind an input
         loss = model(input_ids=ids, labels=right, position_ids=places[None].expand(len(ids), -1)).loss
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert float(loss.detach()) > 0.5  # which of them it is, nobody has told it
+    assert 0.5 < float(loss.detach()) < 1  # the words it knows; which of them, nobody has told it
     model.save_pretrained(folder)
     return folder
 
@@ -155,9 +156,9 @@ def test_what_of_it_learns_is_what_was_declared(gpt2: Path, way: Any, learns: st
 def test_what_has_learnt_to_write_is_told_what_by_what_is_new(fluent: Path, way: Any) -> None:
     case = case_of(fluent, fine_tune=way)
     batch = case.batch().to("cpu")
-    losses = testing._learn(case.model(), batch, steps=100, until=testing.HEART_SHARE)
-    assert losses[0] < 2  # it knows the words,
-    assert losses[-1] < 0.45  # and is told which: alone it comes to 0.8
+    losses = testing._learn(case.model(), batch, steps=200, until=0.2)
+    assert losses[0] < 4  # it knows the words: of one that knows nothing, 5.6,
+    assert losses[-1] < 0.6  # and is told which: alone it comes to 0.8
 
 
 def test_upper_layers_begin_first_and_learn_fastest(gpt2: Path) -> None:
