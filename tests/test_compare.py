@@ -31,6 +31,7 @@ from endwise.plan import resolve_goal
 from endwise.recipe import REGIMES, Recipe
 from endwise.report.comparison import build
 from endwise.run import Run
+from endwise.train import Stopped
 
 SPANS = {"night": (0, 6), "morning": (6, 12), "afternoon": (12, 18), "evening": (18, 24)}
 THREE = ("modular_predicted", "warm_joint", "direct")
@@ -429,6 +430,23 @@ def test_another_recipe_and_a_taken_folder_are_refused(compared: tuple[Path, Any
         ew.compare(recipe.replace(**{"train.steps": 5}), out=place, resume=True)
     with pytest.raises(RecipeError, match="--resume"):
         ew.compare(recipe, out=place)
+
+
+def test_after_a_stop_it_goes_on_with_what_was_asked_for(tmp_path: Path) -> None:
+    recipe, place = staged(str(table(tmp_path, 120))), tmp_path / "run"
+
+    def stop(event: Any) -> None:
+        if "direct" in str(event.get("message")):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match="--resume") as stopped:
+        ew.compare(recipe, out=place, regimes=["joint", "direct"], seeds=1, shares=(), progress=stop)
+    assert stopped.value.exit_code == 130
+    log = (place / "joint-seed0-100" / "log.jsonl").read_bytes()
+    found = ew.compare(recipe, out=place, resume=True).to_dict()
+    assert list(found["regimes"]) == ["joint", "direct"]
+    assert found["verdict"] == NONE
+    assert (place / "joint-seed0-100" / "log.jsonl").read_bytes() == log
 
 
 def test_without_stages_one_network_stands_beside_one_for_each_output(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def _shift(found: Mapping[str, Any]) -> str:
         told = f"{found['goal']} on test rows of the known groups and on the group that was held out"
         return how + plots.intervals(_intervals(both), x=found["about"]["metric"], alt=told)
     lines = [
-        plots.Line(name, [(point["what"], point["value"]) for point in points if point["value"] is not None])
+        plots.Line(name, [(x, y) for x, y in _from_none(found["regimes"][name], points) if y is not None])
         for name, points in items.items()
     ]
     told = f"{found['goal']} with disturbed inputs ({_better(found)})"
@@ -217,6 +217,11 @@ def _shift(found: Mapping[str, Any]) -> str:
     names = ["noise", *(f"{point['what']:g}" for point in next(iter(items.values())))]
     rows = [[escape(name), *map(_estimate, points)] for name, points in items.items()]
     return how + drawn + _table(names, rows, numbers=range(1, len(names)))
+
+
+def _from_none(own: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float | None]]:
+    """The goal by the strength of the noise, beginning without any."""
+    return [(0.0, own["value"]), *((point["what"], point["value"]) for point in points)]
 
 
 # ---- gradients, costs, the table ---------------------------------------------------------------------------------------
@@ -242,9 +247,12 @@ def _costs(found: Mapping[str, Any]) -> str:
             escape(name), _seconds(cost["seconds"]), f"{cost['energy_wh']:.2g} Wh", memory, f"{cost['parameters']:,}", latency,
             str(cost["trained_parts"]), str(cost["artefacts"]), str(cost["declared_lines"]),
         ])  # fmt: skip
-    names = ["", "training", "energy (estimate)", "memory at most", "parameters", "one answer, p50 / p95", "trained parts",
-             "models to keep", "lines to declare"]  # fmt: skip
-    return _table(names, rows, numbers=range(1, len(names)))
+    names = ["", "training", "energy", "memory", "parameters", "p50 / p95", "parts", "models", "lines"]
+    told = (
+        "Of one training on all labels: time, energy (an estimate) and most memory of the process; of one answer: milliseconds; "
+        "parts that are trained, models to keep, lines to declare."
+    )
+    return f'<p class="quiet">{told}</p>' + _table(names, rows, numbers=range(1, len(names)))
 
 
 def _aspects(found: Mapping[str, Any]) -> str:
