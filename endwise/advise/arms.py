@@ -274,7 +274,8 @@ def _cost(task: Task, recipe: Recipe) -> Cost:
         passes=plan.steps / plan.steps_per_epoch,
         batch_size=plan.batch_size,
         step_s=phases * plan.step_s,
-        other_s=per_row * len(task.test_rows) + 6 * plan.step_s + phases * (plan.seconds - plan.steps * plan.step_s),
+        other_s=per_row * len(task.test_rows) + 6 * plan.step_s,
+        validating_s=phases * (plan.seconds - plan.steps * plan.step_s),
     )
 
 
@@ -282,7 +283,7 @@ def _network(task: Task, name: str, recipe: Recipe, shared: Cost | None = None) 
     """shared: of the arm whose stages this one takes as they are: it makes as many steps, and pays for the rest alone."""
     from endwise.model import Model
 
-    cost = _cost(task, recipe) if shared is None else dataclasses.replace(shared, step_s=shared.step_s / 2)
+    cost = _cost(task, recipe) if shared is None else shared.halved()
     dataset = task.dataset.narrowed(recipe) if _same_fields(task.recipe, recipe) else prepare(recipe)
     model = Model.build(recipe, fit_contracts(recipe, dataset), seed=recipe.train.seed)
     numbers = sum(weight.numel() for weight in model.network.parameters())

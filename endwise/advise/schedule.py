@@ -8,7 +8,7 @@ all labels otherwise. Not here: the trainings (arms.py).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 LIMIT = 3.0  # times one training
@@ -28,6 +28,7 @@ class Cost:
     batch_size: int
     step_s: float
     other_s: float  # measuring, calibrating, scoring
+    validating_s: float = 0.0  # of the whole; a part has fewer rows to validate with
 
     def passes_of(self, labels: int, usual: float, ceiling: float, more: float = MORE_PASSES[0]) -> float:
         """Passes over a subset: as many steps as the whole has, within `more` times its passes, `usual` and the cap on its
@@ -35,11 +36,15 @@ class Cost:
         wanted = min(max(usual, self.passes), self.passes * min(more, math.sqrt(self.labels / labels)))
         return max(1.0, min(wanted, ceiling / labels)) if labels < self.labels else self.passes
 
+    def halved(self) -> "Cost":
+        """Without the stages that another arm has trained."""
+        return replace(self, step_s=self.step_s / 2, validating_s=self.validating_s / 2)
+
     def seconds(self, labels: int, passes: float, batch_size: int) -> float:
         """Of one training."""
         steps = passes * math.ceil(labels / batch_size)
         share = STEP_BASE + (1 - STEP_BASE) * min(1.0, batch_size / self.batch_size)
-        return steps * self.step_s * share + self.other_s
+        return steps * self.step_s * share + self.other_s + self.validating_s * labels / self.labels
 
 
 @dataclass(frozen=True, slots=True)
