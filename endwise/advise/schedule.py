@@ -92,7 +92,8 @@ def chosen(
     """Of what each arm offers, the trainings that fit into the limit, the most telling first, and what was left out.
 
     The first arm is the recipe's own: its whole training and its two most useful subsets are always in, whatever they
-    cost; other arms get their curve if three of their sizes fit. Extra seeds come last, the small subsets' first.
+    cost; other arms get their curve if three of their sizes fit. What is beyond these three sizes may be left out
+    by the clock; extra seeds come last, the small subsets' first.
     """
     first, *others = offered
     own = _by_use(offered[first])
@@ -114,7 +115,7 @@ def chosen(
     rest = [item for arm in offered if arm in arms for item in offered[arm] if item not in taken]
     for item in sorted(rest, key=lambda item: (item.seed, item.share if item.seed else -item.share)):
         if item.seconds <= left:
-            taken.append(item)
+            taken.append(replace(item, optional=True))
             left -= item.seconds
     return sorted(taken, key=lambda item: (item.optional, item.labels, item.arm, item.seed)), notes
 
