@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import struct
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from endwise.modalities.base import Contract, Modality
 from endwise.network import Network
 from endwise.nn.size import Size
 from endwise.priors import remembered
-from endwise.recipe import Recipe
+from endwise.recipe import Elsewhere, Recipe
 from endwise.stages import network_of
 
 FORMAT = "endwise model"
@@ -98,14 +99,16 @@ def write(
 
 
 def read(
-    folder: str | Path, modalities: Sequence[type[Modality]] = ()
+    folder: str | Path,
+    modalities: Sequence[type[Modality]] = (),
+    functions: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> tuple[Recipe, dict[str, Contract], Network, Size, dict[str, Any]]:
     """Recipe, contracts, network, size and facts of a model folder, or of the one inside a run; everything is checked
     before it is used. ModelError for a file that is not what it should be."""
     place = find_model(folder)
     try:
         description = _description(place)
-        recipe = _recipe(description, modalities)
+        recipe = _recipe(description, modalities, functions)
         contracts = _contracts(description, recipe)
         size = _size(description)
         file = _weights_file(place, str(description["weights"].get("sha256")))
@@ -156,15 +159,26 @@ def find_model(folder: str | Path) -> Path:
     raise ModelError(f"there is no model at {str(place)!r}. Fix: {fix}.")
 
 
-def known_types(values: Mapping[str, Any], modalities: Sequence[type[Modality]]) -> dict[str, Any]:
-    """Plain recipe values with the type names of `modalities` replaced by the classes that were passed, and
-    priors of other classes, which nothing but training asks, as what they were."""
+def known_types(
+    values: Mapping[str, Any],
+    modalities: Sequence[type[Modality]],
+    functions: Mapping[str, Any] = types.MappingProxyType({}),
+) -> dict[str, Any]:
+    """Plain recipe values with the type names of `modalities` replaced by the classes that were passed, functions of stages by
+    those that were, and priors of other classes, which nothing but training asks, as what they were."""
     classes = {cls.type: cls for cls in modalities}
     out = dict(values)
     for section in ("inputs", "outputs"):
         fields = out.get(section)
         if isinstance(fields, Mapping):
             out[section] = {name: _with_class(item, classes) for name, item in fields.items()}
+    if isinstance(out.get("stages"), Mapping):
+        out["stages"] = {
+            name: {**item, "by": functions.get(name) or Elsewhere(name, str(item["by"]))}
+            if isinstance(item, Mapping) and "by" in item
+            else item
+            for name, item in out["stages"].items()
+        }
     if isinstance(out.get("objective"), Mapping) and "priors" in out["objective"]:
         out["objective"] = {**out["objective"], "priors": remembered(out["objective"]["priors"])}
     return out
@@ -221,7 +235,9 @@ def _description(place: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def _recipe(description: Mapping[str, Any], modalities: Sequence[type[Modality]]) -> Recipe:
+def _recipe(
+    description: Mapping[str, Any], modalities: Sequence[type[Modality]], functions: Mapping[str, Any]
+) -> Recipe:
     values = description["recipe"]
     given = {cls.type: f"{cls.__module__}:{cls.__qualname__}" for cls in modalities}
     for name, made_by in description["outside"].items():
@@ -241,7 +257,7 @@ def _recipe(description: Mapping[str, Any], modalities: Sequence[type[Modality]]
                     field=f"{section}.{name}.type", got=str(kind), names=[*TABLE, *given], error=ModelError
                 )
             modality_class(kind) if kind not in given else None
-    return Recipe(**known_types(values, modalities))
+    return Recipe(**known_types(values, modalities, functions))
 
 
 def _outside(recipe: Recipe) -> dict[str, str]:

@@ -9,6 +9,7 @@ import html
 import json
 import math
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -457,13 +458,21 @@ class Model:
         artefact.write(Path(folder), self.recipe, self.contracts, self.network, self.size, self.info)
 
     @classmethod
-    def load(cls, folder: str | Path, *, modalities: Sequence[type[Modality]] = (), device: str = "cpu") -> Self:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        modalities: Sequence[type[Modality]] = (),
+        functions: Mapping[str, Callable[[dict[str, Any]], Any]] = types.MappingProxyType({}),
+        device: str = "cpu",
+    ) -> Self:
         """Read a model folder, or the one inside a run. Everything is checked before it is used; a file that is not
         what it should be raises ModelError and nothing in it is ever executed.
 
         modalities: classes from outside the package that the recipe names; no name in a file makes Python import.
+        functions: of stages that are not learnt, by the stage's name.
         """
-        recipe, contracts, network, size, info = artefact.read(folder, modalities)
+        recipe, contracts, network, size, info = artefact.read(folder, modalities, functions)
         return cls(recipe, contracts, network, size, info).to(device)
 
 

@@ -279,6 +279,7 @@ class Apart:
 
     def add(self, values: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
         """One more micro-batch; frees its graph."""
+        values = {name: value for name, value in values.items() if value.requires_grad}  # a function's has none
         last = list(values)[-1]
         for name, value in values.items():
             found = torch.autograd.grad(

@@ -6,7 +6,7 @@ A recipe holds declarations only. What is learnt from data is the contract's, wh
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from endwise.errors import RecipeError, nearest, refusal, require, unknown_name
+from endwise.errors import ModelError, RecipeError, nearest, refusal, require, unknown_name
 from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Modality, Role, build
 from endwise.modalities.pretrained import rebased
@@ -264,6 +264,20 @@ class Stage(Part):
         "with a stage of this name",
     )
 
+    by: Any = Field(
+        None,
+        description="in Python: a function that answers it in the place of a network, {name: answer} -> answer; not learnt",
+    )
+
+    @field_validator("by")
+    @classmethod
+    def _called(cls, value: Any) -> Any:
+        require(
+            value is None or callable(value), field="stages: by", got=value, allowed="a function, which only Python can give",
+            fix="pass the recipe from Python, or let a network learn the stage",
+        )  # fmt: skip
+        return value
+
     @field_validator("given", "to", "shares", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
@@ -275,6 +289,19 @@ class Stage(Part):
         if min(value) <= 0:
             raise ValueError("two numbers above 0")
         return value
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The function of a stage as a run or a model remembers it: by its name, which is never imported."""
+
+    stage: str
+    name: str
+
+    def __call__(self, answers: Mapping[str, Any]) -> Any:
+        raise ModelError(
+            f"stage {self.stage} is computed by {self.name}, which no file holds. Fix: Model.load(folder, functions={{{self.stage!r}: ...}})."
+        )
 
 
 REGIMES = ("modular", "modular_predicted", "warm_joint", "joint", "joint_goal_only", "direct")
@@ -499,6 +526,7 @@ class Recipe(Part):
         order = in_order(self.stages)
         for stage in order:
             self._check_shares(stage, order)
+            self._check_function(stage, maker)
         for section, names, used in (
             ("outputs", self.outputs, set(maker)),
             ("inputs", self.inputs, {name for item in self.stages.values() for name in item.given}),
@@ -525,6 +553,28 @@ class Recipe(Part):
             not item.shares or item.run is None, field=f"stages.{stage}.run", got=item.run,
             allowed="a stage with encoders of its own", fix="remove shares, or write run: at the stage whose encoder it is",
         )  # fmt: skip
+
+    def _check_function(self, stage: str, maker: Mapping[str, str]) -> None:
+        """A function takes answers and gives one, without a gradient."""
+        item, field = self.stages[stage], f"stages.{stage}.by"
+        if item.by is None:
+            for name in item.given:
+                made = self.stages[maker[name]].by if name in maker else None
+                require(made is None or item.hand_off != "latent", field=f"stages.{stage}.hand_off", got="latent",
+                        allowed=f"a hand-off of the answer: stage {maker.get(name)} is a function and has no tokens",
+                        fix="write hand_off: hard")  # fmt: skip
+            return
+        require(self.regime in ("modular", "direct"), field="regime", got=self.regime,
+                allowed=f"modular, or direct without stages: stage {stage} is a function, which lets no gradient through",
+                fix="write regime: modular, or let a network learn the stage")  # fmt: skip
+        require(len(item.to) == 1 and self.outputs[item.to[0]].can_be_told, field=field, got=list(item.to),
+                allowed="one answer of type number, category or boolean", fix="split the stage, or declare such an answer")  # fmt: skip
+        for name in item.given:
+            require(name in maker and self.outputs[name].can_be_said, field=f"stages.{stage}.from", got=name,
+                    allowed="answers of other stages of type number, category, boolean or text, where a function reads them",
+                    fix="let a stage that learns read it")  # fmt: skip
+        require(item.run is None and not item.shares, field=field, got=item.run or list(item.shares), allowed="a function alone",
+                fix="remove run and shares")  # fmt: skip
 
     def standing(self, output: str) -> Modality:
         """An output as it stands among its neighbours."""
@@ -596,7 +646,8 @@ class Recipe(Part):
                 name: {
                     "from": list(stage.given),
                     "to": list(stage.to),
-                    **stage.model_dump(exclude_defaults=True, exclude={"given", "to"}, mode="json"),
+                    **stage.model_dump(exclude_defaults=True, exclude={"given", "to", "by"}, mode="json"),
+                    **({} if stage.by is None else {"by": _named(stage.by)}),
                 }
                 for name, stage in self.stages.items()
             }
@@ -619,6 +670,9 @@ class Recipe(Part):
             values[section] = {
                 name: {**item.to_dict(), "type": type(item)} for name, item in getattr(self, section).items()
             }
+        for name, stage in self.stages.items():
+            if stage.by is not None:
+                values["stages"][name]["by"] = stage.by
         if self.objective.priors:
             values["objective"]["priors"] = list(self.objective.priors)
         for path, value in settings.items():
@@ -657,6 +711,13 @@ def declare(value: Any, *, where: str, role: Role, name: str) -> Modality:
     declared: Modality = value
     declared.check_role(role, name)
     return declared
+
+
+def _named(function: Any) -> str:
+    """How a function is remembered."""
+    if isinstance(function, Elsewhere):
+        return function.name
+    return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def _with_stage_outputs(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -770,6 +831,7 @@ def _declaring(stage: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]
     """The schema of a stage, whose outputs may be named or declared."""
     named = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     stage["properties"]["from"] = {**named, "description": stage["properties"]["from"]["description"]}
+    del stage["properties"]["by"]  # no file can hold it
     stage["properties"]["shares"] = {**named, "description": stage["properties"]["shares"]["description"]}
     stage["properties"]["to"] = {
         "anyOf": [*named["anyOf"], outputs],

@@ -77,7 +77,8 @@ def apart(recipe: Recipe, runs: Path, dataset: Dataset, *, share: float, progres
     contracts = fit_contracts(recipe, dataset)
     models = {name: taken(recipe, name) for name, stage in recipe.stages.items() if stage.run is not None}
     contracts |= common(recipe, models)
-    alone = [name for name in in_order(recipe.stages) if name not in models]
+    alone = [name for name, stage in recipe.stages.items() if name not in models and stage.by is None]
+    alone.sort(key=in_order(recipe.stages).index)
     budget = recipe.train.budget
     settings = {} if budget is None else {"train.budget": budget * share / max(1, len(alone))}
     for index, name in enumerate(alone, 1):

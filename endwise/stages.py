@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.batch import Batch, Ragged
+from endwise.errors import BadValue, require
 from endwise.modalities.base import Contract, Modality
 from endwise.network import Network, Predictions
 from endwise.nn.interface import Encoder, Handed, Head, Tokens
@@ -105,6 +107,9 @@ class StagedNetwork(Network):
         self.owners = {given: owner(stages, given) for stage in stages.values() for given in stage.shares}
         for name, stage in self.declared.items():
             given, answered = stage_fields(inputs, outputs, stages, name)
+            if stage.by is not None:
+                made[name] = Computed(name, stage, outputs, stages, contracts, size)
+                continue
             latent = [item for item in stage.given if item in outputs and stage.hand_off == "latent"]
             encoders: dict[str, Encoder] = {item: LatentEncoder(size) for item in latent}
             encoders |= {item: made[str(self.owners[item])].encoder(item) for item in stage.shares}
@@ -162,6 +167,9 @@ class StagedNetwork(Network):
                 if change is not None:
                     fields[given] = change(given, fields[given], symbols)
             part = self.stage(name)
+            if isinstance(part, Computed):
+                predictions |= part.told(fields)
+                continue
             for given in stage.given:
                 if self.owners.get(given) == name:
                     encoded[given] = part.encoder(given)(fields[given].values, fields[given].sizes)
@@ -202,6 +210,7 @@ class StagedNetwork(Network):
         first = {
             given: self.stage(name).inputs[key]
             for name, stage in reversed(self.declared.items())
+            if stage.by is None
             for given, key in zip(stage.given, self.stage(name).inputs, strict=True)
         }
         return nn.ModuleDict({_key(name): first[name] for name in self.input_names})
@@ -232,6 +241,55 @@ class StagedNetwork(Network):
     def parts(self) -> dict[str, nn.Module]:
         """'hear.inputs.recording', 'hear.outputs.words', 'add.inputs.words' ..."""
         return {f"{name}.{part}": found for name in self.declared for part, found in self.stage(name).parts().items()}
+
+
+class Computed(Network):
+    """A stage that a function answers: what is handed on goes to it as the user's kind of value, and what it says is read as a
+    label is."""
+
+    def __init__(
+        self,
+        name: str,
+        stage: Stage,
+        outputs: Mapping[str, Modality],
+        stages: Mapping[str, Stage],
+        contracts: Mapping[str, Contract],
+        size: Size,
+    ) -> None:
+        (answered,) = stage.to
+        super().__init__({}, {answered: outputs[answered]}, contracts, size)
+        self.requires_grad_(False)
+        self.name, self.answered, self.function = name, answered, stage.by
+        self.declared = {item: outputs[item] for item in (*stage.given, answered)}
+        self.contracts = {item: contracts[item] for item in self.declared}
+
+    def told(self, given: Mapping[str, Ragged]) -> Predictions:
+        """The function's answer to every row, as the head would predict it with certainty. RecipeError where it gives what
+        cannot be read."""
+        first = next(iter(given.values())).values
+        rows = [{item: self._said(item, found, row) for item, found in given.items()} for row in range(len(first))]
+        targets = torch.stack([self._target(row) for row in rows])
+        return {self.answered: self.head(self.answered).certain(targets.to(first.device))}
+
+    def _said(self, item: str, found: Ragged, row: int) -> Any:
+        inside = tuple(slice(int(length)) for length in found.sizes[row])
+        return self.declared[item].said(found.values[row][inside].detach().cpu().numpy(), self.contracts[item])
+
+    def _target(self, answers: dict[str, Any]) -> Tensor:
+        declared, contract = self.declared[self.answered], self.contracts[self.answered]
+        said = self.function(answers)
+        try:
+            target = declared.transform(declared.read(said, str.encode), contract)
+            classes = getattr(contract, "classes", None)
+            reason = "" if classes is None or int(target) < len(classes) else "an unseen class"
+        except (BadValue, TypeError) as wrong:
+            target, reason = np.zeros(()), str(wrong)
+        require(
+            not reason, field=f"stages.{self.name}.by", got=f"{said!r} for {answers!r} ({reason})",
+            allowed=f"a {declared.type} that training rows have" if hasattr(contract, "classes") else f"a {declared.type}",
+            fix="let the function answer whatever the stages before it may say",
+        )  # fmt: skip
+        return torch.as_tensor(target)
 
 
 class LatentEncoder(Encoder):

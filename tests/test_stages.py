@@ -268,6 +268,90 @@ def test_a_finished_stage_is_not_trained_again_and_another_run_can_stand_in(tmp_
     assert "colour" in other.predict({"x": 0.5}).answers
 
 
+# ---- functions in the place of a stage ---------------------------------------------------------------------------
+
+
+def spelt(answers: dict[str, Any]) -> float:
+    """As long as the German word of the colour."""
+    return float(len(WORDS[answers["colour"]]))
+
+
+def computed(by: Any = spelt, to: Any = "number", **changes: Any) -> Recipe:
+    data = [{**row, "letters": len(row["word"]), "long": len(row["word"]) > 4} for row in rows(240)]
+    return staged(
+        data=data,
+        outputs={"long": "boolean"},
+        stages={
+            "see": {"from": "x", "to": {"colour": "category"}},
+            "count": {"from": "colour", "to": {"letters": to}, "by": by},
+            "judge": {"from": "letters", "to": "long"},
+        },
+        **{"regime": "modular", **changes},
+    )
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "pcgrad"])
+def test_a_function_answers_a_stage(weighting: str, tmp_path: Path) -> None:
+    model = ew.fit(computed(objective={"weighting": weighting}), out=tmp_path / "run")
+    for x in (0.2, 1.5, 2.9):
+        answers = model.predict({"x": x})
+        assert answers["letters"] == len(WORDS[answers["colour"]])
+    assert {path.name for path in (tmp_path / "run" / "stages").iterdir()} == {"see", "judge"}
+    assert model.run is not None
+    assert model.run.read("metrics.json")["outputs"]["letters"]["mae"]["n"] > 0
+    again = Model.load(tmp_path / "run" / "model", functions={"count": spelt})
+    assert again.predict({"x": 0.2}).to_dict() == model.predict({"x": 0.2}).to_dict()
+    with pytest.raises(ew.EndwiseError, match=r"computed by .*spelt.*functions="):
+        Model.load(tmp_path / "run" / "model").predict({"x": 0.2})
+
+
+def test_a_function_may_answer_a_class_and_is_told_when_it_cannot_be_read(tmp_path: Path) -> None:
+    model = ew.fit(computed(lambda answers: str(len(WORDS[answers["colour"]])), "category"), out=tmp_path / "run")
+    assert model.predict({"x": 0.2})["letters"] == "3"
+    for name, wrong in (("unseen", lambda _: "seven"), ("none", lambda _: None)):
+        with pytest.raises(RecipeError, match=r"stages\.count\.by.*whatever"):
+            ew.fit(computed(wrong, "category"), out=tmp_path / name)
+    with pytest.raises(ew.EndwiseError, match="in no graph"):
+        ew.export(model, tmp_path / "bundle", examples=[{"x": 0.1 * place} for place in range(6)])
+
+
+def test_a_function_is_given_true_answers_where_they_are_asked_for() -> None:
+    """What stands for what an oracle would have said, text included."""
+    data = [{**row, "letters": len(row["word"])} for row in rows(60)]
+    recipe = staged(
+        data=data, outputs={"letters": "number"}, regime="modular",
+        stages={"say": {"from": "x", "to": {"word": {"type": "text", "decoder": "ctc", "frames": 8, "units": "characters"}}},
+                "count": {"from": "word", "to": "letters", "by": lambda answers: len(answers["word"])}},
+    )  # fmt: skip
+    dataset = prepare(recipe)
+    model = Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
+    network = model.network
+    assert isinstance(network, StagedNetwork)
+    batch = Loader(dataset, recipe, model.contracts, np.arange(9), batch_size=9, seed=0, shuffle=False).batch(0)
+    sent = batch.to("cpu")
+    network.eval()
+    with torch.no_grad():
+        found, _ = network.run(sent.inputs, sent.present, gold=sent, truth=["word"])
+    assert network.head("letters").decode(found["letters"])["value"].tolist() == [
+        data[row]["letters"] for row in range(9)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (lambda: computed("spelt"), "only Python"),
+        (lambda: computed(regime="warm_joint"), "regime: modular"),
+        (lambda: computed(to={"type": "text"}), "number, category or boolean"),
+        (lambda: staged(stages={"see": {"from": "x", "to": {"colour": "category"}, "by": spelt},
+                                "add": {"from": ["colour", "x"], "to": "total"}}, regime="modular"), "answers of other stages"),
+    ],
+)  # fmt: skip
+def test_functions_that_cannot_be_are_refused(recipe: Any, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        recipe()
+
+
 # ---- encoders in common ------------------------------------------------------------------------------------------
 
 

@@ -229,7 +229,7 @@ def _place(place: Path, part: str) -> Path:
 
 def _trainings(recipe: Recipe) -> int:
     """How many networks are trained: the stages by themselves, all together, or both."""
-    apart = sum(stage.run is None for stage in recipe.stages.values())
+    apart = sum(stage.run is None and stage.by is None for stage in recipe.stages.values())
     if recipe.regime in HALVED or recipe.is_assembled:
         return apart + (not recipe.is_assembled)
     return 1

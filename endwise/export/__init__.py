@@ -221,6 +221,9 @@ def _export(
     need("onnxruntime", extra="export", what="export")
     require(len(examples) >= MIN_ROWS, field="examples", got=len(examples), allowed=f"at least {MIN_ROWS} rows to compare answers on",
             fix="give more, best such that the model was not trained on", error=ExportError)  # fmt: skip
+    computed = [name for name, stage in model.recipe.stages.items() if stage.by is not None]
+    require(not computed, field="stages", got=computed, allowed="stages that are networks: a function is in no graph",
+            fix="export the runs in stages/, one by one, and call the function between them", error=ExportError)  # fmt: skip
     check_place(out)
     reference = _reference(model)
     rows = [_read(reference, example) for example in examples]

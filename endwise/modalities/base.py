@@ -121,6 +121,8 @@ class Modality:
     axes: ClassVar[int] = 0  # leading axes of a transformed value that differ from row to row
     read_fields: ClassVar[tuple[str, ...] | None] = None  # fields that change what `read` gives; None: all may
     hand_offs: ClassVar[frozenset[str]] = frozenset({"hard", "latent"})  # how an answer can go on to a next stage
+    can_be_told: ClassVar[bool] = False  # whether a function can answer in the place of a head: it has `certain`
+    can_be_said: ClassVar[bool] = False  # whether a function can be given it as another stage's answer: it has `said`
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
@@ -253,6 +255,11 @@ class Modality:
         `fit`, `encoder` and `head` are called on. An output without a column has it from the recipe on, with the
         inputs that it is made of written out. Default: itself."""
         return self
+
+    def said(self, target: np.ndarray, contract: Any) -> Any:
+        """The user's kind of value of what `transform` gave for a target, or a head hands on; of a class or a symbol that
+        training never saw None or a mark. Only of modalities that `can_be_said`."""
+        raise NotImplementedError
 
     def made_of(self) -> tuple[str, ...]:
         """The inputs that an output without a column is made of. The raw value that `read` gets is then a mapping of

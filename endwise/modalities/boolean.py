@@ -43,6 +43,8 @@ class Boolean(Modality):
     type: ClassVar[str] = "boolean"
     contract_class = BooleanContract
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
+    can_be_told: ClassVar[bool] = True
+    can_be_said: ClassVar[bool] = True
 
     class_weights: Literal["none", "balanced"] = output_field(
         "none", "balanced: true and false count alike in the loss, however rare one is"
@@ -95,6 +97,10 @@ class Boolean(Modality):
     def write(self, decoded: Mapping[str, np.ndarray], contract: BooleanContract) -> Answer:
         """True or False; the probability of that answer as confidence (under 0.5 where the threshold is not 0.5)."""
         return _answer(bool(decoded["yes"]), float(decoded["probability"]))
+
+    def said(self, target: np.ndarray, contract: BooleanContract) -> bool:
+        """Yes or no."""
+        return bool(target)
 
     def metrics(self, contract: BooleanContract) -> Sequence["Metric"]:
         """auroc, average_precision, f1, accuracy, log_loss, brier, ece."""

@@ -64,6 +64,8 @@ class Category(Modality):
     type: ClassVar[str] = "category"
     contract_class = CategoryContract
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
+    can_be_told: ClassVar[bool] = True
+    can_be_said: ClassVar[bool] = True
 
     max_classes: int = shared_field(10_000, "refuse a column with more different values than this")
     class_weights: Literal["none", "balanced"] = output_field(
@@ -158,6 +160,11 @@ class Category(Modality):
         index, probabilities = int(decoded["id"]), np.asarray(decoded["probabilities"]).tolist()
         named = dict(zip(contract.classes, probabilities, strict=True))
         return Answer(contract.classes[index], probabilities[index], detail={"probabilities": named})
+
+    def said(self, target: np.ndarray, contract: CategoryContract) -> str | None:
+        """The name of the class."""
+        place = int(target)
+        return contract.classes[place] if place < len(contract.classes) else None
 
     def metrics(self, contract: CategoryContract) -> Sequence["Metric"]:
         """accuracy, macro_f1, balanced_accuracy, log_loss, brier, ece; and auroc for at most 20 classes."""

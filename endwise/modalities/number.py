@@ -57,6 +57,8 @@ class Number(Modality):
     type: ClassVar[str] = "number"
     contract_class = NumberContract
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS - {"gumbel"}
+    can_be_told: ClassVar[bool] = True
+    can_be_said: ClassVar[bool] = True
 
     unit: str | None = shared_field(
         None, "the unit the numbers are in (kg, m/s ...): kept and printed, never converted"
@@ -169,6 +171,10 @@ class Number(Modality):
         if (half >= 0).all():
             detail = {"low": (value - half).tolist(), "high": (value + half).tolist()}
         return Answer(value.tolist(), unit=self.unit, detail=detail)
+
+    def said(self, target: np.ndarray, contract: NumberContract) -> Any:
+        """The number, or the list."""
+        return np.asarray(target).tolist()
 
     def metrics(self, contract: NumberContract) -> Sequence["Metric"]:
         """mae and rmse in the unit, r2."""

@@ -153,6 +153,11 @@ class Head(nn.Module):
         is found faster than the best. Only of modalities whose `hand_offs` are more than hard and latent."""
         raise NotImplementedError
 
+    def certain(self, target: Tensor) -> dict[str, Tensor]:
+        """The prediction that decodes to this target (as in `loss`), for an answer that no network gives. Only of modalities
+        that `can_be_told`."""
+        raise NotImplementedError
+
     def sample(
         self, prediction: dict[str, Tensor], *, count: int, temperature: float, top_p: float, chance: torch.Generator
     ) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ NARROWEST_TEMPERATURE, WIDEST_TEMPERATURE = 0.1, 10.0
 FEWEST_TO_CALIBRATE = 20  # validation rows; a temperature from fewer is noise
 FEWEST_OF_EACH = 5  # validation rows on both sides of a threshold; one from fewer is noise
 COVERAGE = 0.9  # share of the answers that the interval of a number should hold
+CERTAIN = 20.0  # a logit: the chance of anything else is 2e-9
 NOT_MEASURED = -1.0
 SMALLEST_SPREAD = 1e-200  # a narrower column is constant: 1 / spread would overflow
 NO = -1e4  # the score of what cannot be
@@ -211,6 +212,10 @@ class NumberHead(Head):
         self.half_width.copy_(off.sort(dim=0).values[rank - 1])
         return {"half_width": float(self.half_width.mean())}
 
+    def certain(self, target: Tensor) -> dict[str, Tensor]:
+        """In float64, so that a whole number stays one."""
+        return {"standard": self._standard(target)}
+
     def _standard(self, target: Tensor) -> Tensor:
         return (target.to(torch.float64) - self.mean) / self.deviation
 
@@ -286,6 +291,10 @@ class CategoryHead(Head):
         """The class, from the scores of all."""
         logits = prediction["logits"].float()
         return Handed(logits.argmax(1), no_axes(logits), logits)
+
+    def certain(self, target: Tensor) -> dict[str, Tensor]:
+        """All the chance to one class."""
+        return {"logits": F.one_hot(target, self.classes).float() * CERTAIN}
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature."""
@@ -391,6 +400,10 @@ class BooleanHead(Head):
         margin = prediction["logits"].float() / self.temperature - torch.logit(self.threshold)
         scores = torch.stack([torch.zeros_like(margin), margin], 1)
         return Handed(self.decode(prediction)["yes"].long(), no_axes(scores), scores)
+
+    def certain(self, target: Tensor) -> dict[str, Tensor]:
+        """All the chance to yes or to no."""
+        return {"logits": (target.float() * 2 - 1) * CERTAIN}
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature, then the threshold on the probabilities it gives."""

@@ -177,6 +177,7 @@ class Text(PretrainedInput):
     type: ClassVar[str] = "text"
     contract_class = TextContract
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
+    can_be_said: ClassVar[bool] = True
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("source", "max_chars")
     instead: ClassVar[tuple[str, ...]] = (
@@ -570,6 +571,10 @@ class Text(PretrainedInput):
     def write(self, decoded: Mapping[str, np.ndarray], contract: TextContract) -> Answer:
         """Of a path: repeats merged, pauses dropped (greedy CTC decoding; Graves et al. 2006). The symbols joined."""
         return self._answer(decoded, contract, _joined)
+
+    def said(self, target: np.ndarray, contract: TextContract) -> str:
+        """The symbols joined."""
+        return _joined(np.asarray(target).tolist(), contract)
 
     def write_so_far(self, decoded: Mapping[str, np.ndarray], contract: TextContract, *, last: bool) -> Answer:
         """The text so far. A character whose bytes are not all there waits for them, and nothing is composed (NFC): what
