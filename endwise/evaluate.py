@@ -156,7 +156,7 @@ def evaluate(
         baselines=beside,
         losses=_losses(scored, notes),
         by=None if by is None else _by(model, dataset, scored, by, notes),
-        ablation=_ablation(model, dataset, rows, notes) if _can_be_left_out(model.recipe) else None,
+        ablation=_ablation(model, dataset, rows, notes) if can_be_left_out(model.recipe) else None,
         notes=tuple(notes),
         details=plain(found),
         slices=_of_each(weak_slices, dataset, scored),
@@ -433,7 +433,7 @@ def _by(
 # ---- what each input is worth ----------------------------------------------------------------------------------------
 
 
-def _can_be_left_out(recipe: Recipe) -> bool:
+def can_be_left_out(recipe: Recipe) -> bool:
     """Is there an input without which an output could still be given?"""
     return len(recipe.inputs) > 1 and not all(item.of_row for item in recipe.outputs.values())
 

@@ -29,6 +29,7 @@ EMA_SHARE = 0.02  # the average's horizon, as a share of all steps
 SAMPLES_WANTED = 250_000  # passes of single rows that a default training makes ...
 EPOCHS_RANGE = (8, 60)  # ... within this many epochs, or fewer where the network's parts say so (`Encoder.passes`)
 MAX_EVALUATIONS = 20
+EVALUATION_S = 0.1  # of a validation, however few rows it has
 COMPARED_ROWS = 256
 WRITTEN_ROWS, WRITTEN_SYMBOLS, LEAST_ROWS = 32, 2048, 4
 MIN_GAIN = 1.1  # bf16 must be this much faster to be chosen
@@ -56,7 +57,7 @@ class Plan:
     seed: int
     goal: dict[str, str]
     step_s: float  # measured seconds a step
-    eval_s: float  # estimated seconds a validation
+    eval_s: float  # seconds a validation: estimated, and under a budget what the last one took
     budget_s: float | None
     parameters: int
     rows: dict[str, int]
@@ -70,6 +71,10 @@ class Plan:
     def seconds(self) -> float:
         """How long the steps and validations will take."""
         return self.steps * self.step_s + math.ceil(self.steps / self.eval_every) * self.eval_s
+
+    def scoring_s(self, rows: float) -> float:
+        """How long so many rows take to be answered and scored, by what the validation rows take."""
+        return EVALUATION_S + max(0.0, self.eval_s - EVALUATION_S) / max(1, self.rows["val"]) * rows
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -171,7 +176,7 @@ def resolve(
     trial = _chosen(recipe, network, objective, first, device)
     step_s = trial.step_s
     per_epoch = math.ceil(rows["train"] / batch_size)
-    eval_s = step_s / 3 * math.ceil(rows["val"] / batch_size) + 0.1
+    eval_s = step_s / 3 * math.ceil(rows["val"] / batch_size) + EVALUATION_S
     goal = resolve_goal(recipe, contracts)
     if train.steps is not None:
         most = train.steps

@@ -27,7 +27,7 @@ from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
 from endwise.errors import DataError, EndwiseError, TrainingError, require
-from endwise.evaluate import calibrate, cross_validate, evaluate, looked_at
+from endwise.evaluate import ABLATION_ROWS, calibrate, can_be_left_out, cross_validate, evaluate, looked_at
 from endwise.metrics import Metric
 from endwise.modalities.base import Contract
 from endwise.model import Model
@@ -441,8 +441,11 @@ class _Trainer:
         """Validation rows through the averaged weights; the best state by the goal is kept."""
         if self.validation is None:
             return
+        began = time.monotonic()
         with self.average.applied(self.model.network):
             found = self.validation.measure()
+        if self.recipe.train.budget is not None:  # what writes its answers takes far longer than a step tells
+            self.plan = dataclasses.replace(self.plan, eval_s=time.monotonic() - began)
         value = found[self.plan.goal["output"]][self.plan.goal["metric"]]
         self._tell({"event": "eval", "step": self.at.step, "time_s": self.at.spent_s, "val": found, "goal": value})
         better = self.at.goal is None or (value is not None and (value - self.at.goal) * self.sign >= 0)
@@ -463,7 +466,7 @@ class _Trainer:
             return
         elapsed = self.at.spent_s + sum(self.at.before_s.values())
         per_step = self.at.spent_s / self.at.step
-        usable = budget * (1 - FINAL_SHARE) - _evaluation_s(self.plan) - elapsed
+        usable = budget * (1 - FINAL_SHARE) - _evaluation_s(self.plan, self.recipe) - elapsed
         projected = (plan.steps - self.at.step) * per_step
         if projected > usable + BUDGET_TOLERANCE * budget or (
             plan.steps < plan.most_steps and projected < usable - BUDGET_TOLERANCE * budget
@@ -577,7 +580,7 @@ class _Trainer:
         """A budget for one pass over the rows, if all that came before takes as long again."""
         plan = self.plan
         steps = min(plan.most_steps, max(FEWEST_STEPS, plan.steps_per_epoch))
-        seconds = sum(self.at.before_s.values()) + plan.with_steps(steps).seconds + _evaluation_s(plan)
+        seconds = sum(self.at.before_s.values()) + plan.with_steps(steps).seconds + _evaluation_s(plan, self.recipe)
         return (
             f"Fix: raise --budget to at least {math.ceil(seconds / (1 - FINAL_SHARE) / BUDGET_SHARE)}s; what was read is "
             "kept, so that another run begins sooner."
@@ -757,13 +760,16 @@ def _resolved(
         batch_size=loader.batch_size,
         budget_s=None if budget is None else max(1.0, budget * (1 - FINAL_SHARE) - used_s),
     )
-    excess = plan.seconds + _evaluation_s(plan) + used_s - (budget or math.inf)
+    excess = plan.seconds + _evaluation_s(plan, recipe) + used_s - (budget or math.inf)
     return plan.with_steps(max(1, plan.steps - math.ceil(excess / plan.step_s))) if excess > 0 else plan
 
 
-def _evaluation_s(plan: Plan) -> float:
-    """Predicting the test rows, twice: once for the answers, once for what is drawn from them."""
-    return 2 * plan.eval_s / max(1, plan.rows["val"]) * (plan.rows["test"] or plan.rows["val"])
+def _evaluation_s(plan: Plan, recipe: Recipe) -> float:
+    """Predicting the test rows, twice: once for the answers, once for what is drawn from them; and again with all inputs
+    and without each, where an input can be left out."""
+    rows = plan.rows["test"] or plan.rows["val"]
+    left_out = min(rows, ABLATION_ROWS) * (1 + len(recipe.inputs)) if can_be_left_out(recipe) else 0
+    return plan.scoring_s(2 * rows + left_out)
 
 
 @contextlib.contextmanager

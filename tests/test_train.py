@@ -4,6 +4,7 @@ Small tables train in a second; every process that is killed here is a real one.
 """
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from endwise.errors import DataError, ModelError, RecipeError, TrainingError
 from endwise.modalities.number import Number
 from endwise.nn.interface import Encoder, Tokens
 from endwise.objective import Objective
+from endwise.plan import EVALUATION_S, Plan
 from endwise.train import Stopped, dry_run, mixed_seed
 from endwise.weighting import LOG_VARIANCE_LIMIT, Uncertainty
 
@@ -331,6 +333,17 @@ def test_a_budget_is_kept_and_leaves_an_evaluated_model(tmp_path):
     steps = [event["step"] for event in events(tmp_path / "run") if event["event"] == "step"]
     assert steps[-1] == plan["steps"]  # whatever the clock said on the way, the last word is in the plan
     assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_the_end_of_a_run_is_foreseen_by_the_rows_it_scores(tmp_path):
+    """A few validation rows take as long as what stands around them; many test rows do not take that each."""
+    ew.fit(recipe(table(tmp_path / "t.csv"), steps=2), out=tmp_path / "run")
+    plan = dataclasses.replace(
+        Plan.from_dict(json.loads((tmp_path / "run" / "plan.json").read_text())),
+        rows={"train": 36, "val": 4, "test": 100},
+    )
+    assert dataclasses.replace(plan, eval_s=EVALUATION_S).scoring_s(100) == EVALUATION_S
+    assert dataclasses.replace(plan, eval_s=EVALUATION_S + 2).scoring_s(100) == pytest.approx(EVALUATION_S + 50)
 
 
 def test_a_budget_counts_what_every_part_of_a_run_did_before_its_steps(tmp_path):

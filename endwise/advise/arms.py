@@ -268,13 +268,12 @@ def _cost(task: Task, recipe: Recipe) -> Cost:
     phases, budget = _phases(recipe), recipe.train.budget
     share = 1.0 if phases == 1 else 1 - APART_SHARE
     plan, _ = dry_run(recipe if budget is None else recipe.replace(**{"train.budget": budget * share}))
-    per_row = plan.eval_s / max(1, plan.rows["val"])
     return Cost(
         labels=len(task.pool),
         passes=plan.steps / plan.steps_per_epoch,
         batch_size=plan.batch_size,
         step_s=phases * plan.step_s,
-        other_s=per_row * len(task.test_rows) + 6 * plan.step_s,
+        other_s=plan.scoring_s(len(task.test_rows)) + 6 * plan.step_s,
         validating_s=phases * (plan.seconds - plan.steps * plan.step_s),
     )
 
