@@ -29,7 +29,7 @@ from endwise.metrics import Estimate, accuracy, estimate, mae, pooled, pooled_di
 from endwise.modalities.base import Answer
 from endwise.plan import resolve_goal
 from endwise.recipe import REGIMES, Recipe
-from endwise.report.comparison import build
+from endwise.report.comparison import _curves, build
 from endwise.run import Run
 from endwise.train import Stopped
 
@@ -457,3 +457,49 @@ def test_without_stages_one_network_stands_beside_one_for_each_output(tmp_path: 
     assert set(found["inputs"]) == {"hour", "place", "hour+place"}
     assert found["costs"][APART]["artefacts"] == 2
     assert found["attribution"] == {}
+
+
+def sided(test: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows to learn from, and these to judge on."""
+    own = [{**row, "split": "train" if place % 5 else "val"} for place, row in enumerate(rows(80))]
+    return own + [{**row, "split": "test"} for row in test]
+
+
+def test_test_rows_that_define_no_ranking_are_told_and_no_crash(tmp_path: Path) -> None:
+    """After hours of training: one row to judge on, of one class."""
+    result = ew.compare(
+        staged(sided(rows(1))), out=tmp_path / "run", regimes=["modular", "direct"], seeds=1, shares=(0.3,)
+    )
+    found = result.to_dict()
+    assert found["verdict"] == NONE
+    assert found["regimes"]["direct"]["value"] is None
+    assert "undefined" in str(result)
+    assert not any("baseline" in said for said in found["considerations"])
+    assert "not defined" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_goal_that_a_function_answers_has_no_gradient_to_measure(tmp_path: Path) -> None:
+    def decide(answers: dict[str, Any]) -> bool:
+        return answers["part"] in ("morning", "afternoon")
+
+    stages = {
+        "see": {"from": "hour", "to": {"part": "category"}},
+        "decide": {"from": "part", "to": "open", "by": decide},
+    }
+    recipe = staged(sided(rows(30)), stages=stages, regime="modular")
+    found = ew.compare(recipe, out=tmp_path / "run", regimes=["modular", "direct"], seeds=1, shares=()).to_dict()
+    assert set(found["reach"]["modular"].values()) == {0.0}
+    assert found["reach"]["direct"]["network"] > 0
+
+
+def test_a_curve_with_a_hole_keeps_its_columns() -> None:
+    """A training on few labels that came to nothing: what was reached with more does not stand in its place."""
+    point = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "seeds": [0.5], "rows": 10}
+    curves = {
+        "a": [{**point, "share": 0.3}, {**point, "share": 1.0}],
+        "b": [{**point, "share": share} for share in (0.1, 0.3, 1.0)],
+    }
+    about = {"metric": "accuracy", "direction": "max"}
+    page = _curves({"goal": "g", "about": about, "against": {"pipeline": "a", "end_to_end": "b"}, "curves": curves})
+    assert "<th class=number>10%</th><th class=number>30%</th><th class=number>100%</th>" in page
+    assert "<td>a</td><td class=number>—</td>" in page

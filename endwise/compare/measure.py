@@ -299,7 +299,8 @@ def _leaned_on(model: Model, batch: Batch, output: str) -> dict[str, Tensor]:
     network = model.network.eval()
     with torch.enable_grad():
         loss = _loss(network, network({**batch.inputs, **changed}, batch.present), batch, output)
-    found = torch.autograd.grad(loss, list(raw.values()), allow_unused=True) if raw else ()
+    taught = bool(raw) and loss.requires_grad  # a function's answer has no gradient at all
+    found = torch.autograd.grad(loss, list(raw.values()), allow_unused=True) if taught else [None] * len(raw)
     ranks = {}
     for (name, values), gradient in zip(raw.items(), found, strict=True):
         own = torch.zeros_like(values) if gradient is None else gradient * (values - _means(changed[name]))
@@ -356,6 +357,8 @@ def reach(model: Model, bench: Bench) -> dict[str, float]:
         loss = _loss(network, predictions, batch, bench.goal.output)
         places = [(name, value) for name, item in tokens.items() for value in (item.values, item.own_values)
                   if value is not None and value.requires_grad]  # fmt: skip
+        if not loss.requires_grad:  # a function's answer has no gradient at all
+            places = []
         found = torch.autograd.grad(loss, [value for _, value in places], allow_unused=True) if places else ()
     squares = dict.fromkeys(tokens, 0.0)
     for (name, _), gradient in zip(places, found, strict=True):

@@ -2,6 +2,7 @@
 nine aspects. Every sentence and every cell comes from a number of findings.py.
 """
 
+import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -122,7 +123,7 @@ def _against_baselines(found: Findings, parts: Mapping[str, Any]) -> list[str]:
     beside, said = parts["baselines"].get(found.bench.goal.output, {}), []
     for kind in KINDS:
         gains = found.over_baseline(kind)
-        if not gains:
+        if not gains or beside[kind]["value"] is None:  # these rows do not define the metric: nothing is seen
             continue
         value = f"the {kind} baseline ({beside[kind]['value']:.4g})"
         if all(gain.high < 0 for gain in gains.values()):
@@ -155,7 +156,7 @@ def table(found: Findings, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     def spread(name: str) -> str | None:
         values = parts["regimes"][name]["seeds"]
-        return f"{max(values) - min(values):.3g}" if len(values) > 1 else None
+        return f"{max(values) - min(values):.3g}" if len(values) > 1 and all(map(math.isfinite, values)) else None
 
     def propagated(name: str) -> str | None:
         steps = oracle.get(name, {}).get("oracle", [])
@@ -164,10 +165,10 @@ def table(found: Findings, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     def efficient(name: str) -> str | None:
         curve = parts["curves"].get(name, [])
-        return f"{curve[0]['value']:.4g} with {curve[0]['share']:.0%}" if len(curve) > 1 else None
+        return f"{_number(curve[0], 4)} with {curve[0]['share']:.0%}" if len(curve) > 1 else None
 
     def explained(name: str) -> str | None:
-        said = [f"{output} {item['regimes'][name]['value']:.3g}" for output, item in parts["intermediates"].items()
+        said = [f"{output} {_number(item['regimes'][name], 3)}" for output, item in parts["intermediates"].items()
                 if name in item["regimes"]]  # fmt: skip
         said += [f"faithful by {_spelled(parts['faithfulness'][name])}"] if name in parts["faithfulness"] else []
         return ", ".join(said) or None
@@ -201,9 +202,13 @@ def table(found: Findings, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _spelled(value: Mapping[str, Any]) -> str:
-    if value["low"] is None or value["high"] is None or value["value"] is None:
-        return "undefined" if value["value"] is None else f"{value['value']:.4g}"
-    return f"{value['value']:.4g} [{value['low']:.3g}, {value['high']:.3g}]"
+    if None in (value["value"], value["low"], value["high"]):
+        return _number(value, 4)
+    return f"{_number(value, 4)} [{value['low']:.3g}, {value['high']:.3g}]"
+
+
+def _number(value: Mapping[str, Any], digits: int) -> str:
+    return "undefined" if value["value"] is None else f"{value['value']:.{digits}g}"
 
 
 __all__ = ["considerations", "lines", "notes", "summary", "table"]

@@ -132,12 +132,10 @@ def _oracle(found: Mapping[str, Any]) -> str:
     for name in _chosen(found):
         steps = _grown(found["attribution"][name]["oracle"])
         own = found["regimes"][name]
-        items = [plots.Interval("as it is", own["value"], own["low"], own["high"])]
-        items += [plots.Interval(f"{' and '.join(step['replaced'])} true", step["value"]["value"], step["value"]["low"], step["value"]["high"])
-                  for step in steps if step["value"]["value"] is not None]  # fmt: skip
-        parts.append(
-            plots.intervals(items, x=found["about"]["metric"], alt=f"{name}: {found['goal']} with the truth on the way")
-        )
+        true = {f"{' and '.join(step['replaced'])} true": step["value"] for step in steps}
+        items = _intervals({"as it is": {**own, "seeds": ()}, **true})
+        told = f"{name}: {found['goal']} with the truth on the way"
+        parts.append(plots.intervals(items, x=found["about"]["metric"], alt=told))
     rows = [
         [escape(name), escape(" and ".join(step["replaced"])), _estimate(step["value"]), _estimate(step["gain"])]
         for name, item in found["attribution"].items()
@@ -192,9 +190,13 @@ def _curves(found: Mapping[str, Any]) -> str:
     if not items:
         return ""
     told = f"{found['goal']} by rows to learn from ({_better(found)}): dots are trainings, bands 95 % intervals of those that the verdict is about"
-    names = [f"{point['share']:.0%}" for point in next(iter(found["curves"].values()))]
-    rows = [[escape(name), *(_estimate(point) for point in points)] for name, points in found["curves"].items()]
+    shares = sorted({point["share"] for points in found["curves"].values() for point in points})
+    rows = []
+    for name, points in found["curves"].items():  # a training that came to nothing leaves its place empty
+        at = {point["share"]: point for point in points}
+        rows.append([escape(name), *(_estimate(at.get(share)) for share in shares)])
     drawn = plots.forecasts(items, x="training rows", y=found["about"]["metric"], alt=told)
+    names = [f"{share:.0%}" for share in shares]
     return drawn + _table(["labels", *names], rows, numbers=range(1, 1 + len(names)))
 
 
@@ -231,7 +233,9 @@ def _reach(found: Mapping[str, Any]) -> str:
     staged = {name: norms for name, norms in found["reach"].items() if len(norms) > 1}
     parts = []
     for stage in found["stages"] if staged else ():
-        bars = [(name, norms[stage], f"{norms[stage]:.2g}") for name, norms in staged.items()]
+        bars = [(name, norms[stage], f"{norms[stage]:.2g}") for name, norms in staged.items() if stage in norms]
+        if not bars:  # a function has no tokens
+            continue
         parts.append(
             plots.bars(bars, alt=f"{stage}: norm of the goal's gradient at its tokens after training; 0: it is cut")
         )
