@@ -19,7 +19,7 @@ import endwise as ew
 from endwise.batch import Ragged
 from endwise.cli import main
 from endwise.compare import _held_out, measure
-from endwise.compare.arms import APART, ONE, allowed, arms_of, fewer_labels
+from endwise.compare.arms import APART, ONE, allowed, arms_of, fewer_labels, only
 from endwise.compare.findings import substitutions
 from endwise.compare.settings import FILE, settle
 from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, SAME, WINS, best, drifted, judge
@@ -226,6 +226,22 @@ def test_every_regime_has_the_same_number_of_steps(tmp_path: Path) -> None:
     }
     assert [arm.share for arm in found] == [1.0] * 12 + [0.1] * 6
     assert len({arm.folder for arm in found}) == len(found)
+
+
+def test_what_is_known_beforehand_is_known_to_all() -> None:
+    """One network for each output has the priors of its own fields; a network without an input none that names it."""
+    known = [
+        {"type": "range", "name": "day", "of": "until", "low": 0, "high": 24},
+        {"type": "monotone", "of": "until", "along": "hour", "direction": "down"},
+    ]
+    recipe = Recipe(
+        data=[{**row, "until": 24 - row["hour"]} for row in rows(40)], inputs={"hour": "number", "place": "category"},
+        outputs={"until": "number", "open": "boolean"}, objective={"priors": known}, train={"steps": 4},
+    )  # fmt: skip
+    parts = arms_of(recipe, [APART], 30, {}, seeds=1, shares=(), curve_seeds=1, budget=None)[0].parts
+    assert [item.term for item in parts["until"].objective.priors] == ["prior.day", "prior.monotone"]
+    assert parts["open"].objective.priors == ()
+    assert [item.term for item in only(recipe, ("place",)).objective.priors] == ["prior.day"]
 
 
 @given(st.integers(1, 5), st.floats(60, 5000), st.booleans())

@@ -159,10 +159,12 @@ def _parts(recipe: Recipe, name: str, seed: int, limits: _Limits) -> dict[str, R
 
 
 def _answering(recipe: Recipe, output: str) -> Recipe:
-    """The same inputs and one of the outputs."""
-    goal = recipe.goal if recipe.goal is not None and recipe.goal.output == output else None
+    """The same inputs and one of the outputs, with what is known beforehand of them."""
+    goal, outputs = recipe.goal, {output: recipe.outputs[output]}
     return Recipe(
-        name=recipe.name, data=recipe.data, inputs=dict(recipe.inputs), outputs={output: recipe.outputs[output]}, goal=goal,
+        name=recipe.name, data=recipe.data, inputs=dict(recipe.inputs), outputs=outputs,
+        goal=goal if goal is not None and goal.output == output else None,
+        objective=recipe.objective.among(recipe.inputs, outputs, [*recipe.inputs, *recipe.outputs]),
         trunk=recipe.trunk, train=recipe.train, from_run=recipe.from_run,
     )  # fmt: skip
 
@@ -170,9 +172,11 @@ def _answering(recipe: Recipe, output: str) -> Recipe:
 def only(recipe: Recipe, given: Sequence[str]) -> Recipe:
     """The one network of a recipe (that without the stages in between, where it has some) with some of its inputs."""
     ends = direct_recipe(recipe) if recipe.stages else recipe
+    inputs = {name: ends.inputs[name] for name in given}
     return Recipe(
-        name=ends.name, data=ends.data, inputs={name: ends.inputs[name] for name in given}, outputs=dict(ends.outputs),
-        goal=ends.goal, objective=ends.objective, trunk=ends.trunk, train=ends.train,
+        name=ends.name, data=ends.data, inputs=inputs, outputs=dict(ends.outputs), goal=ends.goal,
+        objective=ends.objective.among(inputs, ends.outputs, [*ends.inputs, *ends.outputs]),
+        trunk=ends.trunk, train=ends.train,
     )  # fmt: skip
 
 
