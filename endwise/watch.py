@@ -98,6 +98,7 @@ class Watch:
         for group, norm in norms.items():
             if norm > NO_GRADIENT * max(norms.values()):
                 self.without.pop(group, None)
+                self.since.pop(group, None)
                 self.standing.pop(("no_gradient", group), None)
                 continue
             own = [weighed[name] for name in self.own.get(group, ()) if name in weighed] or list(weighed.values())

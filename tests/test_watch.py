@@ -47,6 +47,8 @@ def test_a_stage_without_a_gradient_is_named_once_and_forgotten_when_one_comes()
     assert "Fix" in alarm.message
     assert seen.see(step(9, 1e-3)) == []
     assert seen.alarms == []
+    again = [alarm for number in range(20, 20 + MEASUREMENTS) for alarm in seen.see(step(number, 0.0))]
+    assert [alarm.step for alarm in again] == [20]
 
 
 def test_a_short_training_is_told_at_its_end_and_one_look_is_not_enough() -> None:
