@@ -94,7 +94,7 @@ def decide(
     if len(standings) == 1:
         return _alone(useful[0], reasons)
     best = _best(left, gains)
-    tied = [item for item in left if item is best or gains[best.name, item.name].low <= 0]
+    tied = [item for item in left if item is best or not gains[best.name, item.name].low > 0]
     for item in left:
         if item not in tied:
             reasons.append(f"{best.name} is better than {item.name} by {_by(gains[best.name, item.name])} in {metric}")
@@ -104,7 +104,7 @@ def decide(
         return Verdict(best.advice, best.name, tuple(reasons))
     simplest = min(tied, key=lambda item: item.simplicity)
     others = [item for item in tied if item is not simplest]
-    doubtful = [item for item in others if gains[simplest.name, item.name].low < -margin]
+    doubtful = [item for item in others if not gains[simplest.name, item.name].low >= -margin]
     for item in others:
         reasons.append(
             f"{simplest.name} and {item.name} are not told apart in {metric} (difference {_by(gains[simplest.name, item.name])})"
