@@ -25,7 +25,7 @@ from endwise.nn.interface import Encoder
 from endwise.nn.size import Size
 from endwise.recipe import Recipe, in_order, owner
 from endwise.run import Run
-from endwise.stages import StagedNetwork, direct_recipe, network_of, stage_fields, stage_recipe
+from endwise.stages import LatentEncoder, StagedNetwork, direct_recipe, network_of, stage_fields, stage_recipe
 from endwise.train import Progress
 
 FACTS = "stages.json"
@@ -82,13 +82,14 @@ def apart(recipe: Recipe, runs: Path, dataset: Dataset, *, share: float, progres
     budget = recipe.train.budget
     settings = {} if budget is None else {"train.budget": budget * share / max(1, len(alone))}
     for index, name in enumerate(alone, 1):
-        folder = runs / name
+        folder, own = runs / name, stage_recipe(recipe, name, **settings)
         if folder.exists() and any(event["event"] == "done" for event in Run.open(folder).events()):
-            models[name] = Run.open(folder).model()
+            there = Run.create(own, out=folder, resume=True)  # refused where it is another's
+            there.same_data(dataset.narrowed(own).fingerprint)
+            models[name] = there.model()
             continue
         if progress is not None:
             progress({"event": "note", "message": f"stage {name} by itself ({index} of {len(alone)})"})
-        own = stage_recipe(recipe, name, **settings)
         makers = {given: str(owner(recipe.stages, given)) for given in recipe.stages[name].shares}
         shared = {given: _part(models[maker], maker).encoder(given) for given, maker in makers.items()}
         models[name] = train.fit(
@@ -139,21 +140,23 @@ class Parts:
             lines.append(f"the encoder of {given} is another stage's and stays as it is")
         for name, trained in self.models.items():
             assert isinstance(network, StagedNetwork)
-            own, theirs = network.stage(name), _part(trained, name).state_dict()
+            own, other = network.stage(name), _part(trained, name)
+            latent = tuple(_latent(own) - _latent(other))  # it read answers, and reads what is behind them
+            theirs = {key: value for key, value in other.state_dict().items() if not key.startswith(latent)}
             kept = own.state_dict()
             odd = [key for key, value in theirs.items() if key not in kept or kept[key].shape != value.shape]
+            require(
+                not odd, field=f"stages.{name}.run", got=odd[:3], allowed="the layers that the stage has here",
+                fix="declare its fields and train.size alike in both recipes",
+            )  # fmt: skip
             fresh = sorted(set(kept) - set(theirs))
-            hidden = all("encoder.inward" in key or "encoder.norm" in key for key in fresh)
+            lacking = [key for key in fresh if not key.startswith(latent)]
             require(
-                not odd or model.recipe.stages[name].hand_off == "latent", field=f"stages.{name}.run", got=odd[:3],
-                allowed="the layers that the stage has here", fix="declare its fields and train.size alike in both recipes",
+                not lacking, field=f"stages.{name}.run", got=lacking[:3], allowed="a run with all layers of the stage",
+                fix="train it with the same declarations",
             )  # fmt: skip
-            require(
-                not fresh or (model.recipe.stages[name].hand_off == "latent" and hidden), field=f"stages.{name}.run",
-                got=fresh[:3], allowed="a run with all layers of the stage", fix="train it with the same declarations",
-            )  # fmt: skip
-            own.load_state_dict({**kept, **{key: value for key, value in theirs.items() if key not in odd}})
-            numbers = sum(value.numel() for key, value in theirs.items() if key not in odd)
+            own.load_state_dict({**kept, **theirs})
+            numbers = sum(value.numel() for value in theirs.values())
             facts[name] = {"run": str(trained.run.path) if trained.run else None, "numbers": numbers, "fresh": fresh}
             lines.append(f"stage {name}: {numbers:,} numbers from {facts[name]['run']}")
         if facts:
@@ -204,6 +207,11 @@ def _part(model: Model, name: str) -> Network:
     """The network of a stage in the model it is taken from."""
     network = model.network
     return network.stage(name) if isinstance(network, StagedNetwork) and name in network.declared else network
+
+
+def _latent(part: Network) -> set[str]:
+    """Where in a stage's network an answer on the way is read as the tokens behind it."""
+    return {f"{place}." for place, inside in part.named_modules() if isinstance(inside, LatentEncoder)}
 
 
 __all__ = ["Parts", "apart", "common", "direct", "fit", "taken"]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from endwise.errors import ModelError, RecipeError, SetupError, nearest, refusal
+from endwise.errors import DataError, ModelError, RecipeError, SetupError, nearest, refusal
 from endwise.files import parse_json, plain, read_json, write_json, write_text
 from endwise.modalities.base import Modality
 from endwise.recipe import Recipe, parse
@@ -164,6 +164,15 @@ class Run:
     def write(self, name: str, values: Any) -> None:
         """Replace a JSON file of the run in one step; NaN is written as null."""
         write_json(self.path / name, plain(values))
+
+    def same_data(self, fingerprint: str) -> None:
+        """DataError where what is in the run was made of other rows, other contents or other splits: other rows have
+        another network, another order, and perhaps a test row that was learnt from."""
+        if self.has("data.json") and self.read("data.json")["fingerprint"] != fingerprint:
+            raise DataError(
+                f"{self.path}: the rows, their contents or their splits are not those this run was begun with, and a resumed "
+                "run keeps its data. Fix: restore the data, or start a new run with another --out."
+            )
 
     # ---- the log ----------------------------------------------------------------------------------------------
 

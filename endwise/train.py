@@ -26,7 +26,7 @@ from endwise.batch import Batch
 from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
-from endwise.errors import DataError, EndwiseError, TrainingError, require
+from endwise.errors import EndwiseError, TrainingError, require
 from endwise.evaluate import ABLATION_ROWS, calibrate, can_be_left_out, cross_validate, evaluate, looked_at
 from endwise.metrics import Metric
 from endwise.modalities.base import Contract
@@ -166,7 +166,8 @@ def fit(
         origin = beginning or Origin.of(recipe)  # what cannot be begun with is refused before anything is read
         scores = dataset is None if score is None else score
         dataset = _read(recipe, progress) if dataset is None else dataset
-        _check_same_data(run, dataset)
+        if run.has("plan.json"):  # a training that has begun goes on with the rows it began with
+            run.same_data(dataset.fingerprint)
         contracts = _contracts(recipe, dataset, origin)
         run.write("data.json", _data_facts(recipe, dataset, contracts))
         model = Model.build(recipe, contracts, seed=recipe.train.seed)
@@ -780,16 +781,6 @@ def _own_threads() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _check_same_data(run: Run, dataset: Dataset) -> None:
-    """A training that has begun goes on with the rows it began with: other rows have another network, another order,
-    and perhaps a test row that was learnt from."""
-    if run.has("plan.json") and run.read("data.json")["fingerprint"] != dataset.fingerprint:
-        raise DataError(
-            f"{run.path}: the rows, their contents or their splits are not those this run was begun with, and a resumed "
-            "run keeps its data. Fix: restore the data, or start a new run with another --out."
-        )
 
 
 def _objective(recipe: Recipe, model: Model, loader: Loader) -> tuple[Objective, list[str]]:

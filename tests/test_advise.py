@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import random
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def test_a_tie_beyond_the_margin_cannot_be_told():
 def test_end_to_end_is_never_advised_where_it_is_not_shown_to_be_better(classical, network, half, margin):
     found = judged(half, margin, classical=classical, end_to_end=network)
     assert found.advice != "end-to-end" or network - classical - half > 0
+
+
+def test_a_difference_without_an_interval_is_none_that_is_known():
+    """All test rows of one group: nothing bounds what the difference would be on others."""
+    found = judged(math.nan, 0.01, classical=0.7, end_to_end=0.9)
+    assert found.advice == "cannot-tell"
+    assert set(found.rivals) == {"classical", "end-to-end"}
 
 
 def test_an_arm_that_does_not_meet_a_need_is_put_aside_whatever_its_score():
@@ -296,6 +304,23 @@ def test_it_can_be_interrupted_and_goes_on(tmp_path):
     found = ew.advise(recipe, out=tmp_path / "out", resume=True, **once)
     assert found.advice in ("pipeline", "cannot-tell")
     assert (tmp_path / "out" / "advice.json").exists()
+
+
+def test_other_rows_are_not_scored_beside_what_was_scored(tmp_path):
+    def written(rows: int) -> ew.Recipe:
+        columns = line(rows).data.path
+        text = "\n".join(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))
+        (tmp_path / "line.csv").write_text(",".join(columns) + "\n" + text)
+        return line().replace(**{"data.path": str(tmp_path / "line.csv")})
+
+    def stop(event) -> None:
+        if str(event.get("message", "")).startswith("1 of"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ew.advise(written(160), out=tmp_path / "out", progress=stop, **QUICK)
+    with pytest.raises(EndwiseError, match="begun with"):
+        ew.advise(written(161), out=tmp_path / "out", resume=True, **QUICK)
 
 
 # ---- stages ----------------------------------------------------------------------------------------------------------

@@ -463,6 +463,9 @@ def test_after_a_stop_it_goes_on_with_what_was_asked_for(tmp_path: Path) -> None
     assert list(found["regimes"]) == ["joint", "direct"]
     assert found["verdict"] == NONE
     assert (place / "joint-seed0-100" / "log.jsonl").read_bytes() == log
+    table(tmp_path, 121)
+    with pytest.raises(DataError, match="begun with"):
+        ew.compare(recipe, out=place, resume=True)
 
 
 def test_without_stages_one_network_stands_beside_one_for_each_output(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import endwise as ew
 from endwise.batch import Ragged
 from endwise.data.dataset import fit_contracts, prepare
 from endwise.data.loader import Loader
-from endwise.errors import RecipeError
+from endwise.errors import DataError, RecipeError
 from endwise.model import Model
 from endwise.recipe import Recipe
+from endwise.regimes import fit
 from endwise.run import Run
 from endwise.stages import StagedNetwork, hand_off, stage_recipe
 from endwise.testing import check_export
@@ -266,6 +267,26 @@ def test_a_finished_stage_is_not_trained_again_and_another_run_can_stand_in(tmp_
     other = ew.fit(staged(regime="warm_joint", stages=stages, outputs=outputs), out=tmp_path / "other")
     assert not (tmp_path / "other" / "stages" / "see").exists()
     assert "colour" in other.predict({"x": 0.5}).answers
+
+
+def test_a_finished_stage_of_another_recipe_or_of_other_rows_is_not_taken(tmp_path: Path) -> None:
+    recipe, stages = staged(regime="modular"), tmp_path / "stages"
+    fit(recipe, out=tmp_path / "first", stages_in=stages)
+    with pytest.raises(RecipeError, match=r"train\.steps = 5"):
+        fit(recipe.replace(**{"train.steps": 5}), out=tmp_path / "second", stages_in=stages)
+    whole = prepare(recipe)
+    fewer = whole.with_sides(train=whole.splits.train[:50])
+    with pytest.raises(DataError, match="begun with"):
+        fit(recipe, out=tmp_path / "third", stages_in=stages, dataset=fewer)
+
+
+def test_a_stage_that_reads_tokens_begins_with_layers_that_fit_or_not_at_all(tmp_path: Path) -> None:
+    ew.fit(stage_recipe(staged(), "add", **{"trunk.width": 48}), out=tmp_path / "add")
+    stages = {**swapped("warm_joint", add=tmp_path / "add").to_dict()["stages"]}
+    stages["add"]["hand_off"] = "latent"
+    recipe = staged(stages=stages, outputs={name: item.to_dict() for name, item in staged().outputs.items()})
+    with pytest.raises(RecipeError, match=r"stages\.add\.run.*layers"):
+        ew.fit(recipe, out=tmp_path / "run")
 
 
 # ---- functions in the place of a stage ---------------------------------------------------------------------------

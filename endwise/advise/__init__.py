@@ -42,7 +42,7 @@ from endwise.files import plain, read_json, write_json
 from endwise.metrics import Estimate, Metric
 from endwise.plan import resolve_goal
 from endwise.recipe import Recipe
-from endwise.run import RUNS, default_path
+from endwise.run import RUNS, Run, default_path
 from endwise.train import Stopped
 
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -133,13 +133,17 @@ def advise(
     dataset = prepare(
         recipe, progress=lambda what, done, total: say({"event": "prepare", "what": f"reading {what}", "done": done, "total": total})
     )  # fmt: skip
+    run = Run(folder)
+    if there is not None:  # what is scored is not scored again
+        run.same_data(dataset.fingerprint)
     contracts = fit_contracts(recipe, dataset)
     output, metric = _judged(recipe, contracts, target)
     task = rivals.settle(recipe, dataset, output, metric, contracts, weights or {}, say)
     say({"event": "note", "message": "measuring what a training costs"})
     arms, notes = rivals.arms(task)
     plan = there if there is not None else _planned(task, arms, seeds, fractions, _seconds(budget), said)
-    write_json(folder / PLAN, plain(plan))
+    run.write("data.json", {"fingerprint": dataset.fingerprint})
+    run.write(PLAN, plan)
     scored, spent = _trained(task, arms, plan, folder, seeds, fractions)
     judged = _Judged(task, {name: arms[name] for name in arms if any(key[0] == name for key in scored)}, scored)
     facts = {"one_training_s": plan["one_s"], "planned_s": plan["planned_s"], **spent}

@@ -349,7 +349,8 @@ def _trained(
     changed = {"train.seed": training.seed, "train.steps": training.steps, "train.epochs": None, "train.budget": None}
     part_name = f"{training.labels}-seed{training.seed}"
     child = recipe.replace(**{"name": part_name, **changed})
-    stages = folder.parent / f"stages-of-{part_name}-steps{training.steps}"
+    begun = "-begun" if uses_weights(recipe) else ""  # stages with others' weights are not those without
+    stages = folder.parent / f"stages-of-{part_name}-steps{training.steps}{begun}"
     shared_s = sum(_spent(run, 0.0) for run in stages.glob("*"))
     part = task.subset(rows)
     own = dataset.with_sides(train=part.splits.train, val=part.splits.val, test=part.splits.test)

@@ -110,8 +110,10 @@ def _how_to_go_on(place: Path) -> str:
 
 
 def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress | None) -> dict[str, Any]:
-    dataset = prepare(recipe, progress=lambda what, done, total: _doing(progress, f"reading {what}", done, total))
-    dataset, shifted, how = _held_out(dataset, settings.shift, recipe.train.seed)
+    whole = prepare(recipe, progress=lambda what, done, total: _doing(progress, f"reading {what}", done, total))
+    if run.has(FILE):  # finished trainings are taken as they are
+        run.same_data(whole.fingerprint)
+    dataset, shifted, how = _held_out(whole, settings.shift, recipe.train.seed)
     bench = _bench(recipe, dataset, shifted)
     scales = {} if len(shifted) else measure.disturbable(bench)
     how = how or _disturbed(scales)
@@ -119,7 +121,8 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
         recipe, settings.regimes, len(dataset.splits.train), bench.contracts, seeds=settings.seeds, shares=settings.shares,
         curve_seeds=settings.curve_seeds, budget=settings.each, subsets=settings.inputs,
     )  # fmt: skip
-    write_json(run.path / FILE, settings.to_dict())
+    run.write("data.json", {"fingerprint": whole.fingerprint})
+    run.write(FILE, settings.to_dict())
     kept = []
     for number, arm in enumerate(wanted, 1):
         _say(progress, f"{arm} ({number} of {len(wanted)})")
