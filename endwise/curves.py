@@ -121,8 +121,7 @@ class Curve:
         """The value a training on so many labels gives, with its 80 % interval; n is the number of observations.
         DataError below the smallest measured subset and beyond FARTHEST times the largest."""
         self._check(labels)
-        path = np.array([labels]) if labels <= self.largest else _path(self.largest, labels)
-        return self._estimates(path)[-1]
+        return self._estimates(np.array([float(labels)]))[0]
 
     def labels_for(self, target: float) -> Reach:
         """How many labels take the metric to `target`, and the interval of that number."""
@@ -175,10 +174,8 @@ class Curve:
         return out + self._surprise[:, None] * self._step * ahead + self._noise[:, None] * spread
 
     def _estimates(self, labels: np.ndarray) -> list[Estimate]:
-        """One for each of ascending label counts; the interval does not narrow on the way, but at the bounds."""
-        centre, drawn = self._centre(labels), self._draws(labels)
-        low, high = np.quantile(drawn, INTERVAL, axis=0)
-        below, above = (np.maximum.accumulate(np.maximum(0.0, side)) for side in (centre - low, high - centre))
+        """One for each label count; the interval does not narrow on the way, but at the bounds."""
+        centre, (below, above) = self._centre(labels), self._sides(labels)
         low, high = self._inside(centre - below), self._inside(centre + above)
         if self.direction == "max":
             centre, low, high = -centre, -high, -low
@@ -186,6 +183,22 @@ class Curve:
         return [
             Estimate(float(v), float(a), float(b), count) for v, a, b in zip(centre, low, high, strict=True)
         ]  # fmt: skip
+
+    def _sides(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far the interval reaches below the centre and above it. Beyond what was measured, along one path for all label
+        counts: its ends only move outwards, and what lies between two of its points is between their widths."""
+
+        def sides(at: np.ndarray) -> list[np.ndarray]:
+            centre = self._centre(at)
+            low, high = np.quantile(self._draws(at), INTERVAL, axis=0)
+            return [np.maximum(0.0, side) for side in (centre - low, high - centre)]
+
+        path = _path(self.largest, round(FARTHEST * self.largest))
+        ahead = [np.interp(np.log(labels), np.log(path), np.maximum.accumulate(side)) for side in sides(path)]
+        below, above = (
+            np.where(labels <= self.largest, own, far) for own, far in zip(sides(labels), ahead, strict=True)
+        )
+        return below, above
 
     def _inside(self, losses: np.ndarray) -> np.ndarray:
         return np.clip(losses, self._floor, self._ceiling) if self._bounded else losses

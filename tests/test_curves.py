@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from endwise import curves
@@ -89,6 +89,7 @@ def test_no_value_is_beyond_the_bounds(law, noise):
 
 @settings(max_examples=15, deadline=None)
 @given(LAWS, st.floats(0, 0.1))
+@example((0.0, 1.0, 1.0), 0.0625)
 def test_the_interval_does_not_narrow_with_distance(law, noise):
     curve = fit(observed(power(*law), noise), direction="min")
     widths = [curve.at(labels).high - curve.at(labels).low for labels in (900, 1600, 3200, 6400)]
