@@ -19,8 +19,8 @@ import endwise as ew
 from endwise.batch import Ragged
 from endwise.cli import main
 from endwise.compare import _held_out, measure
-from endwise.compare.arms import APART, ONE, allowed, arms_of, fewer_labels, only
-from endwise.compare.findings import substitutions
+from endwise.compare.arms import APART, ONE, Arm, Cost, allowed, arms_of, fewer_labels, only
+from endwise.compare.findings import Findings, Kept, substitutions
 from endwise.compare.settings import FILE, settle
 from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, SAME, WINS, best, drifted, judge
 from endwise.data.dataset import fit_contracts, prepare
@@ -357,6 +357,18 @@ def test_what_an_answer_leans_on_is_found_and_is_worse_to_lose(tmp_path: Path) -
     kept = measure.faithfulness(model, bench)
     lost, chance_lost = (measure.value_of(bench.metrics["red"], kept[what], None) for what in ("leaned_on", "chance"))
     assert lost < chance_lost
+
+
+def test_what_cannot_be_chosen_is_told_from_what_was_not_finished() -> None:
+    """Without a label of the goal on the validation rows there is nothing to choose among regimes by."""
+    recipe = staged(rows(60))
+    dataset = prepare(recipe)
+    contracts, none = fit_contracts(recipe, dataset), np.zeros(0, np.int64)
+    bench = measure.Bench(recipe, dataset, contracts, resolve_goal(recipe, contracts), dataset.splits.test, none, none)
+    kept = [Kept(Arm(name, 0, 1.0, {}), Cost(done=True)) for name in ("modular", "joint", "direct")]
+    assert "validation rows do not define auroc of open" in Findings(bench, kept, {}).verdict().because
+    failed = [Kept(Arm("joint", 0, 1.0, {}), Cost(failed="diverged", done=True)), kept[0]]
+    assert "no end-to-end regime with all" in Findings(bench, failed, {}).verdict().because
 
 
 # ---- the whole of it -------------------------------------------------------------------------------------------------------

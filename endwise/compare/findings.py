@@ -146,7 +146,7 @@ class Findings:
 
     def chosen(self, names: Sequence[str]) -> str | None:
         """The best of these by the validation rows, of those none of whose trainings failed; where there is one, that."""
-        whole = [name for name in names if name in self.names and not self.failed(name)]
+        whole = self._whole(names)
         if len(whole) == 1:
             return whole[0]
         weights = self.bench.weights(self.bench.val)
@@ -156,6 +156,10 @@ class Findings:
             if runs:
                 values[name] = float(np.mean([value_of(self.goal, item, weights) for item in runs]))
         return best(values, self.goal.direction)
+
+    def _whole(self, names: Sequence[str]) -> list[str]:
+        """Those of these regimes with all of their trainings finished."""
+        return [name for name in names if name in self.names and not self.failed(name)]
 
     def gains(self, against: str | None) -> dict[str, Any]:
         """{regime: by how much it is better than `against` on the same rows}."""
@@ -174,8 +178,11 @@ class Findings:
             return self._without_stages()
         ours, theirs = self.chosen(END_TO_END), self.chosen(PIPELINES)
         if ours is None or theirs is None:
-            lacking = "no end-to-end regime" if ours is None else "no pipeline"
-            return Verdict(NONE, f"there is {lacking} with all of its trainings finished", ours, theirs)
+            names, called = (END_TO_END, "end-to-end regime") if ours is None else (PIPELINES, "pipeline")
+            why = f"there is no {called} with all of its trainings finished"
+            if self._whole(names):
+                why = f"no {called} can be chosen: the validation rows do not define {self.called}"
+            return Verdict(NONE, why, ours, theirs)
         first, second = self.runs(ours, self.own), self.runs(theirs, self.own)
         gain = self.apart(first, second, self.bench.goal.output, self.bench.test)
         return judge(ours, theirs, gain, (len(first), len(second)), self.called)
