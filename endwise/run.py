@@ -130,11 +130,16 @@ class Run:
                 ) from None
         return Recipe(**known_types(values, self.modalities))
 
-    def model(self, *, device: str = "cpu") -> "Model":
-        """The trained model, with `model.run` set."""
+    def model(self, *, device: str = "cpu", recipe: Recipe | None = None) -> "Model":
+        """The trained model, with `model.run` set. recipe: the one it was trained by, where that is at hand: classes from
+        outside and functions in the place of stages are in no file."""
         from endwise.model import Model
 
-        model = Model.load(self.model_folder, modalities=self.modalities, device=device)
+        stages = {} if recipe is None else recipe.stages
+        model = Model.load(
+            self.model_folder, modalities=self.modalities if recipe is None else _outside(recipe), device=device,
+            functions={name: stage.by for name, stage in stages.items() if stage.by is not None},
+        )  # fmt: skip
         model.run = self
         return model
 

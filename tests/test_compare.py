@@ -521,6 +521,9 @@ def test_a_goal_that_a_function_answers_has_no_gradient_to_measure(tmp_path: Pat
     found = ew.compare(recipe, out=tmp_path / "run", regimes=["modular", "direct"], seeds=1, shares=()).to_dict()
     assert set(found["reach"]["modular"].values()) == {0.0}
     assert found["reach"]["direct"]["network"] > 0
+    (tmp_path / "run" / "measured" / "modular-seed0-100.json").unlink()  # stopped before it was measured
+    again = ew.compare(recipe, out=tmp_path / "run", resume=True).to_dict()
+    assert again["regimes"] == found["regimes"]
 
 
 def test_a_curve_with_a_hole_keeps_its_columns() -> None:

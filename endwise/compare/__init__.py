@@ -266,7 +266,7 @@ def _on_the_way(trained: Trained, bench: Bench, folder: Path) -> Statistics:
         kept[f"noise/{name}/{share:g}"] = found[output]
     first = Run(folder / trained.arm.with_seed(bench.recipe.train.seed).folder)
     if trained.arm.seed != bench.recipe.train.seed and first.model_folder.is_dir():
-        exchanged = measure.with_first_stage_of(model, first.model())
+        exchanged = measure.with_first_stage_of(model, first.model(recipe=trained.arm.parts[""]))
         kept["exchanged"] = measure.statistics(model, bench, bench.some, [output], exchanged)[output]
     return kept
 

@@ -203,8 +203,8 @@ def train(arm: Arm, folder: Path, dataset: Dataset, progress: Progress | None) -
     place, file = folder / arm.folder, folder / KEPT / f"{arm.folder}.cost.json"
     cost = Cost(**read_json(file)) if file.is_file() else Cost()
     if cost.done:
-        models = {} if cost.failed else {part: Run.open(_place(place, part)).model() for part in arm.parts}
-        return Trained(arm, cost, models)
+        parts = {} if cost.failed else arm.parts
+        return Trained(arm, cost, {part: Run(_place(place, part)).model(recipe=own) for part, own in parts.items()})
     rows, models, failed = fewer_labels(dataset, arm.share, arm.seed), {}, None
     with _metered(file, cost) as spent:
         try:
