@@ -508,3 +508,16 @@ def test_a_stage_by_itself_reads_the_true_answers_of_the_others() -> None:
     assert alone.inputs["colour"].handed
     assert Recipe(**{**alone.to_dict(), "data": alone.data}) == alone
     np.testing.assert_array_equal(sorted(alone.outputs), ["word"])
+
+
+def test_a_text_beside_what_another_stage_has_seen_is_a_question_about_it() -> None:
+    """Its words and the answer on the way decide together: adding them up cannot say whether they agree."""
+    stages = {
+        "see": {"from": "x", "to": {"colour": "category"}},
+        "reply": {"from": ["colour", "question"], "to": "dark"},
+    }
+    recipe = Recipe(
+        data=rows(40), inputs={"x": "number", "question": "text"}, outputs={"dark": "boolean"}, stages=stages
+    )
+    alone = stage_recipe(recipe, "reply")
+    assert alone.inputs["question"].beside(alone.inputs, alone.outputs).reading == "context"  # type: ignore[attr-defined]
