@@ -129,11 +129,22 @@ def propose(path: Any) -> Proposal:
     plan.reasons.extend(notes)
     plan.questions.extend(questions)
     plan.decide()
-    recipe = Recipe(version=1, data=plan.data, inputs=plan.inputs, outputs=plan.outputs)
+    recipe = Recipe(version=1, name=_name(path), data=plan.data, inputs=plan.inputs, outputs=plan.outputs)
     return Proposal(recipe, plan.reasons, plan.questions, plan.beside)
 
 
 # ---- the source ------------------------------------------------------------------------------------------------------
+
+
+def _name(path: Any) -> str | None:
+    """What the data is called, so that its run lies in runs/photos whatever the recipe's file is called; of train.csv
+    the folder's name. None for a frame."""
+    if not isinstance(path, str | os.PathLike):
+        return None
+    text = os.fspath(path)
+    last = Path(text.partition("://")[2]) if "://" in text else Path(text).resolve()
+    name = last.name if last.is_dir() else last.name.partition(".")[0]
+    return (last.parent.name if side_of(name) else name) or None
 
 
 def _source(path: Any) -> tuple[dict[str, Any], Table, list[str], list[str]]:

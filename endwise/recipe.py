@@ -654,7 +654,10 @@ class Recipe(Part):
             out["regime"] = self.regime
         for section in ("goal", "objective", "trunk", "train"):
             part = getattr(self, section)
-            if part is not None and (values := part.model_dump(exclude_defaults=True)):
+            values = {} if part is None else part.model_dump(exclude_defaults=True)
+            if values.get("priors") == []:  # its default, which pydantic takes for a setting
+                del values["priors"]
+            if values:
                 out[section] = values
         return out
 

@@ -265,6 +265,19 @@ def test_paths_are_written_relative_to_where_the_recipe_goes(tmp_path: Path, mon
     assert Path(Recipe.load("recipes/houses.yaml").data.path).is_file()
 
 
+def test_a_proposal_is_called_as_its_data_and_says_nothing_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    houses(tmp_path / "data")
+    found = propose(tmp_path / "data" / "houses.csv")
+    assert found.recipe.name == "houses"  # so its run is runs/houses, whatever the recipe's file and folder are called
+    assert set(yaml.safe_load(found.yaml())) == {"version", "name", "data", "inputs", "outputs"}
+    assert propose(intents(tmp_path / "messages") / "train.csv").recipe.name == "messages"
+    monkeypatch.chdir(tmp_path / "data")
+    assert propose(".").recipe.name == "data"
+    assert propose({"x": [0.5, 1.5, 2.5], "label": ["a", "b", "a"]}).recipe.name is None
+
+
 def test_class_numbers_are_classes_and_quantities_are_not() -> None:
     def output(**columns: Any) -> str:
         return next(iter(propose(columns).recipe.outputs.values())).type
