@@ -76,6 +76,13 @@ def test_every_broken_row_is_named_and_too_many_are_refused(tmp_path: Path) -> N
     assert report.fields["amount"].broken == 2
 
 
+def test_files_that_are_all_missing_are_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("photo,label\n" + "".join(f"{row}.png,{'ab'[row % 2]}\n" for row in range(20)))
+    recipe = Recipe(data=str(tmp_path / "t.csv"), inputs={"photo": "image"}, outputs={"label": "category"})
+    with pytest.raises(DataError, match=r"20 of 20 rows[\s\S]*line 2, photo: there is no file '0.png'"):
+        check(recipe)  # not that no validation row is left
+
+
 def test_the_same_content_on_two_sides_is_found() -> None:
     same = {"text": "again", "amount": 1}
     made = table()

@@ -138,7 +138,11 @@ def check(
     except DataError:
         if source is not None:
             raise
-        dataset = prepare(lenient, source=source, need_targets=False, workers=workers, progress=progress)
+        try:
+            dataset = prepare(lenient, source=source, need_targets=False, workers=workers, progress=progress)
+        except DataError:  # such as no row for one side, where none could be read: what is broken says more
+            prepare(recipe, source=source, workers=workers, progress=progress)
+            raise
         findings.append(
             Finding("error", "empty", "data", "no training row is left", "see the broken rows and missing labels")
         )
