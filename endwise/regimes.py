@@ -169,7 +169,7 @@ def taken(recipe: Recipe, name: str) -> Model:
     where it is not."""
     run = recipe.stages[name].run
     assert run is not None
-    model = Run.open(run).model()
+    model = Run.open(run).model(recipe=recipe)
     there = (model.recipe.inputs, model.recipe.outputs)
     if name in model.recipe.stages:
         there = stage_fields(*there, model.recipe.stages, name)

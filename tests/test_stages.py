@@ -1,8 +1,9 @@
 """Stages: what a recipe with a pipeline in it refuses, how answers go from one stage to the next, and the regimes."""
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -473,6 +474,16 @@ def test_a_stage_is_swapped_without_touching_the_rest(tmp_path: Path) -> None:
 def test_joint_begins_with_the_runs_that_stages_name(tmp_path: Path) -> None:
     ew.fit(stage_recipe(staged(), "see"), out=tmp_path / "see")
     ew.fit(swapped("joint", see=tmp_path / "see"), out=tmp_path / "run")
+    assert set(Run.open(tmp_path / "run").read("stages.json")) == {"see"}
+
+
+def test_a_run_with_a_class_from_outside_can_be_begun_with(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Reading(ew.Number):
+        type: ClassVar[str] = "reading"
+
+    ew.fit(stage_recipe(staged(inputs={"x": Reading()}), "see"), out=tmp_path / "see")
+    ew.fit(swapped("joint", see=tmp_path / "see").replace(**{"inputs.x": Reading()}), out=tmp_path / "run")
     assert set(Run.open(tmp_path / "run").read("stages.json")) == {"see"}
 
 
