@@ -27,6 +27,7 @@ GRADNORM_RATE = 0.025
 GRADNORM_ALPHA = 1.5  # how much harder a term may pull that learns more slowly than the others
 GRADNORM_SMALLEST = 1e-2  # of a share: a term must be able to come back
 DWA_TEMPERATURE = 2.0
+DWA_WORST = 10.0  # times its mean before: a term that jumps farther is as bad, and the others keep a weight
 DWA_WINDOW = 200  # steps whose mean is one value of a term; shorter where an epoch is
 
 
@@ -163,7 +164,7 @@ class Dwa(Weighting):
 
     def factors(self) -> Float[Tensor, " term"]:
         known = (self.means >= 2) & (self.before > 0)
-        ratio = torch.where(known, self.last / torch.where(known, self.before, 1.0), 1.0)
+        ratio = torch.where(known, self.last / torch.where(known, self.before, 1.0), 1.0).clamp(max=DWA_WORST)
         return self.own * len(self.own) * torch.softmax(ratio / DWA_TEMPERATURE, dim=0)
 
     @torch.no_grad()

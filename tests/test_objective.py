@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -221,6 +221,7 @@ def test_the_heads_gradients_are_added_and_the_shared_ones_projected() -> None:
     st.sampled_from(LEARNT),
     st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 1e3)), max_size=8),
 )
+@example("dwa", [(0.0, 0.0, 0.0, 0.0), (0.004, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)])
 def test_weights_stay_positive_and_keep_their_sum(
     weighting: str, history: list[tuple[float, float, float, float]]
 ) -> None:
