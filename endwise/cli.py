@@ -304,6 +304,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Raw values in, final answers out: one line a row, in the order given."""
+    from endwise.model import is_rows
     from endwise.run import Run
 
     require(
@@ -338,6 +339,7 @@ def predict(
         _print_stream(model, inputs or [_pair(pair, "--input")[1] for pair in pairs or []], as_json)
         return
     failed = 0
+    several = len(inputs or []) > 1 or any(is_rows(item) for item in inputs or [])  # then each answer says whose it is
     if pairs:
         row = dict(_pair(pair, "--input") for pair in pairs)
         results: Iterator[Any] = iter(
@@ -360,9 +362,10 @@ def predict(
             failed += 1
             _print_json({"error": str(result)}, line=True) if as_json else _complain(str(result))
         elif as_json:
-            _print_json({"outputs": result.to_dict()}, line=True)
+            row = {} if result.origin is None else {"row": result.origin}
+            _print_json({**row, "outputs": result.to_dict()}, line=True)
         else:
-            typer.echo(str(result))
+            typer.echo(f"{result.origin}: {result}" if several else str(result))
     if failed:
         raise typer.Exit(3)
 

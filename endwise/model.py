@@ -12,7 +12,7 @@ import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -42,9 +42,11 @@ OnBad = Literal["raise", "keep"]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answers for one row: `prediction["words"]` is the value, `prediction.answers["words"]` all there is to say."""
+    """The answers for one row: `prediction["words"]` is the value, `prediction.answers["words"]` all there is to say.
+    origin: the row's name for people (a file, a table's line); None where one row was given as it is."""
 
     answers: Mapping[str, Answer]
+    origin: str | None = field(default=None, compare=False)
 
     def __getitem__(self, output: str) -> Any:
         if output not in self.answers:
@@ -253,7 +255,7 @@ class Model:
         read gives a DataError in its place. Raw files need a model with a single input."""
         files: list[str] = []
         for item in inputs:
-            if not _is_table(item):
+            if not is_rows(item):
                 files.append(item)
                 continue
             yield from self._files(files, batch_size)
@@ -382,7 +384,7 @@ class Model:
         for start in range(0, len(good), batch_size):
             part = good[start : start + batch_size]
             for (_, index, _), prediction in zip(part, self._forward([item for _, _, item in part]), strict=True):
-                results[index] = prediction
+                results[index] = replace(prediction, origin=source.origin(numbers[index]))
         yield from (item for item in results if item is not None)
 
     def _length(self, values: Mapping[str, np.ndarray | None]) -> int:
@@ -394,7 +396,7 @@ class Model:
         """Whatever the caller gave, as rows; refuses what is no row of this model."""
         if isinstance(rows, Mapping):
             rows = [rows]
-        if _is_table(rows):
+        if is_rows(rows):
             return self._table_source(rows, base)
         if not isinstance(rows, list | tuple):
             rows = [rows]
@@ -486,8 +488,8 @@ def _array(value: Tensor) -> np.ndarray:
     return (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
 
 
-def _is_table(rows: Any) -> bool:
-    """A table by its path, or a frame: pandas, polars and our own all have columns."""
+def is_rows(rows: Any) -> bool:
+    """A table or a folder by its path, or a frame: pandas, polars and our own all have columns."""
     if not isinstance(rows, str | Path):
         return hasattr(rows, "columns")
     from endwise.data.table import is_table

@@ -130,19 +130,41 @@ class Bundle:
         self, rows: Sequence[Any], *, batch_size: int = 64, base: str | Path = "."
     ) -> Iterator[dict[str, Any]]:
         """The same, batch by batch."""
+        names = [f"row {index + 1}" for index in range(len(rows))] if len(rows) > 1 else ["the row"]
+        for part in self._read(rows, names, batch_size, base):
+            if wrong := next((item for item in part if isinstance(item, DataError)), None):
+                raise wrong
+            yield from (item for item in self._answered(part) if not isinstance(item, DataError))
+
+    def _read(
+        self, rows: Sequence[Any], names: Sequence[str], batch_size: int, base: str | Path
+    ) -> Iterator[list[Row | DataError]]:
+        """Batches of rows as the graph takes them; a DataError with the row's name in the place of a bad one."""
         require(batch_size >= 1, field="batch_size", got=batch_size, allowed="at least 1", fix="64 is usual",
                 error=DataError)  # fmt: skip
         fetch = file_fetcher(base)
         for start in range(0, len(rows), batch_size):
-            values = []
-            for index, row in enumerate(rows[start : start + batch_size], start):
-                where = f"row {index + 1}" if len(rows) > 1 else "the row"
+            values: list[Row | DataError] = []
+            for row, where in zip(rows[start : start + batch_size], names[start : start + batch_size], strict=True):
                 try:
                     values.append(read_row(self.inputs, self.contracts, self._cells(row, where), fetch))
                 except FieldError as wrong:
-                    raise DataError(f"{where}: field {wrong.field!r}: {wrong.reason}") from None
-            answers = self.answers(values)
-            yield from ({name: answers[name][i].to_dict() for name in self.outputs} for i in range(len(values)))
+                    values.append(DataError(f"{where}: field {wrong.field!r}: {wrong.reason}"))
+                except DataError as wrong:
+                    values.append(wrong)
+            yield values
+
+    def _answered(self, part: Sequence[Row | DataError]) -> Iterator[dict[str, Any] | DataError]:
+        """The answers of a batch in its order, with what is wrong in its place."""
+        good = [item for item in part if not isinstance(item, DataError)]
+        answers = self.answers(good) if good else {}
+        places = iter(range(len(good)))
+        for item in part:
+            if isinstance(item, DataError):
+                yield item
+            else:
+                place = next(places)
+                yield {name: answers[name][place].to_dict() for name in self.outputs}
 
     def answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Final answers for rows that have been read (`rows.read_row`)."""
@@ -346,17 +368,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _print_verification(bundle)
         groups = _command_rows(bundle, given.inputs, given.input)
         require(bool(groups), field="INPUT", got=None, allowed="at least one input", fix="see --help", error=DataError)
-        number = 0
-        for base, rows in groups:
-            for answers in bundle.predict_iter(rows, batch_size=given.batch_size, base=base):
+        several = sum(len(rows) for _, rows, _ in groups) > 1  # then each answer says whose it is
+        number = failed = 0
+        for base, rows, names in groups:
+            parts = bundle._read(rows, names, given.batch_size, base)
+            for name, answers in zip(names, (item for part in parts for item in bundle._answered(part)), strict=True):
                 number += 1
+                if isinstance(answers, DataError):  # the others are answered all the same
+                    failed += 1
+                    if given.json:
+                        print(json.dumps({"error": str(answers)}, ensure_ascii=False))  # noqa: T201
+                    else:
+                        print(answers, file=sys.stderr)  # noqa: T201
+                    continue
                 if given.out is not None:
                     answers = _saved(answers, Path(given.out), number)
-                print(json.dumps({"outputs": plain(answers)}, ensure_ascii=False) if given.json else _spoken(answers))  # noqa: T201
+                if given.json:
+                    print(json.dumps({"row": name, "outputs": plain(answers)}, ensure_ascii=False))  # noqa: T201
+                else:
+                    print(f"{name}: {_spoken(answers)}" if several else _spoken(answers))  # noqa: T201
     except EndwiseError as wrong:
         print(wrong, file=sys.stderr)  # noqa: T201
         return wrong.exit_code
-    return 0
+    return DataError.exit_code if failed else 0
 
 
 def _saved(answers: Mapping[str, Any], folder: Path, number: int) -> dict[str, Any]:
@@ -380,18 +414,21 @@ def _print_verification(bundle: Bundle) -> int:
     return 7 if wrong else 0
 
 
-def _command_rows(bundle: Bundle, items: Sequence[str], pairs: Sequence[str]) -> list[tuple[Path, list[Any]]]:
-    """What was given, as (folder of relative paths, rows)."""
+def _command_rows(
+    bundle: Bundle, items: Sequence[str], pairs: Sequence[str]
+) -> list[tuple[Path, list[Any], list[str]]]:
+    """What was given, as (folder of relative paths, rows, their names for people)."""
     here = Path()
-    groups: list[tuple[Path, list[Any]]] = []
+    groups: list[tuple[Path, list[Any], list[str]]] = []
     for item in items:
         suffix = Path(item).suffix.lower()
         if suffix in (".csv", ".tsv", ".jsonl", ".ndjson"):
-            groups.append((Path(item).parent, _table(bundle, Path(item))))
+            rows, names = _table(bundle, Path(item))
+            groups.append((Path(item).parent, rows, names))
         elif item.lstrip().startswith("{"):
-            groups.append((here, [_object(item, "INPUT")]))
+            groups.append((here, [_object(item, "INPUT")], [_short(item)]))
         else:
-            groups.append((here, [item]))
+            groups.append((here, [item], [_short(item)]))
     if pairs:
         row = {}
         for pair in pairs:
@@ -399,28 +436,34 @@ def _command_rows(bundle: Bundle, items: Sequence[str], pairs: Sequence[str]) ->
             require(bool(sign), field="--input", got=pair, allowed="NAME=VALUE", error=DataError,
                     fix=f"write --input {next(iter(bundle.inputs))}=...")  # fmt: skip
             row[name] = value
-        groups.append((here, [row]))
+        groups.append((here, [row], ["the row"]))
     return groups
 
 
-def _table(bundle: Bundle, file: Path) -> list[dict[str, Any]]:
-    """The inputs' columns of a CSV, TSV or JSONL table; an empty cell is a missing value."""
-    rows: list[dict[str, Any]]
+def _short(item: str) -> str:
+    """An input as the name of its own row: a path as it is, the beginning of a text."""
+    line = item.partition("\n")[0]
+    return line if len(line) <= 120 else f"{line[:119]}…"
+
+
+def _table(bundle: Bundle, file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The inputs' columns of a CSV, TSV or JSONL table, and the rows' names; an empty cell is a missing value."""
+    rows: list[tuple[int, dict[str, Any]]]
     try:
         if file.suffix.lower() in (".csv", ".tsv"):
             with wide_fields(), file.open("rb") as opened:
                 names, lines = rows_of(opened, "," if file.suffix.lower() == ".csv" else "\t", str(file))
-                rows = [dict(zip(names, row, strict=True)) for _, row in lines]
+                rows = [(number, dict(zip(names, row, strict=True))) for number, row in lines]
         else:
             numbered = enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1)
-            rows = [_object(line, f"{file} line {number}") for number, line in numbered if line.strip()]
+            rows = [(number, _object(line, f"{file} line {number}")) for number, line in numbered if line.strip()]
     except (OSError, UnicodeDecodeError) as wrong:
         raise DataError(f"{file}: the table cannot be read: {wrong}. Fix: give an existing UTF-8 file.") from None
     found = []
-    for row in rows:
+    for _, row in rows:
         cells = {name: row.get(item.column or name) for name, item in bundle.inputs.items()}
         found.append({name: None if value == "" or is_missing(value) else value for name, value in cells.items()})
-    return found
+    return found, [f"{file.name} line {number}" for number, _ in rows]
 
 
 def _object(text: str, where: str) -> dict[str, Any]:

@@ -139,9 +139,14 @@ def test_predict_prints_one_line_a_row_and_goes_on_after_a_bad_one(work):
     assert [line.get("outputs", {}).get("good", {}).get("value") for line in lines] == ["yes", None, "no"]
     assert "new.csv line 3" in lines[1]["error"]
     assert "heavy" in lines[1]["error"]
+    assert [line.get("row") for line in lines] == ["new.csv line 2", None, "new.csv line 4"]
     assert done.returncode == 3
+    told = endwise("predict", "run", "new.csv", cwd=work).stdout.splitlines()  # a gap is no longer in its place here
+    assert [line.split(": good=")[0] for line in told] == ["new.csv line 2", "new.csv line 4"]
     pairs = endwise("predict", "run", "--input", "weight=9.0", "--input", "colour=red", "--json", cwd=work)
     assert json.loads(pairs.stdout)["outputs"]["good"]["value"] == "yes"
+    alone = endwise("predict", "run", "--input", "weight=9.0", "--input", "colour=red", cwd=work)
+    assert alone.stdout.startswith("good=")
 
 
 def test_check_names_what_is_broken(work):

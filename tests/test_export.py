@@ -161,6 +161,17 @@ def test_the_runner_takes_tables_and_json(model: Model, exported: ExportResult, 
     assert differences(expected, [json.loads(line)["outputs"] for line in done.stdout.splitlines()]) == []
 
 
+def test_the_runner_names_every_row_and_goes_on_after_a_bad_one(exported: ExportResult, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("kind,note,weight\na,calm,2.5\nb,rain,heavy\nb,ice,1\n")
+    done = run(exported.folder, str(tmp_path / "rows.csv"))
+    assert done.returncode == 3
+    assert [line.split(": mood: ")[0] for line in done.stdout.splitlines()] == ["rows.csv line 2", "rows.csv line 4"]
+    assert done.stderr.startswith("rows.csv line 3: field 'weight'")
+    told = [json.loads(line) for line in run(exported.folder, "--json", str(tmp_path / "rows.csv")).stdout.splitlines()]
+    assert [line.get("row") for line in told] == ["rows.csv line 2", None, "rows.csv line 4"]
+    assert "rows.csv line 3" in told[1]["error"]
+
+
 def test_the_runner_speaks_of_mistakes_without_a_traceback(exported: ExportResult, tmp_path: Path) -> None:
     (tmp_path / "short.csv").write_text("note,weight,kind\ncalm,2.5,a\nice\n")
     for arguments, code, words in (
