@@ -19,7 +19,7 @@ $(VENV)/.stamp: pyproject.toml constraints/ci.txt
 	@touch $@
 
 demo: setup ## train from raw waveform to written words on real recordings, evaluate, write a report (<= 3 minutes)
-	@$(BIN)/endwise train recipes/spoken-digits/recipe.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	@$(BIN)/endwise train recipes/spoken-digits/recipe.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S) $(ARGS)
 
 test: setup ## the test suite, a file at a time on each core
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' -n logical --dist loadfile $(ARGS)

@@ -726,6 +726,9 @@ def _validated(found: Sequence[Metric], goal: str | None) -> list[Metric]:
 def _read(recipe: Recipe, progress: Progress | None) -> Dataset:
     _tell(progress, "opening the data")
     dataset = prepare(recipe, progress=lambda what, done, total: _tell(progress, f"reading {what}", done, total))
+    if progress is not None:
+        for note in dataset.notes:  # such as rows put aside; the report has them beside the data
+            progress({"event": "note", "message": note})
     _tell(progress, "looking at the training rows")
     return dataset
 

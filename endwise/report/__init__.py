@@ -266,6 +266,8 @@ def _value(kind: str, value: Any) -> str:
     """An answer or a truth: a player, or text."""
     if isinstance(value, str) and value.startswith("data:audio/wav;base64,"):
         return _preview(kind, {"kind": "audio", "data": value})
+    if value == "":
+        return f'<span class="{kind}">(nothing)</span>'
     return f'<span class="{kind}">{escape(_text(value))}</span>'
 
 
