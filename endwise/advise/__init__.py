@@ -49,7 +49,7 @@ FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 SEEDS = 3
 FEWEST_LABELS = 8  # of a subset
 SHOWN = (1, 2, 4, 8)  # times the labels at hand
-PLAN, RESULT, TRAININGS = "plan.json", "advice.json", "trainings"
+PLAN, TRAININGS = "plan.json", "trainings"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -160,9 +160,9 @@ def advise(
         (*task.notes, *notes, *plan["notes"]),
         folder,
     )
-    write_json(folder / RESULT, advice.to_dict())
-    from endwise.report.advice import build
+    from endwise.report.advice import RESULT, build
 
+    write_json(folder / RESULT, advice.to_dict())
     build(folder)
     return advice
 

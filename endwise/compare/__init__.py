@@ -35,7 +35,6 @@ from endwise.run import RUNS, Run, default_path
 from endwise.stages import StagedNetwork, direct_recipe
 from endwise.train import Progress, Stopped
 
-RESULT = "comparison.json"
 SHIFTED_SHARE = 0.2  # of the rows, held out where a column and no value of it is named
 
 
@@ -98,9 +97,9 @@ def compare(
         raise Stopped(_how_to_go_on(place), stopped.exit_code) from None
     except KeyboardInterrupt:
         raise Stopped(_how_to_go_on(place), 130) from None
-    write_json(place / RESULT, found)
-    from endwise.report.comparison import build
+    from endwise.report.comparison import RESULT, build
 
+    write_json(place / RESULT, found)
     build(place)
     return Comparison(place, found)
 

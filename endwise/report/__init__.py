@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from endwise.errors import ModelError
+from endwise.files import write_text
 from endwise.report import gradients, plots
 from endwise.run import Run
 from endwise.scores import verdict
@@ -31,9 +32,7 @@ def build(run: Run) -> Path:
             f"Fix: endwise train {run.path / 'recipe.yaml'}."
         )
     target = run.path / "report.html"
-    partial = target.with_suffix(".partial")
-    partial.write_text(_page(_Facts(run)), encoding="utf-8")
-    partial.replace(target)
+    write_text(target, _page(_Facts(run)))
     return target
 
 

@@ -3,13 +3,13 @@
 `build(folder)` reads advice.json and nothing else. One self-contained file in the looks of a run's report.
 """
 
-import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from endwise.errors import ModelError
+from endwise.files import read_json, write_text
 from endwise.report import _estimate, _seconds, _table, document, plots
 
 RESULT, PAGE = "advice.json", "report.html"
@@ -20,9 +20,7 @@ def build(folder: str | Path) -> Path:
     source, target = Path(folder) / RESULT, Path(folder) / PAGE
     if not source.is_file():
         raise ModelError(f"{folder} holds no advice ({RESULT}). Fix: endwise advise RECIPE --out {folder} --resume.")
-    partial = target.with_suffix(".partial")
-    partial.write_text(_page(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
-    partial.replace(target)
+    write_text(target, _page(read_json(source)))
     return target
 
 

@@ -4,13 +4,13 @@ labels, other rows, costs, the nine aspects.
 `build(folder)` reads comparison.json and nothing else. One self-contained file in the looks of a run's report.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from endwise.errors import ModelError
+from endwise.files import read_json, write_text
 from endwise.report import _estimate, _seconds, _table, document, plots
 
 RESULT, PAGE = "comparison.json", "report.html"
@@ -23,9 +23,7 @@ def build(folder: str | Path) -> Path:
         raise ModelError(
             f"{folder} holds no comparison ({RESULT}). Fix: endwise compare RECIPE --out {folder} --resume."
         )
-    partial = target.with_suffix(".partial")
-    partial.write_text(_page(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
-    partial.replace(target)
+    write_text(target, _page(read_json(source)))
     return target
 
 

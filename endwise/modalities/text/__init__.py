@@ -341,8 +341,8 @@ class Text(PretrainedInput):
         """The decoder of `auto`: sound has the order of its words, so they are spelt along it; anything else is looked at
         as a whole. How an input is read: to write a text one must know the place of every word; a question about a picture
         means something else without any one of its words (easy-VQA: 0.79 with half of them dropped), and so does one about
-        what another stage has seen in it (0.86 where words only add up, 0.96 in context after 2,200 steps); and what tells
-        a text from its neighbours is often a single one. And the unit of the lag, where the input streams."""
+        what another stage has seen in it: where words only add up, whether the two agree cannot be said; and what tells a
+        text from its neighbours is often a single one. And the unit of the lag, where the input streams."""
         decoder, reading, drop = self.decoder, self.reading, self.drop
         if decoder == "auto" and self.pretrained is None:
             decoder = "ctc" if all(item.type == "audio" for item in inputs.values()) else "attention"
