@@ -514,12 +514,18 @@ def _without(
 
 
 def looked_at(
-    model: Model, batch: Batch, wanted: Mapping[str, Sequence[Metric]], predictions: Predictions | None = None
+    model: Model,
+    batch: Batch,
+    wanted: Mapping[str, Sequence[Metric]],
+    predictions: Predictions | None = None,
+    *,
+    draft: bool = False,
 ) -> dict[str, tuple[list[Answer], dict[str, np.ndarray]]]:
     """{output: (answers, terms)} of a batch for `Metric.looks_at`: only what these metrics need is decoded or judged.
-    predictions: those of the model for this batch, where the caller has them, or others to be judged."""
+    predictions: those of the model for this batch, where the caller has them, or others to be judged. draft: see `Head.draft`."""
     predictions = model.predictions(batch) if predictions is None else predictions
-    decoded = model.decoded({name: predictions[name] for name in wanted if needs_answers(wanted[name])})
+    answered = {name: predictions[name] for name in wanted if needs_answers(wanted[name])}
+    decoded = model.decoded(answered, draft=draft)
     judged = {name: predictions[name] for name in wanted if any(metric.of_term is not None for metric in wanted[name])}
     answers, terms = model.written(decoded, len(batch)), model.row_losses(judged, batch)
     return {name: (answers.get(name, []), terms.get(name, {})) for name in wanted}

@@ -306,10 +306,10 @@ class Model:
             found: Predictions = self.network(inputs, present)
         return found
 
-    def decoded(self, predictions: Predictions) -> dict[str, dict[str, np.ndarray]]:
-        """Decoded answers of a batch as numpy arrays, batch first; of the outputs that are given."""
+    def decoded(self, predictions: Predictions, *, draft: bool = False) -> dict[str, dict[str, np.ndarray]]:
+        """Decoded answers of a batch as numpy arrays, batch first; of the outputs that are given. draft: see `Head.draft`."""
         with torch.inference_mode(), self._evaluating():
-            found = self.network.decode(predictions)
+            found = self.network.decode(predictions, draft=draft)
         return {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
 
     def written(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:

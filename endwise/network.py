@@ -93,6 +93,7 @@ class Network(nn.Module):
         self.output_names = tuple(outputs)
         self.compares_rows = any(head.compares_rows for head in heads.values())
         self.symbols = max((head.symbols for head in heads.values()), default=0.0)
+        self.drafts = max((head.drafts for head in heads.values()), default=1.0)
 
     def tokens(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Tokens:
         """The shared tokens: every input's, side by side, through the trunk."""
@@ -143,8 +144,11 @@ class Network(nn.Module):
             name: self.heads[_key(name)](own if self.head(name).own_tokens else tokens) for name in self.output_names
         }
 
-    def decode(self, predictions: Predictions) -> Predictions:
-        """Predictions as final answers in tensors: {output: {name: tensor}}, of the outputs that are given."""
+    def decode(self, predictions: Predictions, *, draft: bool = False) -> Predictions:
+        """Predictions as final answers in tensors: {output: {name: tensor}}, of the outputs that are given. draft: see
+        `Head.draft`."""
+        if draft:
+            return {name: self.head(name).draft(prediction) for name, prediction in predictions.items()}
         return {name: self.head(name).decode(prediction) for name, prediction in predictions.items()}
 
     def parts(self) -> dict[str, nn.Module]:

@@ -30,6 +30,7 @@ SAMPLES_WANTED = 250_000  # passes of single rows that a default training makes 
 EPOCHS_RANGE = (8, 60)  # ... within this many epochs, or fewer where the network's parts say so (`Encoder.passes`)
 MAX_EVALUATIONS = 20
 EVALUATION_S = 0.1  # of a validation, however few rows it has
+DRAFTED_ROWS = 256  # of a validation whose answers are written, symbol after symbol: a network that has not learnt to end takes long
 COMPARED_ROWS = 256
 WRITTEN_ROWS, WRITTEN_SYMBOLS, LEAST_ROWS = 32, 2048, 4
 MIN_GAIN = 1.1  # bf16 must be this much faster to be chosen
@@ -58,6 +59,8 @@ class Plan:
     goal: dict[str, str]
     step_s: float  # measured seconds a step
     eval_s: float  # seconds a validation: estimated, and under a budget what the last one took
+    eval_rows: int  # validation rows that a validation looks at
+    drafts: float  # how many times as long a whole answer takes as one that a validation looks at
     budget_s: float | None
     parameters: int
     rows: dict[str, int]
@@ -74,7 +77,7 @@ class Plan:
 
     def scoring_s(self, rows: float) -> float:
         """How long so many rows take to be answered and scored, by what the validation rows take."""
-        return EVALUATION_S + max(0.0, self.eval_s - EVALUATION_S) / max(1, self.rows["val"]) * rows
+        return EVALUATION_S + max(0.0, self.eval_s - EVALUATION_S) / max(1, self.eval_rows) * self.drafts * rows
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -176,8 +179,10 @@ def resolve(
     trial = _chosen(recipe, network, objective, first, device)
     step_s = trial.step_s
     per_epoch = math.ceil(rows["train"] / batch_size)
-    eval_s = step_s / 3 * math.ceil(rows["val"] / batch_size) + EVALUATION_S
     goal = resolve_goal(recipe, contracts)
+    writes = bool(network.symbols) and _needs_answers(recipe, contracts, goal)
+    eval_rows = min(rows["val"], DRAFTED_ROWS) if writes else rows["val"]
+    eval_s = step_s / 3 * math.ceil(eval_rows / batch_size) + EVALUATION_S
     if train.steps is not None:
         most = train.steps
     elif train.epochs is not None:
@@ -201,11 +206,19 @@ def resolve(
         goal=goal.model_dump(),
         step_s=step_s,
         eval_s=eval_s,
+        eval_rows=eval_rows,
+        drafts=network.drafts if writes else 1.0,
         budget_s=train.budget,
         parameters=sum(weight.numel() for weight in network.parameters()),
         rows=rows,
         **_shares(steps, per_epoch),
     )
+
+
+def _needs_answers(recipe: Recipe, contracts: Mapping[str, Any], goal: Goal) -> bool:
+    """Whether the goal is about what is answered, and not about what a loss term says of the truth."""
+    found = recipe.outputs[goal.output].metrics(contracts[goal.output])
+    return all(metric.of_term is None for metric in found if metric.name == goal.metric)
 
 
 def default_passes(network: Network, rows: int) -> int:

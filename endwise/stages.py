@@ -118,6 +118,7 @@ class StagedNetwork(Network):
         self.maker = {output: name for name, stage in self.declared.items() for output in stage.to}
         self.compares_rows = any(part.compares_rows for part in made.values())
         self.symbols = max(part.symbols for part in made.values())
+        self.drafts = max(part.drafts for part in made.values())
 
     def stage(self, name: str) -> Network:
         """The network of one stage."""

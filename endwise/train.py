@@ -293,7 +293,15 @@ class _Trainer:
             say({"event": "resumed", "step": self.at.step})
         elif not run.has("plan.json"):
             run.write("plan.json", self.plan.to_dict())
-        rows, goal = dataset.splits.val, self.plan.goal
+        rows, goal = _spread(dataset.splits.val, self.plan.eval_rows), self.plan.goal
+        if len(rows) < len(dataset.splits.val) and saved is None:
+            part = f"{len(rows):,} of {len(dataset.splits.val):,} validation rows"
+            say(
+                {
+                    "event": "note",
+                    "message": f"validations while training write the answers of {part}, without a search",
+                }
+            )
         self.sign = 1 if goal["direction"] == "max" else -1
         self.validation = (
             _Validation(model, dataset, rows, _goal_metrics(model, goal), batch_size=self.plan.batch_size)
@@ -649,7 +657,7 @@ class _Validation:
             name: {metric.name: [] for metric in found} for name, found in self.metrics.items()
         }
         for batch in self.loader.iterate(0, self.loader.batches_per_epoch):
-            for name, given in looked_at(self.model, batch, self.metrics).items():
+            for name, given in looked_at(self.model, batch, self.metrics, draft=True).items():
                 for metric in self.metrics[name]:
                     seen[name][metric.name].extend(metric.looks_at(*given))
         values: dict[str, dict[str, float | None]] = {}
@@ -714,6 +722,11 @@ def _watched(
         stage: [term for term in named if term.rpartition(".")[0] in item.to] for stage, item in recipe.stages.items()
     }
     return groups, own
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """So many of the rows, as far apart as they can be; all of them if there are no more."""
+    return rows if len(rows) <= count else rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 
 def _validated(found: Sequence[Metric], goal: str | None) -> list[Metric]:

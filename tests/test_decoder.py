@@ -77,6 +77,20 @@ def test_padding_of_the_memory_is_never_looked_at(prefix: bool) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(prefix=st.booleans(), seed=st.integers(0, 10_000), penalty=st.sampled_from([0.0, 1.0]))
+def test_a_row_may_stop_when_its_best_stands_fast(prefix: bool, seed: int, penalty: float) -> None:
+    """What is found is what going on to the end would have found."""
+    decoder = made(7, prefix=prefix, seed=seed)
+    with torch.no_grad():
+        decoder.norm.weight *= 8  # sure of itself, as a trained one is
+        looked_at = decoder.begin(*memory())
+        whole = search(decoder, looked_at, beams=4, longest=12, penalty=penalty)
+        early = search(decoder, looked_at, beams=4, longest=12, penalty=penalty, best_only=True)
+    for slow, quick in zip(whole, early, strict=True):
+        torch.testing.assert_close(quick[:, 0], slow[:, 0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(prefix=st.booleans(), seed=st.integers(0, 10_000), penalty=st.sampled_from([0.0, 1.0]))
 def test_enough_beams_find_the_best_of_all_sequences(prefix: bool, seed: int, penalty: float) -> None:
     """With as many beams as there are sequences, beam search is exhaustive."""
     decoder, (tokens, mask) = made(3, prefix=prefix, seed=seed), memory(1, 3)

@@ -341,9 +341,35 @@ def test_the_end_of_a_run_is_foreseen_by_the_rows_it_scores(tmp_path):
     plan = dataclasses.replace(
         Plan.from_dict(json.loads((tmp_path / "run" / "plan.json").read_text())),
         rows={"train": 36, "val": 4, "test": 100},
+        eval_rows=4,
+        drafts=1.0,
     )
     assert dataclasses.replace(plan, eval_s=EVALUATION_S).scoring_s(100) == EVALUATION_S
     assert dataclasses.replace(plan, eval_s=EVALUATION_S + 2).scoring_s(100) == pytest.approx(EVALUATION_S + 50)
+    searched = dataclasses.replace(plan, eval_s=EVALUATION_S + 2, eval_rows=2, drafts=4.0)
+    assert searched.scoring_s(100) == pytest.approx(
+        EVALUATION_S + 400
+    )  # two drafts were seen, whole answers take four times
+
+
+def test_validations_of_written_answers_look_at_drafts_of_some_rows_and_the_end_at_all(tmp_path, monkeypatch):
+    """A network that has not learnt to end writes on and on: five minutes of beams after each pass, once."""
+    monkeypatch.setattr("endwise.plan.DRAFTED_ROWS", 3)
+    rows = [{"said": f"say {word}", "word": word} for word in ("ab", "ba", "aab", "bba", "abab", "baba") * 10]
+    declared = ew.Recipe(
+        data=rows,
+        inputs={"said": ew.Text()},
+        outputs={"word": ew.Text(decoder="attention", units="characters", beams=4)},
+        goal={"output": "word", "metric": "cer", "direction": "min"},
+        train=ew.Train(steps=4, batch_size=8, size="tiny"),
+    )
+    ew.fit(declared, out=tmp_path / "run")
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert (plan["eval_rows"], plan["drafts"]) == (3, 4.0)
+    said = [event["message"] for event in events(tmp_path / "run") if event["event"] == "note"]
+    assert any("write the answers of 3 of" in line and "without a search" in line for line in said)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["outputs"]["word"]["cer"]["n"] > 3
 
 
 def test_a_budget_counts_what_every_part_of_a_run_did_before_its_steps(tmp_path):

@@ -236,11 +236,12 @@ class Decoder(Writer):
 
 
 def search(
-    decoder: Writer, memory: Memory, *, beams: int, longest: int, penalty: float
+    decoder: Writer, memory: Memory, *, beams: int, longest: int, penalty: float, best_only: bool = False
 ) -> tuple[Int[Tensor, "batch beam place"], Int[Tensor, "batch beam"], Float[Tensor, "batch beam"]]:
     """Beam search for the most probable sequences, the best first: symbols (END after the end), how many come before
     END, and the log-probability. beams = 1 is greedy. A sequence is ranked by log p / ((5 + n) / 6)^penalty (Wu et al. 2016): 0
-    favours short ones. What has not ended after `longest` symbols ends there."""
+    favours short ones. What has not ended after `longest` symbols ends there. best_only: only the first is asked for, and a row
+    ends when it stands fast: beams that another has beaten for good stop where they are."""
     rows, device = memory.mask.shape[0], memory.mask.device
     wide = memory.repeated(beams)
     like = memory.keys[0][0]
@@ -273,7 +274,17 @@ def search(
             done = done.gather(1, parent)
             cache = _moved(cache, parent, place)
         symbols = symbols.index_copy(2, place[None], chosen[..., None])
-        return place + 1, symbols, score, done | (chosen == END), cache
+        done = done | (chosen == END)
+        if best_only and beams > 1:
+            done = done | settled(symbols, score, done)
+        return place + 1, symbols, score, done, cache
+
+    def settled(symbols: Tensor, score: Tensor, done: Tensor) -> Tensor:
+        # a score only falls, so the best that a beam can come to is its score now at the greatest length
+        reached = score / ((5 + (symbols != END).sum(2)) / 6) ** penalty
+        reachable = score / ((5 + longest) / 6) ** penalty
+        ended = torch.where(done, reached, NEVER).amax(1, keepdim=True)
+        return ended > torch.where(done, NEVER, reachable).amax(1, keepdim=True)
 
     _, symbols, score, _, _ = loop(going, further, state)
     lengths = (symbols != END).sum(2)

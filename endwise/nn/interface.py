@@ -112,12 +112,14 @@ class Head(nn.Module):
     into micro-batches, and the target of a row that has none is zero in `loss`. passes: as in `Encoder`, for a head
     that needs another number whatever it reads; it wins. symbols: about how many symbols a row's answer has, for a head
     that writes one after the other: a row is as many decisions, and a batch needs fewer of them; 0 for one decision.
+    drafts: how many times as long `decode` takes as `draft`.
     """
 
     own_tokens: ClassVar[bool] = False
     compares_rows: ClassVar[bool] = False
     passes: ClassVar[int | None] = None
     symbols: float = 0.0
+    drafts: float = 1.0
     streams: bool = False  # has `feed`
 
     def load_pretrained(self) -> None:
@@ -147,6 +149,11 @@ class Head(nn.Module):
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """The final answer as tensors (ids, numbers, scores), batch first, exportable: `Modality.write` names them."""
         raise NotImplementedError
+
+    def draft(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As `decode`, of an answer that need not be the best one: what validations while training look at. For heads that
+        search. Default: `decode`."""
+        return self.decode(prediction)
 
     def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
         """What the carrier of this output's modality takes at the next stage. greedy: the first best answer will do, which

@@ -32,6 +32,7 @@ class SequenceHead(Head):
     ) -> None:
         super().__init__()
         self.beams, self.longest, self.penalty, self.smoothing = beams, longest, penalty, smoothing
+        self.drafts = float(beams)
         self.norm = nn.RMSNorm(size.width)
         self.decoder = decoder
 
@@ -61,7 +62,16 @@ class SequenceHead(Head):
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'symbols': int64 [batch, place], 'length': int64 [batch], 'score': float32 [batch], its log-probability}."""
-        symbols, length, score = self.found(prediction)
+        return self._best(prediction, beams=self.beams)
+
+    def draft(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As `decode`: each symbol the most probable one."""
+        return self._best(prediction, beams=1)
+
+    def _best(self, prediction: dict[str, Tensor], *, beams: int) -> dict[str, Tensor]:
+        memory = self.decoder.begin(prediction["memory"], prediction["real"])
+        found = search(self.decoder, memory, beams=beams, longest=self.longest, penalty=self.penalty, best_only=True)
+        symbols, length, score = found
         return {"symbols": symbols[:, 0], "length": length[:, 0], "score": score[:, 0]}
 
     def sample(
@@ -112,6 +122,7 @@ class JointHead(Head):
     def __init__(self, spelt: CTCHead, written: SequenceHead) -> None:
         super().__init__()
         self.spelt, self.written = spelt, written
+        self.drafts = written.drafts
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """What both predict."""
@@ -140,6 +151,10 @@ class JointHead(Head):
             "length": length.gather(1, best)[:, 0],
             "score": both.gather(1, best)[:, 0],
         }
+
+    def draft(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As `SequenceHead.draft`; CTC has no say."""
+        return self.written.draft(prediction)
 
     def sample(
         self, prediction: dict[str, Tensor], *, count: int, temperature: float, top_p: float, chance: torch.Generator
