@@ -61,6 +61,7 @@ BUDGET_TOLERANCE = 0.05
 REPLAN_CHECKS = 20  # times a run under a budget compares its plan with the clock
 FEWEST_STEPS = 10  # fewer say nothing about the network, and a budget that leaves no more is told
 MEANING_ROWS = 500  # validation rows that show whether an answer on the way means what it is called
+EVALUATION_SHARE = 0.3  # of a budget, kept at most for the evaluation
 FINAL_SHARE = 0.06  # of a budget kept for calibration and the report, beside the measured time of the evaluation
 MIX = 0x9E3779B97F4A7C15  # Weyl constant: seeds of neighbouring steps share no bits pattern
 
@@ -783,10 +784,11 @@ def _resolved(
 
 def _evaluation_s(plan: Plan, recipe: Recipe) -> float:
     """Predicting the test rows, twice: once for the answers, once for what is drawn from them; and again with all inputs
-    and without each, where an input can be left out."""
+    and without each, where an input can be left out. No more than EVALUATION_SHARE of a budget: a network that has not learnt
+    to end its texts takes far longer than it will."""
     rows = plan.rows["test"] or plan.rows["val"]
     left_out = min(rows, ABLATION_ROWS) * (1 + len(recipe.inputs)) if can_be_left_out(recipe) else 0
-    return plan.scoring_s(2 * rows + left_out)
+    return min(plan.scoring_s(2 * rows + left_out), EVALUATION_SHARE * (recipe.train.budget or math.inf))
 
 
 @contextlib.contextmanager

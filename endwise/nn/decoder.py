@@ -21,6 +21,7 @@ from endwise.nn.size import Size
 
 END = 0  # the symbol that begins every sequence and ends it
 NEVER = -1e9  # a log-probability that no sum of others reaches
+STILL_OPEN = 0.7  # of the rows of a search: with so few, it goes on with them alone
 
 State = tuple[Tensor, ...]
 Keys = tuple[Float[Tensor, "batch head place d"], Float[Tensor, "batch head place d"]]  # keys and values
@@ -42,6 +43,11 @@ class Memory:
         share memory."""
         keys = [(key.repeat_interleave(times, 0), value.repeat_interleave(times, 0)) for key, value in self.keys]
         return Memory(keys, self.mask.repeat_interleave(times, 0), self.first.repeat_interleave(times, 0))
+
+    def rows(self, chosen: Int[Tensor, " row"]) -> "Memory":
+        """Some of the rows."""
+        keys = [(key.index_select(0, chosen), value.index_select(0, chosen)) for key, value in self.keys]
+        return Memory(keys, self.mask.index_select(0, chosen), self.first.index_select(0, chosen))
 
 
 def added(past: Past, new: Keys) -> Keys:
@@ -244,15 +250,14 @@ def search(
     ends when it stands fast: beams that another has beaten for good stop where they are."""
     rows, device = memory.mask.shape[0], memory.mask.device
     wide = memory.repeated(beams)
-    like = memory.keys[0][0]
     start = torch.zeros(rows, beams, device=device)
     start[:, 1:] = NEVER  # all beams begin alike: only the first counts, or all would stay alike
-    state = (
+    state: State = (
         torch.zeros((), dtype=torch.int64, device=device),
         torch.zeros(rows, beams, longest, dtype=torch.int64, device=device),
         start,
         torch.zeros(rows, beams, dtype=torch.bool, device=device),
-        decoder.empty(rows * beams, longest, like),
+        decoder.empty(rows * beams, longest, memory.keys[0][0]),
     )
 
     def going(place: Tensor, _: Tensor, __: Tensor, done: Tensor, ___: Tensor) -> Tensor:
@@ -286,7 +291,18 @@ def search(
         ended = torch.where(done, reached, NEVER).amax(1, keepdim=True)
         return ended > torch.where(done, NEVER, reachable).amax(1, keepdim=True)
 
-    _, symbols, score, _, _ = loop(going, further, state)
+    if torch.compiler.is_exporting():
+        _, symbols, score, _, _ = loop(going, further, state)
+    else:
+        symbols, score = state[1].clone(), state[2].clone()
+        left = torch.arange(rows, device=device)  # of the rows, those that the state is about
+        while bool(going(*state)):
+            state = further(*state)
+            open_rows = (~state[3].all(1)).nonzero()[:, 0]
+            if 0 < len(open_rows) <= STILL_OPEN * len(left):  # one text that does not end must not hold up the others
+                symbols[left], score[left] = state[1], state[2]
+                left, state, wide = _narrowed(open_rows, left, state, wide)
+        symbols[left], score[left] = state[1], state[2]
     lengths = (symbols != END).sum(2)
     ranked = score / ((5 + lengths) / 6) ** penalty
     order = ranked.argsort(dim=1, descending=True)
@@ -295,6 +311,15 @@ def search(
         lengths.gather(1, order),
         score.gather(1, order),
     )
+
+
+def _narrowed(rows: Int[Tensor, " row"], left: Tensor, state: State, wide: Memory) -> tuple[Tensor, State, Memory]:
+    """The search of some of its rows."""
+    place, symbols, score, done, cache = state
+    beams = score.shape[1]
+    lines = (rows[:, None] * beams + torch.arange(beams, device=rows.device)).flatten()
+    narrowed = place, symbols[rows], score[rows], done[rows], cache.index_select(1, lines)
+    return left[rows], narrowed, wide.rows(lines)
 
 
 def _moved(

@@ -14,7 +14,6 @@ from recipes import source
 
 RATE_HZ, GAP_S, HELD_OUT = 8000, (0.02, 0.15), "theo"
 COUNTS = {"train": 3000, "val": 300, "test": 600}
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def main() -> None:
@@ -45,8 +44,8 @@ def _write(pools: dict, name: str, random: np.random.Generator) -> None:
             soundfile.write(sound := io.BytesIO(), np.concatenate([first, gap, second]), RATE_HZ, format="FLAC")
             out.writestr(f"{split}_{index:04d}.flac", sound.getvalue())
             file = f"{name}.zip!{split}_{index:04d}.flac"
-            rows.append([file, f"{WORDS[one]} {WORDS[two]}", one + two, speakers[index % len(speakers)], split])
-    source.write_csv(folder / f"{name}.csv", ["recording", "words", "total", "speaker", "split"], rows)
+            rows.append([file, one, two, one + two, speakers[index % len(speakers)], split])
+    source.write_csv(folder / f"{name}.csv", ["recording", "first", "second", "total", "speaker", "split"], rows)
 
 
 if __name__ == "__main__":
