@@ -204,6 +204,7 @@ def _joined(parts: Mapping[str, Tokens]) -> Tokens:
         spans=spans,
         grids={name: grid for name, tokens in parts.items() for grid in tokens.grids.values()},
         levels={name: maps for name, tokens in parts.items() for maps in tokens.levels.values()},
+        placed={name: item for name, tokens in parts.items() for item in tokens.placed.values()},
         known=next(iter(parts.values())).known if len(parts) == 1 else None,  # a trunk looks at everything
         hidden={name: item for name, tokens in parts.items() for item in tokens.hidden.values()},
     )

@@ -475,7 +475,12 @@ class Recipe(Part):
         self.objective.check(self.inputs, self.outputs)
         # frozen for everybody else: here the declarations see each other for the first time
         self.__dict__["outputs"] = {
-            name: item.beside(self.inputs, self.outputs) if item.of_row else item for name, item in self.outputs.items()
+            name: standing(name, self.inputs, self.outputs, self.stages) if item.of_row or item.lies_on_axes else item
+            for name, item in self.outputs.items()
+        }
+        beneath = {getattr(item, "on", None) for item in self.outputs.values() if item.lies_on_axes}
+        self.__dict__["inputs"] = {
+            name: item.beneath() if name in beneath else item for name, item in self.inputs.items()
         }
         if all(item.of_row > 1 for item in self.outputs.values()):  # a row is answered by whatever it has
             self.__dict__["inputs"] = {name: replace(item, optional=True) for name, item in self.inputs.items()}

@@ -192,6 +192,17 @@ def test_every_picture_family_is_filled_and_answers_alone_as_in_a_batch(family: 
     testing.a_row_alone_is_answered_as_in_a_batch(case)
     testing.it_runs_in_half_precision(case)
     assert case.contract.channels == 3
+    encoder, field = model.network.encoder("value"), case.batch().to("cpu").inputs["value"]
+    with torch.no_grad():
+        (levels,) = encoder(field.values, field.sizes).levels.values()
+    assert len(levels) == len(encoder.maps) == {"resnet": 2, "convnext": 2}.get(family, 4 if family in LITE else 1)
+    for level, shape in zip(levels, encoder.maps, strict=True):
+        sides = [side / step for side, step in zip(encoder.canvas_px, shape.stride, strict=True)]
+        assert level.shape[1] == shape.channels
+        assert all(
+            0 <= wanted - side < 1 or 0 <= side - wanted < 1
+            for side, wanted in zip(level.shape[2:], sides, strict=True)
+        )
 
 
 @pytest.mark.slow

@@ -123,6 +123,8 @@ class Modality:
     hand_offs: ClassVar[frozenset[str]] = frozenset({"hard", "latent"})  # how an answer can go on to a next stage
     can_be_told: ClassVar[bool] = False  # whether a function can answer in the place of a head: it has `certain`
     can_be_said: ClassVar[bool] = False  # whether a function can be given it as another stage's answer: it has `said`
+    canvas_axes: ClassVar[int] = 0  # of an input: axes of the canvas that outputs can lie on (a picture has two)
+    lies_on_axes: ClassVar[frozenset[int]] = frozenset()  # of an output: axes of the canvases that it can lie on
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
@@ -260,6 +262,11 @@ class Modality:
         """The user's kind of value of what `transform` gave for a target, or a head hands on; of a class or a symbol that
         training never saw None or a mark. Only of modalities that `can_be_said`."""
         raise NotImplementedError
+
+    def beneath(self) -> Self:
+        """This input where an output lies on it (see modalities/spatial.py): read so that its sizes are those that the
+        output's places are counted in. Default: itself."""
+        return self
 
     def made_of(self) -> tuple[str, ...]:
         """The inputs that an output without a column is made of. The raw value that `read` gets is then a mapping of

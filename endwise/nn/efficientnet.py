@@ -23,6 +23,7 @@ LITE: dict[str, tuple[float, float, int]] = {
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
 STEM, FEATURES = 32, 1280
+SEEN = (1, 2, 4)  # stages whose maps are given, beside the last one
 EPSILON, MOMENTUM = 1e-3, 0.01
 
 
@@ -105,6 +106,7 @@ class EfficientNetLite(nn.Module):
                 before = after
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
+        self.map_channels = (*(rounded(STAGES[stage][4] * width) for stage in SEEN), FEATURES)
         self.conv_head, self.bn2 = _mixing(before, FEATURES), _norm(FEATURES)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -115,7 +117,7 @@ class EfficientNetLite(nn.Module):
         maps = []
         for index, stage in enumerate(self.blocks):
             x = stage(x)
-            if index in (1, 2, 4):
+            if index in SEEN:
                 maps.append(x)
         return [*maps, F.relu6(self.bn2(self.conv_head(x)))]
 

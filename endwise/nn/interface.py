@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from endwise.errors import refusal
+from endwise.nn.placing import Placed
 
 Grid = tuple[tuple[int, ...], tuple[float, ...]]  # (shape in tokens, stride in raw units per axis)
 
@@ -36,11 +37,22 @@ class Handed:
 
 
 @dataclass(frozen=True)
+class Map:
+    """A feature map of an encoder: its channels, and how many pixels of the canvas a cell is long along each axis. Cell i
+    stands for the pixels from i x stride to (i + 1) x stride; the last ones may reach beyond the canvas."""
+
+    channels: int
+    stride: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Tokens:
     """The common representation: values [batch, token, width] and which of them are real.
 
     spans: {input: slice} where each input's tokens lie. grids: {input: (shape, stride)} for inputs whose tokens lie on
-    a grid of the raw value (pixels, samples). levels: {input: feature maps} for heads that need finer ones.
+    a grid of the raw value (pixels, samples), row by row. levels: {input: feature maps [batch, channel, *shape], the finest
+    first}, those of `Encoder.maps`: before the trunk, and of no meaning in rows without the input. placed: {input:
+    where its raw values lie on the canvas}, of inputs that an output can lie on.
     present: {input: bool [batch]}, which rows have it; the others' tokens are a learnt stand-in. own_values: the values
     before the trunk, where there is one. known: of an input that is heard in pieces, how much of it (seconds, units) has
     to be there before a token is known. hidden: {input: Hidden} of inputs that are partly hidden.
@@ -51,6 +63,7 @@ class Tokens:
     spans: dict[str, slice] = field(default_factory=dict)
     grids: dict[str, Grid] = field(default_factory=dict)
     levels: dict[str, list[Tensor]] = field(default_factory=dict)
+    placed: dict[str, Placed] = field(default_factory=dict)
     present: dict[str, Bool[Tensor, " batch"]] = field(default_factory=dict)
     own_values: Float[Tensor, "batch token width"] | None = None
     known: Float[Tensor, "batch token"] | None = None
@@ -72,11 +85,15 @@ class Encoder(nn.Module):
 
     peak_rate: the learning rate this kind of encoder trains best with; the optimiser gives it a group of its own
     unless the recipe sets `train.learning_rate`. None: the platform's. passes: most passes over the training rows that
-    it profits from when its tokens serve a decision; beyond, it learns the rows by heart. None: the platform's."""
+    it profits from when its tokens serve a decision; beyond, it learns the rows by heart. None: the platform's. maps: the
+    feature maps in `Tokens.levels`, the finest first; canvas_px: the canvas they and `Tokens.placed` are of. A head that
+    lies on an input learns both in `meet`; empty where nothing can lie on it."""
 
     peak_rate: float | None = None
     passes: int | None = None
     weight_decay: float | None = None
+    maps: tuple[Map, ...] = ()
+    canvas_px: tuple[int, ...] = ()
     chunk: int | None = None  # of an encoder with `feed`: raw places (samples, units) that make whole tokens
 
     def load_pretrained(self) -> None:

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from endwise.nn.placing import in_place
+
 FULL_8, FULL_16 = 255.0, 65_535.0
 
 
@@ -76,42 +78,52 @@ class Changes:
     erase: float
 
 
-def augment(x: Float[Tensor, "batch channel height width"], changes: Changes) -> Tensor:
-    """Each picture changed by its own draw from torch's generator; values outside are mirrored in at the border.
+def augment(
+    x: Float[Tensor, "batch channel height width"], changes: Changes
+) -> tuple[Float[Tensor, "batch channel height width"], Float[Tensor, "batch 2 3"]]:
+    """Each picture changed by its own draw from torch's generator, and where what is seen came from (`Placed.seen`);
+    values outside are mirrored in at the border.
 
     Without zoom and turn, pixels are moved whole (nothing is blurred); with them, one affine map does all of it.
     """
+    seen = in_place(len(x), 2, x.device)
     if changes.zoom or changes.turn_deg:
-        x = _mapped(x, changes)
+        x, seen = _mapped(x, changes)
     elif changes.mirror or changes.shift:
-        x = _moved(x, changes)
+        x, seen = _moved(x, changes)
     if changes.light:
         x = _lit(x, changes.light)
-    return _erased(x, changes.erase) if changes.erase else x
+    return _erased(x, changes.erase) if changes.erase else x, seen
 
 
-def _moved(x: Tensor, changes: Changes) -> Tensor:
-    rows = _shifted(len(x), x.shape[2], changes.shift, x.device)
-    columns = _shifted(len(x), x.shape[3], changes.shift, x.device)
+def _moved(x: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+    rows, down = _shifted(len(x), x.shape[2], changes.shift, x.device)
+    columns, across = _shifted(len(x), x.shape[3], changes.shift, x.device)
+    seen = in_place(len(x), 2, x.device).clone()
+    seen[:, 0, 2], seen[:, 1, 2] = down / x.shape[2], across / x.shape[3]
     if changes.mirror:
         flipped = torch.rand(len(x), 1, device=x.device) < 0.5
         columns = torch.where(flipped, columns.flip(1), columns)
+        seen[:, 1, 1] = torch.where(flipped[:, 0], -1.0, 1.0)
+        seen[:, 1, 2] += flipped[:, 0]
     # gathered as [batch, height, width, channel]: what the channels-last format has in memory
     picked = x.permute(0, 2, 3, 1)[
         torch.arange(len(x), device=x.device)[:, None, None], rows[:, :, None], columns[:, None]
     ]
-    return picked.permute(0, 3, 1, 2)
+    return picked.permute(0, 3, 1, 2), seen
 
 
-def _shifted(batch: int, length: int, share: float, device: torch.device) -> Int[Tensor, "batch length"]:
-    """Which pixel each place takes: its own plus one whole shift a picture, reflected at the borders."""
+def _shifted(
+    batch: int, length: int, share: float, device: torch.device
+) -> tuple[Int[Tensor, "batch length"], Int[Tensor, " batch"]]:
+    """Which pixel each place takes: its own plus one whole shift a picture, reflected at the borders; and the shift."""
     most = min(round(share * length), length - 1)
     shift = torch.randint(-most, most + 1, (batch, 1), device=device)
     index = (torch.arange(length, device=device) + shift).abs()
-    return torch.where(index >= length, 2 * (length - 1) - index, index)
+    return torch.where(index >= length, 2 * (length - 1) - index, index), shift[:, 0]
 
 
-def _mapped(x: Tensor, changes: Changes) -> Tensor:
+def _mapped(x: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
     batch, height, width = len(x), x.shape[2], x.shape[3]
 
     def draw(most: float) -> Tensor:
@@ -126,9 +138,15 @@ def _mapped(x: Tensor, changes: Changes) -> Tensor:
     down = torch.stack([sin * (width / height), cos, 2 * draw(changes.shift)], dim=1)
     with torch.autocast(x.device.type, enabled=False):
         grid = F.affine_grid(torch.stack([across, down], dim=1), list(x.shape), align_corners=False)
-        return F.grid_sample(
-            x.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
-        ).contiguous(memory_format=torch.channels_last)
+        sampled = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return sampled.contiguous(memory_format=torch.channels_last), _shares(across, down)
+
+
+def _shares(across: Float[Tensor, "batch 3"], down: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 2 3"]:
+    """The map of `affine_grid` (across first, from -1 to 1) as `Placed.seen` has it (down first, from 0 to 1)."""
+    lines = torch.stack([down, across], dim=1)
+    turn = lines[:, :, :2].flip(2)
+    return torch.cat([turn, (1 + lines[:, :, 2:] - turn.sum(2, keepdim=True)) / 2], dim=2)
 
 
 def _lit(x: Tensor, share: float) -> Tensor:
@@ -197,9 +215,9 @@ class ConvNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> list[Tensor]:
-        """A feature map of every stage, the finest first."""
+        """A feature map of the stem and of every stage, the finest first."""
         x = self.stem(x)
-        maps = []
+        maps = [x]
         for stage in self.stages:
             x = stage(x)
             maps.append(x)

@@ -79,7 +79,8 @@ class Image(PretrainedInput):
     roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE})
     contract_class = ImageContract
     axes: ClassVar[int] = 2
-    read_fields: ClassVar[tuple[str, ...]] = ("side_px", "channels")
+    canvas_axes: ClassVar[int] = 2
+    read_fields: ClassVar[tuple[str, ...]] = ("side_px", "channels", "whole")
     instead: ClassVar[tuple[str, ...]] = ("backbone", "channels")
     families: ClassVar[tuple[str, ...]] = ("vit", "dinov2", "resnet", "convnext", *LITE_NAMES)
 
@@ -91,8 +92,12 @@ class Image(PretrainedInput):
     backbone: Literal["auto", "conv", "vit"] = input_field(
         "auto", "conv: residual convolutions; vit: a transformer over patches; auto: conv"
     )
+    whole: bool = input_field(
+        False, "keep every pixel in the store, however large the picture; beside an output that lies on it, always"
+    )
     mirror: bool | None = input_field(
-        None, "in training, mirror left to right; null: only if all outputs are classes, true/false or tags"
+        None,
+        "in training, mirror left to right; null: only if all outputs are classes, true/false or tags, or lie on it",
     )
     shift_share: float | None = input_field(
         None, "in training, shift by up to this share of the side; null: 0.125, or 0.03 beside a number or text output"
@@ -129,7 +134,7 @@ class Image(PretrainedInput):
 
     def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
         """uint8 or uint16 [height, width, channels] with 1 channel (grey) or 3 (red, green, blue)."""
-        kept_area = (KEPT_TIMES * (self.side_px or LARGEST_SIDE_PX)) ** 2
+        kept_area = MAX_PIXELS if self.whole else (KEPT_TIMES * (self.side_px or LARGEST_SIDE_PX)) ** 2
         if isinstance(raw, bytes | str):
             pixels = decode(_file(raw, fetch), kept_area, grey=self.channels == "grey")
         elif _is_pil(raw):
@@ -140,7 +145,7 @@ class Image(PretrainedInput):
             pixels = decode(_file(raw, fetch), kept_area, grey=self.channels == "grey")
         if self.channels == "grey":
             pixels = _grey(pixels)
-        return np.ascontiguousarray(_reduced(pixels, kept_area))
+        return np.ascontiguousarray(pixels if self.whole else _reduced(pixels, kept_area))
 
     # ---- the contract --------------------------------------------------------------------------------------------
 
@@ -252,9 +257,15 @@ class Image(PretrainedInput):
         picture.save(file, kind, **({"quality": 85} if kind == "jpeg" else {}))
         return {"kind": "image", "data": f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"}
 
+    def beneath(self) -> Self:
+        """With every pixel: what lies on it is counted in the file's own."""
+        return dataclasses.replace(self, whole=True)
+
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
-        """Mirroring and the like are harmless for a class, and wrong for a steering angle or a written line."""
-        harmless = all(output.type in CLASS_LIKE for output in outputs.values())
+        """Mirroring and the like are harmless for a class and for what moves with the picture, and wrong for a steering
+        angle or a written line."""
+        alone = sum(item.canvas_axes > 0 for item in inputs.values()) == 1  # what lies on a picture lies on this one
+        harmless = all(item.type in CLASS_LIKE or (alone and item.lies_on_axes) for item in outputs.values())
         return dataclasses.replace(
             self,
             mirror=harmless if self.mirror is None else self.mirror,

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from endwise.modalities.image import LITE_NAMES, OWN_SIDE_PX, Image, ImageContract, canvas
 from endwise.nn.blocks import Transformer
-from endwise.nn.efficientnet import FEATURES
+from endwise.nn.efficientnet import FEATURES, EfficientNetLite
 from endwise.nn.hiding import NumberRestorer, hidden_places
-from endwise.nn.interface import Encoder, Hidden, Tokens
+from endwise.nn.interface import Encoder, Hidden, Map, Tokens
+from endwise.nn.placing import Placed, in_place
 from endwise.nn.pretrained import Outlet, Pretrained
 from endwise.nn.size import Size
 from endwise.nn.vision import Changes, ConvNet, augment, resize, resize_alike, scaled
@@ -46,7 +47,7 @@ class PictureEncoder(Encoder):
     def __init__(self, declared: Image, contract: ImageContract, size: Size, *, multiple: int = 1) -> None:
         super().__init__()
         pretrained = contract.weights is not None
-        self.height, self.width = _canvas(declared, contract, None if pretrained else size, multiple)
+        self.height, self.width = self.canvas_px = _canvas(declared, contract, None if pretrained else size, multiple)
         self.alike = contract.uniform
         self.augment = True
         self.changes = _changes(declared, math.sqrt(self.height * self.width))
@@ -54,8 +55,11 @@ class PictureEncoder(Encoder):
         self.register_buffer("mean", torch.tensor(scale.get("mean", contract.mean)), persistent=False)
         self.register_buffer("deviation", torch.tensor(scale.get("std", contract.deviation)), persistent=False)
 
-    def canvas(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tensor:
-        """Pixels [batch, height, width, channel] of any sizes -> float32 [batch, channel, canvas height, width]."""
+    def canvas(
+        self, values: Tensor, sizes: Int[Tensor, "batch 2"]
+    ) -> tuple[Float[Tensor, "batch channel height width"], Placed]:
+        """Pixels [batch, height, width, channel] of any sizes -> float32 [batch, channel, canvas height, width], and where
+        they lie on it."""
         x = scaled(values)
         if self.training and self.alike and not torch.compiler.is_exporting():
             x = resize_alike(x, self.height, self.width)  # training rows are what the contract was fitted on
@@ -65,7 +69,10 @@ class PictureEncoder(Encoder):
             with torch.autocast(x.device.type, enabled=False):
                 x = resize(x, sizes, self.height, self.width)
         x = ((x - self.mean) / self.deviation).permute(0, 3, 1, 2)
-        return augment(x, self.changes) if self.training and self.augment else x
+        seen = in_place(x.shape[0], 2, x.device)
+        if self.training and self.augment:
+            x, seen = augment(x, self.changes)
+        return x, Placed((self.height, self.width), sizes, seen)
 
     def hidden_in(
         self, x: Float[Tensor, "batch channel height width"], grid: tuple[int, int], share: float
@@ -95,7 +102,7 @@ class PictureEncoder(Encoder):
 
 
 class ConvEncoder(PictureEncoder):
-    """The residual convolutional net; the tokens are its last feature map, the levels those of all stages.
+    """The residual convolutional net; the tokens are its last feature map, the levels those of its stem and all stages.
 
     Widths follow the dial: a quarter, a half, once and twice the token width; `depth` residual blocks, given to the
     stages from the last to the first in turn.
@@ -111,6 +118,7 @@ class ConvEncoder(PictureEncoder):
         self.project = nn.Linear(widths[-1], size.width, bias=False)
         self.norm = nn.LayerNorm(size.width)
         self.channels, self.halved, self.hidden_share = contract.channels, halvings + len(widths) - 1, 0.0
+        self.maps = tuple(_map(width, 2 ** (halvings + stage)) for stage, width in enumerate(widths))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -124,11 +132,12 @@ class ConvEncoder(PictureEncoder):
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
         """Grid tokens, row by row."""
-        x, hidden = self.hidden_in(self.canvas(values, sizes), self.grid, self.hidden_share)
+        x, placed = self.canvas(values, sizes)
+        x, hidden = self.hidden_in(x, self.grid, self.hidden_share)
         levels = self.net(x)
         last = levels[-1]
         tokens = self.norm(self.project(last.flatten(2).transpose(1, 2)))
-        return _on_grid(tokens, (last.shape[2], last.shape[3]), (self.height, self.width), levels, hidden)
+        return _on_grid(tokens, (last.shape[2], last.shape[3]), placed, levels, hidden)
 
 
 class PatchEncoder(PictureEncoder):
@@ -148,6 +157,7 @@ class PatchEncoder(PictureEncoder):
         self.place = nn.Parameter(torch.randn(1, math.prod(self.grid), size.width) * 0.02)
         self.blocks = Transformer(size, causal=False)
         self.channels, self.hidden_share = contract.channels, 0.0
+        self.maps = (_map(early, 2), _map(size.width, patch))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def restorer(self, share: float | None) -> nn.Module:
@@ -157,12 +167,14 @@ class PatchEncoder(PictureEncoder):
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
         """One token a patch, row by row."""
-        x, hidden = self.hidden_in(self.canvas(values, sizes), self.grid, self.hidden_share)
-        x = self.patches(self.early(x)).flatten(2).transpose(1, 2) + self.place
+        x, placed = self.canvas(values, sizes)
+        x, hidden = self.hidden_in(x, self.grid, self.hidden_share)
+        early = self.early(x)
+        x = self.patches(early).flatten(2).transpose(1, 2) + self.place
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         tokens = self.blocks(x, mask)
         level = tokens.transpose(1, 2).unflatten(2, self.grid)
-        return _on_grid(tokens, self.grid, (self.height, self.width), [level], hidden)
+        return _on_grid(tokens, self.grid, placed, [early, level], hidden)
 
 
 class PretrainedPicture(PictureEncoder):
@@ -185,6 +197,20 @@ class PretrainedPicture(PictureEncoder):
         else:
             channels = int(self.pretrained.config.hidden_sizes[-1])
         self.outlet = Outlet(channels, size)
+        self.maps = self._maps()
+
+    def _maps(self) -> tuple[Map, ...]:
+        """Of the architectures: a stage halves the sides, the first one of a ResNet where its config says so; a transformer
+        has one map."""
+        config = self.pretrained.config if not self.own else None
+        if config is None:
+            assert isinstance(self.pretrained.network, EfficientNetLite)
+            channels = self.pretrained.network.map_channels
+            return tuple(_map(count, 4 << stage) for stage, count in enumerate(channels))
+        if self.patch:
+            return (_map(int(config.hidden_size), self.patch),)
+        first = int(getattr(config, "patch_size", 4)) << bool(getattr(config, "downsample_in_first_stage", False))
+        return tuple(_map(int(count), first << stage) for stage, count in enumerate(config.hidden_sizes))
 
     def load_pretrained(self) -> None:
         """From the folder."""
@@ -192,36 +218,43 @@ class PretrainedPicture(PictureEncoder):
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
         """Grid tokens, row by row."""
-        levels = self.maps(self.canvas(values, sizes))
+        x, placed = self.canvas(values, sizes)
+        levels = self.levels(x)
         last = levels[-1]
         tokens = self.outlet(last.flatten(2).transpose(1, 2))
-        return _on_grid(tokens, (last.shape[2], last.shape[3]), (self.height, self.width), levels, {})
+        return _on_grid(tokens, (last.shape[2], last.shape[3]), placed, levels, {})
 
-    def maps(self, x: Tensor) -> "Sequence[Tensor]":
+    def levels(self, x: Tensor) -> "Sequence[Tensor]":
         """Feature maps [batch, channel, height, width], the last one for the tokens."""
         if self.own:
             found: list[Tensor] = self.pretrained(x)
             return found
         if not self.patch:
-            return [self.pretrained(pixel_values=x).last_hidden_state]
+            said = self.pretrained(pixel_values=x, output_hidden_states=True)
+            return [*said.hidden_states[1:-1], said.last_hidden_state]  # the last one after its norm, where it has one
         grid = (self.height // self.patch, self.width // self.patch)
         places = {"interpolate_pos_encoding": True} if self.pretrained.config.model_type == "vit" else {}
         hidden = self.pretrained(pixel_values=x, **places).last_hidden_state[:, -grid[0] * grid[1] :]
         return [hidden.transpose(1, 2).unflatten(2, grid)]
 
 
+def _map(channels: int, stride_px: float) -> Map:
+    return Map(channels, (float(stride_px), float(stride_px)))
+
+
 def _on_grid(
     tokens: Tensor,
     grid: tuple[int, int],
-    canvas_px: tuple[int, int],
+    placed: Placed,
     levels: "Sequence[Tensor]",
     hidden: dict[str, Hidden],
 ) -> Tokens:
     return Tokens(
         values=tokens,
         mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),
-        grids={"image": (grid, (canvas_px[0] / grid[0], canvas_px[1] / grid[1]))},
+        grids={"image": (grid, (placed.canvas[0] / grid[0], placed.canvas[1] / grid[1]))},
         levels={"image": list(levels)},
+        placed={"image": placed},
         hidden=hidden,
     )
 

@@ -1,0 +1,93 @@
+"""The feature maps of an encoder as one pyramid of equal width, for heads whose answers lie on an input.
+
+A feature pyramid (Lin et al. 2017): coarse maps know what, fine ones where, and each finer map is given what the coarser
+ones know. A network with one coarse map (a transformer over patches) gets the finer steps by learnt enlarging (Li et al.
+2022, ViTDet). Any number of axes. Not here: what is answered at the places (heads), and the maps (encoders).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from endwise.nn.interface import Map, Tokens
+
+CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+GROUP = 8  # channels normalised together
+
+
+class Mix(nn.Sequential):
+    """A convolution over 3 cells along each axis, a group norm (Wu & He 2018: no row looks at another) and a rectifier."""
+
+    def __init__(self, axes: int, inward: int, outward: int) -> None:
+        super().__init__(
+            CONVS[axes](inward, outward, 3, padding=1, bias=False),
+            nn.GroupNorm(math.gcd(outward, max(1, outward // GROUP)), outward),
+            nn.ReLU(),
+        )
+
+
+class Pyramid(nn.Module):
+    """Tokens -> feature maps [batch, width, *shape] of one input, the finest first, at `strides` (canvas pixels a cell is
+    long along each axis; cell i stands for the pixels from i x stride on).
+
+    finest: the stride of the first map, or the next that halving the encoder's gives. The last map also has what the
+    tokens say after the trunk: what the other inputs know about this one.
+    """
+
+    def __init__(self, maps: Sequence[Map], token_width: int, *, width: int, finest: float) -> None:
+        super().__init__()
+        maps = [item for item in maps if min(item.stride) >= finest] or list(maps[-1:])
+        axes = len(maps[0].stride)
+        self.first = len(maps)  # used from the end of the encoder's
+        self.shapes = tuple(maps)
+        self.lateral = nn.ModuleList(CONVS[axes](item.channels, width, 1) for item in maps)
+        self.tokens = nn.Linear(token_width, width)
+        self.smooth = nn.ModuleList(Mix(axes, width, width) for _ in maps)
+        more, stride = 0, min(maps[0].stride)
+        while stride >= 2 * finest:
+            more, stride = more + 1, stride / 2
+        self.enlarge = nn.ModuleList(Mix(axes, width, width) for _ in range(more))
+        below = [tuple(step / 2**times for step in maps[0].stride) for times in range(more, 0, -1)]
+        self.strides = (*below, *(item.stride for item in maps))
+
+    def forward(self, tokens: Tokens, on: str) -> list[Float[Tensor, "batch width *shape"]]:
+        """Of the rows without the input only what the tokens say."""
+        levels = tokens.levels[on][-self.first :]
+        present = tokens.present.get(on)
+        if present is not None:
+            there = present.reshape(-1, *[1] * (levels[0].dim() - 1))
+            levels = [torch.where(there, level, 0.0) for level in levels]
+        known = self.tokens(tokens.values[:, tokens.spans.get(on, slice(None))]).transpose(1, 2)
+        x = self.lateral[-1](levels[-1]) + known.unflatten(2, levels[-1].shape[2:])
+        found = [x]
+        for index in range(len(levels) - 2, -1, -1):
+            ratio = [
+                round(coarse / fine)
+                for coarse, fine in zip(self.shapes[index + 1].stride, self.shapes[index].stride, strict=True)
+            ]
+            x = self.lateral[index](levels[index]) + enlarged(x, ratio, levels[index].shape[2:])
+            found.append(x)
+        out = [layer(item) for layer, item in zip(self.smooth, reversed(found), strict=True)]
+        for layer in self.enlarge:
+            ratio = [2] * (out[0].dim() - 2)
+            out.insert(0, layer(enlarged(out[0], ratio, [2 * side for side in out[0].shape[2:]])))
+        return out
+
+
+def enlarged(
+    x: Float[Tensor, "batch channel *shape"], ratio: Sequence[int], shape: Sequence[int]
+) -> Float[Tensor, "batch channel *larger"]:
+    """Every cell as `ratio` cells along each axis, cut (or its edge repeated) to `shape`: cells keep their places."""
+    for axis, (times, wanted) in enumerate(zip(ratio, shape, strict=True), 2):
+        if times > 1:
+            x = x.repeat_interleave(times, dim=axis)
+        lacking = wanted - x.shape[axis]
+        if lacking > 0:
+            x = torch.cat([x, x.narrow(axis, x.shape[axis] - 1, 1).repeat_interleave(lacking, dim=axis)], dim=axis)
+        x = x.narrow(axis, 0, wanted)
+    return x
