@@ -183,12 +183,7 @@ def resolve(
     writes = bool(network.symbols) and _needs_answers(recipe, contracts, goal)
     eval_rows = min(rows["val"], DRAFTED_ROWS) if writes else rows["val"]
     eval_s = step_s / 3 * math.ceil(eval_rows / batch_size) + EVALUATION_S
-    if train.steps is not None:
-        most = train.steps
-    elif train.epochs is not None:
-        most = max(1, round(train.epochs * per_epoch))
-    else:
-        most = per_epoch * default_passes(network, rows["train"])
+    most = _most_steps(recipe, network, rows["train"], per_epoch)
     steps = most if budget_s is None else min(most, _steps_in(budget_s, step_s, eval_s, per_epoch))
     return Plan(
         device=device,
@@ -213,6 +208,25 @@ def resolve(
         rows=rows,
         **_shares(steps, per_epoch),
     )
+
+
+def _most_steps(recipe: Recipe, network: Network, rows: int, per_epoch: int) -> int:
+    """Steps that are made when no budget is in the way."""
+    train = recipe.train
+    if train.steps is not None:
+        return train.steps
+    if train.epochs is not None:
+        return max(1, round(train.epochs * per_epoch))
+    return per_epoch * default_passes(network, rows)
+
+
+def wanted_s(
+    recipe: Recipe, *, network: Network, objective: Objective, first: Batch, rows: int, batch_size: int
+) -> float:
+    """About how many seconds the steps take when no budget is in the way, by one of them."""
+    precision = recipe.train.precision if recipe.train.precision != "auto" else "fp32"
+    trial = _tried(recipe, network, objective, [first], auto_device(recipe.train.device), precision)
+    return trial.step_s * _most_steps(recipe, network, rows, math.ceil(rows / batch_size))
 
 
 def _needs_answers(recipe: Recipe, contracts: Mapping[str, Any], goal: Goal) -> bool:

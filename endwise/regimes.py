@@ -11,13 +11,14 @@ Here: the order of the trainings, their shares of a budget, and how weights are 
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from endwise import train
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.errors import refusal, require
+from endwise.files import read_json, write_json
 from endwise.modalities.base import OUTPUT_ROLE, Contract
 from endwise.model import Model
 from endwise.network import Network
@@ -28,8 +29,9 @@ from endwise.run import Run
 from endwise.stages import LatentEncoder, StagedNetwork, direct_recipe, network_of, stage_fields, stage_recipe
 from endwise.train import Progress
 
-FACTS = "stages.json"
+FACTS, BUDGETS = "stages.json", "budgets.json"
 APART_SHARE = 0.5  # of a budget, for training the stages apart before they learn together
+LEAST_SHARE = 0.05  # of the stages' budget, for each of them
 DEEPEST = 24  # blocks that a network without stages may have to be as large as the stages
 
 
@@ -45,8 +47,8 @@ def fit(
 ) -> Model:
     """Train a recipe by its regime and evaluate it; the run folder is `model.run`, with one run in `stages/` for each stage
     that was trained apart. See `train.fit` for the arguments. A budget is for all of it together; steps and epochs are
-    those of each training. stages_in: the folder of the stages' runs, where regimes of the same rows, steps and seed share
-    them."""
+    those of each training. stages_in: the folder of the stages' runs, where regimes of the same rows, length and seed share
+    them; of a budget, what those took is used up."""
     from_scratch = recipe.regime in ("joint", "joint_goal_only")
     if not recipe.stages or (from_scratch and not any(stage.run for stage in recipe.stages.values())):
         return train.fit(recipe, out=out, resume=resume, progress=progress, dataset=dataset, score=score)
@@ -67,23 +69,26 @@ def fit(
         folder = run.path / "stages" if stages_in is None else stages_in
         parts = apart(recipe, folder, dataset, share=share, progress=progress)
     return train.fit(
-        recipe, out=run.path, resume=True, progress=progress, dataset=dataset, score=score, beginning=parts, began=began
-    )
+        recipe, out=run.path, resume=True, progress=progress, dataset=dataset, score=score, beginning=parts,
+        began=began - parts.taken_s,
+    )  # fmt: skip
 
 
 def apart(recipe: Recipe, runs: Path, dataset: Dataset, *, share: float, progress: Progress | None = None) -> "Parts":
     """Every stage trained by itself on the same rows, in a folder of `runs`; those that are finished are taken as they are. share: of
-    the budget, for all of them together."""
+    the budget, for all of them together: each has its part by how long it would train without one."""
     contracts = fit_contracts(recipe, dataset)
     models = {name: taken(recipe, name) for name, stage in recipe.stages.items() if stage.run is not None}
     contracts |= common(recipe, models)
     alone = [name for name, stage in recipe.stages.items() if name not in models and stage.by is None]
     alone.sort(key=in_order(recipe.stages).index)
-    budget = recipe.train.budget
-    settings = {} if budget is None else {"train.budget": budget * share / max(1, len(alone))}
+    budgets, taken_s = _budgets(recipe, runs, alone, dataset, contracts, share), 0.0
     for index, name in enumerate(alone, 1):
+        settings = {"train.budget": budgets[name]} if budgets else {}
         folder, own = runs / name, stage_recipe(recipe, name, **settings)
-        if folder.exists() and any(event["event"] == "done" for event in Run.open(folder).events()):
+        done = [event for event in Run.open(folder).events() if event["event"] == "done"] if folder.exists() else []
+        if done:
+            taken_s += done[-1]["time_s"]
             there = Run.create(own, out=folder, resume=True)  # refused where it is another's
             there.same_data(dataset.narrowed(own).fingerprint)
             models[name] = there.model()
@@ -96,7 +101,31 @@ def apart(recipe: Recipe, runs: Path, dataset: Dataset, *, share: float, progres
             own, out=folder, resume=folder.exists(), progress=progress, dataset=dataset.narrowed(own),
             beginning=Parts(contracts, {}, shared),
         )  # fmt: skip
-    return Parts(contracts, models)
+    return Parts(contracts, models, taken_s=taken_s)
+
+
+def _budgets(
+    recipe: Recipe, runs: Path, alone: Sequence[str], dataset: Dataset, contracts: Mapping[str, Contract], share: float
+) -> dict[str, float]:
+    """Seconds for each stage, as they were first shared out in this folder; none without a budget. In equal parts, a stage that
+    adds two numbers would have as long as the one that has to hear them."""
+    if recipe.train.budget is None or not alone:
+        return {}
+    file = runs / BUDGETS
+    if file.is_file():
+        found: dict[str, float] = read_json(file)
+        return found
+    wanted, whole = {}, recipe.train.budget * share
+    for name in alone if len(alone) > 1 else ():
+        own = stage_recipe(recipe, name)
+        fields = {field: contracts[field] for field in (*own.inputs, *own.outputs)}
+        wanted[name] = train.wanted_s(own, dataset.narrowed(own), fields)
+    least = LEAST_SHARE * sum(wanted.values())
+    weights = {name: max(least, seconds) for name, seconds in wanted.items()} or dict.fromkeys(alone, 1.0)
+    budgets = {name: whole * weight / sum(weights.values()) for name, weight in weights.items()}
+    runs.mkdir(parents=True, exist_ok=True)
+    write_json(file, budgets)
+    return budgets
 
 
 def direct(recipe: Recipe, dataset: Dataset) -> Recipe:
@@ -121,11 +150,12 @@ def _numbers(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> i
 class Parts:
     """What a staged training begins with: one set of contracts for all stages, and models of stages that were trained
     apart (none: the network starts from scratch). shared: for a stage by itself, the encoders of other stages that it has in
-    common with them; they stay as they are."""
+    common with them; they stay as they are. taken_s: how long those took that were trained before."""
 
     fitted: Mapping[str, Contract]
     models: Mapping[str, Model]
     shared: Mapping[str, Encoder] = dataclasses.field(default_factory=dict)
+    taken_s: float = 0.0
 
     def contracts(self, recipe: Recipe, fitted: Mapping[str, Contract]) -> dict[str, Contract]:
         """The shared ones."""

@@ -44,7 +44,16 @@ from endwise.optimise import (
     step,
     that_pull,
 )
-from endwise.plan import BUDGET_SHARE, PEAK_RATE, Plan, auto_batch_size, resolve, resolve_goal, whole_batch_error
+from endwise.plan import (
+    BUDGET_SHARE,
+    PEAK_RATE,
+    Plan,
+    auto_batch_size,
+    resolve,
+    resolve_goal,
+    whole_batch_error,
+)
+from endwise.plan import wanted_s as steps_s
 from endwise.recipe import Recipe
 from endwise.run import Run
 from endwise.transfer import Beginning, Origin
@@ -220,6 +229,17 @@ def fit_folds(recipe: Recipe, run: Run, *, k: int | None = None, progress: Progr
 
     run.write("folds.json", cross_validate(recipe, fit_fold, k).to_dict())
     return True
+
+
+def wanted_s(recipe: Recipe, dataset: Dataset, contracts: Mapping[str, Any]) -> float:
+    """About how many seconds of steps a training of these rows would have without a budget."""
+    model = Model.build(recipe, contracts, seed=recipe.train.seed)
+    loader = training_loader(recipe, dataset, model)
+    objective, _ = _objective(recipe, model, loader)
+    return steps_s(
+        recipe, network=model.network, objective=objective, first=loader.batch(0), rows=len(dataset.splits.train),
+        batch_size=loader.batch_size,
+    )  # fmt: skip
 
 
 def training_loader(recipe: Recipe, dataset: Dataset, model: Model) -> Loader:

@@ -248,8 +248,9 @@ def test_what_is_known_beforehand_is_known_to_all() -> None:
 def test_a_budget_is_shared_out(seeds: int, budget: float, quick: bool) -> None:
     recipe = staged([{"hour": 1.0, "part": "night", "open": False}])
     found = asked(recipe, Path("nowhere"), seeds=seeds, budget=budget, quick=quick)
-    full = len(found.regimes) * found.seeds
-    fewer = sum(len(found.regimes) * found.curve_seeds * (allowed(found.each, share) or 0) for share in found.shares)
+    trainings = len(found.regimes) - 0.5  # the stages that two of them begin with are trained once
+    full = trainings * found.seeds
+    fewer = sum(trainings * found.curve_seeds * (allowed(found.each, share) or 0) for share in found.shares)
     assert full * found.each + fewer == pytest.approx(0.85 * budget)
 
 
@@ -433,6 +434,17 @@ def test_the_report_is_one_file(compared: tuple[Path, Any], monkeypatch: pytest.
     ):
         assert heading in page
     assert compared[1].verdict.capitalize() in page
+
+
+def test_the_stages_that_two_regimes_begin_with_are_trained_once_and_paid_by_both(compared: tuple[Path, Any]) -> None:
+    place, _ = compared
+    for seed in range(3):
+        assert {path.name for path in place.glob(f"stages-seed{seed}-100/*") if path.is_dir()} == {"see", "decide"}
+        stages, first, second = (
+            json.loads((place / "measured" / f"{name}-seed{seed}-100.cost.json").read_text())["seconds"]
+            for name in ("stages", "modular_predicted", "warm_joint")
+        )
+        assert min(first, second) > stages > 0
 
 
 def test_it_goes_on_without_training_anything_twice(compared: tuple[Path, Any], capsys: pytest.CaptureFixture[str],

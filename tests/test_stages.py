@@ -18,7 +18,7 @@ from endwise.data.loader import Loader
 from endwise.errors import DataError, RecipeError
 from endwise.model import Model
 from endwise.recipe import Recipe
-from endwise.regimes import fit
+from endwise.regimes import _budgets, fit
 from endwise.run import Run
 from endwise.stages import StagedNetwork, hand_off, stage_recipe
 from endwise.testing import check_export
@@ -532,3 +532,17 @@ def test_a_text_beside_what_another_stage_has_seen_is_a_question_about_it() -> N
     )
     alone = stage_recipe(recipe, "reply")
     assert alone.inputs["question"].beside(alone.inputs, alone.outputs).reading == "context"  # type: ignore[attr-defined]
+
+
+def test_a_stage_has_its_part_of_a_budget_by_its_work(tmp_path: Path) -> None:
+    """Half of it is the stages'; a resumed training finds it shared out as it was."""
+    recipe = staged(regime="warm_joint").replace(**{"train.budget": 40.0, "train.steps": None, "train.epochs": 1})
+    dataset = prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    shared_out = _budgets(recipe, tmp_path / "stages", ["see", "say"], dataset, contracts, 0.5)
+    assert sum(shared_out.values()) == pytest.approx(20.0)
+    assert min(shared_out.values()) >= 1.0
+    assert _budgets(recipe, tmp_path / "stages", ["see", "say"], dataset, contracts, 0.5) == shared_out
+    assert _budgets(recipe, tmp_path / "one", ["see"], dataset, contracts, 0.5) == {"see": 20.0}
+    recipe = recipe.replace(**{"train.budget": None})
+    assert _budgets(recipe, tmp_path / "none", ["see", "say"], dataset, contracts, 0.5) == {}

@@ -3,7 +3,8 @@
 All arms have the same rows on the same sides, the same augmentation, learning rate and size, and the same budget: of
 wall-clock, or of steps. A step of a staged network costs about what one step of each stage costs, so a regime that
 trains its stages first has half of the steps for them and half for the rest; one network for each output has its share
-of them. On a share of the labels, the clock allows the square root of that share. Each arm is a run in the comparison's
+of them. What regimes begin with is trained once and taken by all of them. On a share of the labels, the clock allows the
+square root of that share. Each arm is a run in the comparison's
 folder; those that are finished are taken as they are.
 
 Not here: a single training (train.py, regimes.py), measuring (measure.py).
@@ -52,7 +53,16 @@ class Arm:
     @property
     def folder(self) -> str:
         """Of its runs, inside the comparison's."""
-        return f"{self.name}-seed{self.seed}-{100 * self.share:g}"
+        return f"{self.name}-{self._of}"
+
+    @property
+    def stages_folder(self) -> str:
+        """Of the stages that it begins with, which regimes of the same rows and seed have in common."""
+        return f"stages-{self._of}"
+
+    @property
+    def _of(self) -> str:
+        return f"seed{self.seed}-{100 * self.share:g}"
 
     def with_seed(self, seed: int) -> "Arm":
         """The same way of training with another seed."""
@@ -206,14 +216,17 @@ def train(arm: Arm, folder: Path, dataset: Dataset, progress: Progress | None) -
         parts = {} if cost.failed else arm.parts
         return Trained(arm, cost, {part: Run(_place(place, part)).model(recipe=own) for part, own in parts.items()})
     rows, models, failed = fewer_labels(dataset, arm.share, arm.seed), {}, None
+    stages = folder / arm.stages_folder if arm.name in HALVED else None
     with _metered(file, cost) as spent:
         try:
             for part, recipe in arm.parts.items():
                 where = _place(place, part)
                 foreign = set(rows.fields) - {*recipe.inputs, *recipe.outputs}
+                own = rows.narrowed(recipe) if foreign else rows
+                if stages is not None:
+                    spent["taken"] = _apart(recipe, stages, own, progress)
                 models[part] = regimes.fit(
-                    recipe, out=where, resume=where.exists(), progress=progress, score=False,
-                    dataset=rows.narrowed(recipe) if foreign else rows,
+                    recipe, out=where, resume=where.exists(), progress=progress, score=False, dataset=own, stages_in=stages
                 )  # fmt: skip
         except TrainingError as wrong:
             failed = str(wrong)
@@ -225,6 +238,18 @@ def train(arm: Arm, folder: Path, dataset: Dataset, progress: Progress | None) -
         spent["parameters"] = sum(model.parameters for model in models.values())
         spent["trained_parts"] = sum(map(_trainings, arm.parts.values()))
     return Trained(arm, Cost(**read_json(file)), {} if failed else models)
+
+
+def _apart(recipe: Recipe, folder: Path, rows: Dataset, progress: Progress | None) -> Cost:
+    """Train the stages that regimes have in common, if no other regime has: what it cost then, nothing where it was now."""
+    file = folder.parent / KEPT / f"{folder.name}.cost.json"
+    known = Cost(**read_json(file)) if file.is_file() else Cost()
+    if known.done:
+        return known
+    with _metered(file, known) as spent:
+        regimes.apart(recipe, folder, rows, share=regimes.APART_SHARE, progress=progress)
+        spent["done"] = True
+    return Cost()
 
 
 def _place(place: Path, part: str) -> Path:
@@ -241,17 +266,20 @@ def _trainings(recipe: Recipe) -> int:
 
 @contextlib.contextmanager
 def _metered(file: Path, before: Cost) -> Iterator[dict[str, Any]]:
-    """Clock, processor time and memory of what happens inside, added to what is known already, however it ends."""
+    """Clock, processor time and memory of what happens inside, added to what is known already, however it ends, and to what
+    it took over (`taken`)."""
     began, cpu, resets = time.monotonic(), time.process_time(), _forget_peak()
     spent: dict[str, Any] = {"done": False, "failed": None, "parameters": 0, "trained_parts": 0}
     try:
         yield spent
     finally:
-        known = [value for value in (_peak_mb() if resets else None, before.peak_mb) if value is not None]
+        taken: Cost = spent.pop("taken", Cost())
+        peaks = (_peak_mb() if resets else None, before.peak_mb, taken.peak_mb)
+        known = [value for value in peaks if value is not None]
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {
-            "seconds": before.seconds + time.monotonic() - began,
-            "cpu_seconds": before.cpu_seconds + time.process_time() - cpu,
+            "seconds": before.seconds + taken.seconds + time.monotonic() - began,
+            "cpu_seconds": before.cpu_seconds + taken.cpu_seconds + time.process_time() - cpu,
             "peak_mb": max(known) if known else None, **spent,
         })  # fmt: skip
 

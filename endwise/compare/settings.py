@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from endwise.compare.arms import APART, ONE, allowed
+from endwise import regimes
+from endwise.compare.arms import APART, HALVED, ONE, allowed
 from endwise.errors import RecipeError, refusal, require, unknown_name
 from endwise.files import read_json
 from endwise.recipe import REGIMES, Recipe, Train
@@ -107,9 +108,11 @@ def _each(recipe: Recipe, found: Settings) -> float | None:
     """Seconds for one training on all labels, out of those for everything."""
     if found.budget is None:
         return recipe.train.budget
-    weights = found.seeds * (len(found.regimes) + len(found.inputs))
+    shared = max(0, len(HALVED.intersection(found.regimes)) - 1)
+    trainings = len(found.regimes) - regimes.APART_SHARE * shared  # the stages that they begin with are trained once
     shorter = sum(allowed(1.0, share) or 0.0 for share in found.shares)
-    return TRAINED_SHARE * found.budget / (weights + len(found.regimes) * found.curve_seeds * shorter)
+    whole = found.seeds * (trainings + len(found.inputs)) + found.curve_seeds * trainings * shorter
+    return TRAINED_SHARE * found.budget / whole
 
 
 def _regimes(recipe: Recipe, names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
