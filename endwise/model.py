@@ -294,7 +294,7 @@ class Model:
     def predictions(self, batch: Batch) -> Predictions:
         """Raw predictions of every head for a batch, as tensors on the model's device; nothing is learnt from them."""
         device, inputs, present = self.device, {}, {}
-        for name in self.network.input_names:
+        for name in self.recipe.inputs:
             if name in batch.inputs:
                 inputs[name] = batch.inputs[name].to(device)
                 present[name] = torch.as_tensor(batch.present[name], device=device)

@@ -266,7 +266,7 @@ class Stage(Part):
 
     by: Any = Field(
         None,
-        description="in Python: a function that answers it in the place of a network, {name: answer} -> answer; not learnt",
+        description="in Python: a function that answers it in the place of a network, {name: answer or raw value} -> answer; not learnt",
     )
 
     @field_validator("by")
@@ -575,8 +575,11 @@ class Recipe(Part):
         require(len(item.to) == 1 and self.outputs[item.to[0]].can_be_told, field=field, got=list(item.to),
                 allowed="one answer of type number, category or boolean", fix="split the stage, or declare such an answer")  # fmt: skip
         for name in item.given:
-            require(name in maker and self.outputs[name].can_be_said, field=f"stages.{stage}.from", got=name,
-                    allowed="answers of other stages of type number, category, boolean or text, where a function reads them",
+            require(name in maker or self.inputs[name].can_be_shown, field=f"stages.{stage}.from", got=name,
+                    allowed="inputs that a function can be given as they were read: not tags, and of text those in bytes",
+                    fix=f"declare another input on the same column for it, such as {name}_raw: {{type: text, units: bytes, column: {name}}}")  # fmt: skip
+            require(name not in maker or self.outputs[name].can_be_said, field=f"stages.{stage}.from", got=name,
+                    allowed="inputs, and answers of other stages of type number, category, boolean or text, where a function reads them",
                     fix="let a stage that learns read it")  # fmt: skip
         require(item.run is None and not item.shares, field=field, got=item.run or list(item.shares), allowed="a function alone",
                 fix="remove run and shares")  # fmt: skip

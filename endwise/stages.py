@@ -102,13 +102,14 @@ class StagedNetwork(Network):
     ) -> None:
         nn.Module.__init__(self)
         self.size, self.declared = size, {name: stages[name] for name in in_order(stages)}
-        self.input_names, self.output_names = tuple(inputs), tuple(outputs)
+        learnt = {given for stage in stages.values() if stage.by is None for given in stage.given}
+        self.input_names, self.output_names = tuple(name for name in inputs if name in learnt), tuple(outputs)
         made: dict[str, Network] = {}
         self.owners = {given: owner(stages, given) for stage in stages.values() for given in stage.shares}
         for name, stage in self.declared.items():
             given, answered = stage_fields(inputs, outputs, stages, name)
             if stage.by is not None:
-                made[name] = Computed(name, stage, outputs, stages, contracts, size)
+                made[name] = Computed(name, stage, {**inputs, **outputs}, contracts, size)
                 continue
             latent = [item for item in stage.given if item in outputs and stage.hand_off == "latent"]
             encoders: dict[str, Encoder] = {item: LatentEncoder(size) for item in latent}
@@ -169,7 +170,7 @@ class StagedNetwork(Network):
                     fields[given] = change(given, fields[given], symbols)
             part = self.stage(name)
             if isinstance(part, Computed):
-                predictions |= part.told(fields)
+                predictions |= part.told(fields, flags)
                 continue
             for given in stage.given:
                 if self.owners.get(given) == name:
@@ -222,7 +223,8 @@ class StagedNetwork(Network):
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of a raw input, in the first stage that reads it."""
-        return next(self.stage(stage).encoder(name) for stage, item in self.declared.items() if name in item.given)
+        reading = (stage for stage, item in self.declared.items() if name in item.given and item.by is None)
+        return self.stage(next(reading)).encoder(name)
 
     def head(self, output: str) -> Head:
         """The head of one output."""
@@ -245,36 +247,40 @@ class StagedNetwork(Network):
 
 
 class Computed(Network):
-    """A stage that a function answers: what is handed on goes to it as the user's kind of value, and what it says is read as a
-    label is."""
+    """A stage that a function answers: what is handed on goes to it as the user's kind of value, a raw input as it was read, and
+    what it says is read as a label is."""
 
     def __init__(
         self,
         name: str,
         stage: Stage,
-        outputs: Mapping[str, Modality],
-        stages: Mapping[str, Stage],
+        fields: Mapping[str, Modality],
         contracts: Mapping[str, Contract],
         size: Size,
     ) -> None:
         (answered,) = stage.to
-        super().__init__({}, {answered: outputs[answered]}, contracts, size)
+        super().__init__({}, {answered: fields[answered]}, contracts, size)
         self.requires_grad_(False)
         self.name, self.answered, self.function = name, answered, stage.by
-        self.declared = {item: outputs[item] for item in (*stage.given, answered)}
+        self.declared = {item: fields[item] for item in (*stage.given, answered)}
         self.contracts = {item: contracts[item] for item in self.declared}
 
-    def told(self, given: Mapping[str, Ragged]) -> Predictions:
+    def told(self, given: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Predictions:
         """The function's answer to every row, as the head would predict it with certainty. RecipeError where it gives what
         cannot be read."""
         first = next(iter(given.values())).values
-        rows = [{item: self._said(item, found, row) for item, found in given.items()} for row in range(len(first))]
+        there = {item: flags.tolist() for item, flags in present.items()}
+        rows = [
+            {item: self._said(item, found, row) if there[item][row] else None for item, found in given.items()}
+            for row in range(len(first))
+        ]
         targets = torch.stack([self._target(row) for row in rows])
         return {self.answered: self.head(self.answered).certain(targets.to(first.device))}
 
     def _said(self, item: str, found: Ragged, row: int) -> Any:
-        inside = tuple(slice(int(length)) for length in found.sizes[row])
-        return self.declared[item].said(found.values[row][inside].detach().cpu().numpy(), self.contracts[item])
+        declared, inside = self.declared[item], tuple(slice(int(length)) for length in found.sizes[row])
+        value = found.values[row][inside].detach().cpu().numpy()
+        return declared.said(value, self.contracts[item]) if declared.can_be_said else value
 
     def _target(self, answers: dict[str, Any]) -> Tensor:
         declared, contract = self.declared[self.answered], self.contracts[self.answered]

@@ -19,6 +19,7 @@ from endwise.errors import DataError, RecipeError
 from endwise.model import Model
 from endwise.recipe import Recipe
 from endwise.regimes import _budgets, fit
+from endwise.report import build
 from endwise.run import Run
 from endwise.stages import StagedNetwork, hand_off, stage_recipe
 from endwise.testing import check_export
@@ -359,14 +360,49 @@ def test_a_function_is_given_true_answers_where_they_are_asked_for() -> None:
     ]
 
 
+def test_a_function_may_stand_at_the_beginning_and_read_raw_values(tmp_path: Path) -> None:
+    """Pixels, a text and a number, as they were read; what is missing is None. Only the function reads them."""
+    rng = np.random.default_rng(0)
+    data = []
+    for place in range(120):
+        shade = int(rng.integers(0, 256))
+        data.append(
+            {"photo": np.full((8, 8, 3), shade, np.uint8), "note": "a" * (1 + place % 3), "size": float(place % 5),
+             "bright": float(shade) + place % 3 + 1 + place % 5, "high": shade > 128}
+        )  # fmt: skip
+    seen = []
+
+    def measured(given: dict[str, Any]) -> float:
+        seen.append(given)
+        return float(given["photo"].mean()) + len(given["note"] or "") + given["size"]
+
+    recipe = Recipe(
+        name="measured", data=data, inputs={"photo": {"type": "image", "side_px": 8}, "note": {"type": "text", "units": "bytes", "optional": True}, "size": "number"},
+        outputs={"high": "boolean"}, regime="modular", train={"size": "tiny", "steps": 4, "batch_size": 16},
+        stages={"measure": {"from": ["photo", "note", "size"], "to": {"bright": "number"}, "by": measured},
+                "judge": {"from": "bright", "to": "high"}},
+    )  # fmt: skip
+    model = ew.fit(recipe, out=tmp_path / "run")
+    said = model.predict({"photo": data[0]["photo"], "note": "aa", "size": 3.0})
+    assert said["bright"] == pytest.approx(float(data[0]["photo"][0, 0, 0]) + 5, abs=1e-3)
+    assert seen[-1]["photo"].dtype == np.uint8
+    assert seen[-1]["note"] == "aa"
+    assert model.run is not None
+    assert build(model.run).is_file()
+    model.predict({"photo": data[0]["photo"], "size": 3.0})
+    assert seen[-1]["note"] is None
+
+
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
         (lambda: computed("spelt"), "only Python"),
         (lambda: computed(regime="warm_joint"), "regime: modular"),
         (lambda: computed(to={"type": "text"}), "number, category or boolean"),
-        (lambda: staged(stages={"see": {"from": "x", "to": {"colour": "category"}, "by": spelt},
-                                "add": {"from": ["colour", "x"], "to": "total"}}, regime="modular"), "answers of other stages"),
+        (lambda: staged(stages={"see": {"from": "x", "to": {"hue": "embedding"}},
+                                "add": {"from": ["hue", "x"], "to": "total", "by": spelt}}, regime="modular"), "embedding"),
+        (lambda: staged(inputs={"x": "number", "word": "text"}, stages={"add": {"from": ["x", "word"], "to": "total", "by": spelt}},
+                        regime="modular"), "units: bytes, column: word"),
     ],
 )  # fmt: skip
 def test_functions_that_cannot_be_are_refused(recipe: Any, said: str) -> None:

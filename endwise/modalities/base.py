@@ -197,6 +197,11 @@ class Modality:
         return {"kind": "text", "data": str(value.tolist())}
 
     @property
+    def can_be_shown(self) -> bool:
+        """Whether a function can be given an input as it was read: the network takes just that, or `said` tells it."""
+        return self.can_be_said or type(self).transform is Modality.transform
+
+    @property
     def streams_in(self) -> str:
         """Where an input is heard piece by piece: the unit that its length is counted in ('s', 'units'). Default: ''."""
         return ""

@@ -196,6 +196,11 @@ class Image(PretrainedInput):
         side = min(math.sqrt(height * width), float(LARGEST_SIDE_PX)) if self.side_px is None else float(self.side_px)
         return canvas(height, width, side)
 
+    @property
+    def can_be_shown(self) -> bool:
+        """Its pixels, in the colours of the training pictures."""
+        return True
+
     def transform(self, value: np.ndarray, contract: ImageContract) -> np.ndarray:
         """The decoded pixels with the contract's channels and bits: grey is repeated, colour weighed to grey."""
         if value.shape[2] != contract.channels:

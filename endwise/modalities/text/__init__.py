@@ -573,8 +573,15 @@ class Text(PretrainedInput):
         """Of a path: repeats merged, pauses dropped (greedy CTC decoding; Graves et al. 2006). The symbols joined."""
         return self._answer(decoded, contract, _joined)
 
+    @property
+    def can_be_shown(self) -> bool:
+        """Of bytes: other units do not keep every space and letter as it was."""
+        return self.units == "bytes" and self.pretrained is None
+
     def said(self, target: np.ndarray, contract: TextContract) -> str:
         """The symbols joined."""
+        if not contract.decoder:
+            return bytes(int(unit) - FIRST_BYTE for unit in target[1:]).decode()
         return _joined(np.asarray(target).tolist(), contract)
 
     def write_so_far(self, decoded: Mapping[str, np.ndarray], contract: TextContract, *, last: bool) -> Answer:
