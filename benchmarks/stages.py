@@ -67,7 +67,9 @@ def learners(run: Run) -> tuple[Learner, dict[str, Learner], str]:
             own = stage_recipe(recipe, name)
             fields = {field: model.contracts[field] for field in (*own.inputs, *own.outputs)}
             alone = Model.build(own, fields, seed=0)
-            alone.network.load_state_dict(network.stage(name).state_dict(), strict=False)  # latent: encoders of their own
+            alone.network.load_state_dict(
+                network.stage(name).state_dict(), strict=False
+            )  # latent: encoders of their own
             apart[name] = Learner.of(own, alone, dataset.narrowed(own), plan["batch_size"])
     return Learner.of(recipe, model, dataset, plan["batch_size"]), apart, plan["precision"]
 

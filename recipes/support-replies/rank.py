@@ -1,18 +1,22 @@
-"""Which of ten replies was given? `python -m recipes.support-replies.rank [--run runs/support-replies] [--rows 1000]`.
+"""Which of ten replies was given? `python -m recipes.support-replies.rank [--run RUN ...] [--rows 1000]`.
 
 The true reply and nine others, drawn from replies of other test dialogues: recall@1, chance 10 %; among equals each
-counts its share. A network ranks by how probable it finds a reply, per symbol; its rivals stand below.
+counts its share. A network that writes replies ranks by how probable it finds one, per symbol, and by how much more probable
+after this history than after others (Li et al. 2016: else what is always likely wins); one that was taught which reply belongs to
+which history (ranked.yaml) by the cosine of the two. Their rivals stand below.
 """
 
 import argparse
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 import endwise as ew
 from endwise import metrics
+from endwise.batch import Batch
 from endwise.data.loader import Loader
 from endwise.metrics import Metric, summable
 from endwise.modalities.text.features import TextFeatures
@@ -20,6 +24,7 @@ from recipes import source
 from recipes.rivals import BM25
 
 CANDIDATES, NEIGHBOURS = 10, 10
+ELSEWHERE = 8  # training histories that say how usual a reply is
 # written by hand: what a customer's last words ask for, and what a reply to that looks like
 RULES = [
     (r"thank|that's all|that is all|nothing else|no more|i'm good|bye", r"anything else|great day|nice day|good day|enjoy|welcome|bye"),
@@ -89,21 +94,49 @@ def by_tfidf(histories: Sequence[str], replies: list[list[str]], train: list[dic
     return {"TF-IDF": direct, "TF-IDF retrieval": retrieved}
 
 
-def by_network(run: Path, histories: Sequence[str], replies: list[list[str]]) -> np.ndarray:
-    """Minus the loss of a symbol of each reply: nothing is written."""
+def by_network(
+    run: Path, histories: Sequence[str], replies: list[list[str]], known: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Scores by name, of a network that writes replies or of one that compares them; nothing is written."""
     model = ew.Run.open(run).model()
-    rows = [{"dialogue_id": str(row), "history": history, "reply": reply}
-            for row, history in enumerate(histories) for reply in replies[row]]  # fmt: skip
+    asked = [(history, reply) for history, ten in zip(histories, replies, strict=True) for reply in ten]
+    shape = (len(histories), CANDIDATES)
+    if "reply" in model.recipe.inputs:
+        return {f"{run.name}, cosine": np.concatenate(list(_cosines(model, asked))).reshape(shape)}
+    told = np.concatenate(list(_log_p(model, asked)))
+    different = sorted({reply for _, reply in asked})
+    elsewhere = [(history, reply) for reply in different for history in known]
+    usual = np.concatenate(list(_log_p(model, elsewhere)))[:, 0].reshape(len(different), len(known))
+    often = dict(zip(different, np.logaddexp.reduce(usual, axis=1) - np.log(len(known)), strict=True))
+    more = told[:, 0] - [often[reply] for _, reply in asked]
+    return {
+        f"{run.name}, per symbol": (told[:, 0] / told[:, 1]).reshape(shape),
+        f"{run.name}, more than usual": more.reshape(shape),
+    }
+
+
+def _log_p(model: ew.Model, asked: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
+    """Log-probability of each reply after its history, and its symbols: [row, 2]."""
+    for batch in _batches(model, asked):
+        (terms,) = model.row_losses(model.predictions(batch), batch).values()
+        losses = sum(pairs[:, 0] * pairs[:, 1] for pairs in terms.values())
+        yield np.stack([-losses, next(iter(terms.values()))[:, 1]], axis=1)
+
+
+def _cosines(model: ew.Model, asked: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
+    for batch in _batches(model, asked):
+        (found,) = model.decoded(model.predictions(batch)).values()
+        yield (found["vectors"][:, 0] * found["vectors"][:, 1]).sum(1)
+
+
+def _batches(model: ew.Model, asked: Sequence[tuple[str, str]]) -> Iterator[Batch]:
+    """In the order they are asked."""
+    rows = [{"dialogue_id": str(row), "history": history, "reply": reply} for row, (history, reply) in enumerate(asked)]
     dataset = ew.prepare(model.recipe, source=rows)
     loader = Loader(
         dataset, model.recipe, model.contracts, dataset.splits.test, batch_size=CANDIDATES * 8, seed=0, shuffle=False
     )
-    parts = []
-    for step in range(loader.batches_per_epoch):
-        batch = loader.batch(step)
-        (terms,) = model.row_losses(model.predictions(batch), batch).values()
-        parts.append(sum(pairs[:, 0] for pairs in terms.values()))
-    return -np.concatenate(parts).reshape(len(histories), CANDIDATES)
+    return loader.iterate(0, loader.batches_per_epoch)
 
 
 def recall_at_1() -> Metric:
@@ -124,7 +157,7 @@ def shares(scores: np.ndarray) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, help="a trained run; none: its rivals alone")
+    parser.add_argument("--run", type=Path, nargs="*", default=[], help="trained runs; none: their rivals alone")
     parser.add_argument("--rows", type=int, default=1000, help="so many test rows, drawn at random")
     given = parser.parse_args()
     folder = Path(__file__).parent / "data"
@@ -137,18 +170,19 @@ def main() -> None:
         "BM25": by_bm25(histories, replies, [row["reply"] for row in train]),
         **by_tfidf(histories, replies, train),
     }
-    if given.run is not None:
-        scores["the network"] = by_network(given.run, histories, replies)
-    found = {name: shares(values) for name, values in scores.items()}
+    known = [train[index]["history"] for index in draw.permutation(len(train))[:ELSEWHERE]]
+    ours: dict[str, np.ndarray] = {}
+    for run in given.run:
+        ours |= by_network(run, histories, replies, known)
+    found = {name: shares(values) for name, values in {**scores, **ours}.items()}
     dialogues = [row["dialogue_id"] for row in rows]
     for name, values in found.items():
         print(
-            f"{name:<18} recall@1 of {CANDIDATES} {metrics.estimate(recall_at_1(), values, values, clusters=dialogues)}"
+            f"{name:<34} recall@1 of {CANDIDATES} {metrics.estimate(recall_at_1(), values, values, clusters=dialogues)}"
         )
-    if given.run is not None:
-        for name in [name for name in found if name != "the network"]:
-            gain = metrics.difference(recall_at_1(), found[name], found["the network"], found[name], clusters=dialogues)
-            print(f"the network against {name}: {gain}")
+    for name, rival in itertools.product(ours, scores):
+        gain = metrics.difference(recall_at_1(), found[rival], found[name], found[rival], clusters=dialogues)
+        print(f"{name} against {rival}: {gain}")
 
 
 def _ten(row: dict[str, str], test: list[dict[str, str]], draw: np.random.Generator) -> list[str]:
