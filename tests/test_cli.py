@@ -68,6 +68,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_command_is_there_without_its_script(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "endwise", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert "compare" in done.stdout
+
+
 def test_train_leaves_a_run_with_a_report(work):
     for name in (
         "recipe.yaml",
