@@ -45,6 +45,9 @@ def page() -> str:
         parts.append(f"## {section}\n\n{found.get('description', '')}\n\n{_table(found['properties'])}")
         if section == "objective":
             parts.append(_priors())
+        if section == "data":
+            gather = next(item for item in found["properties"]["gather"]["anyOf"] if item.get("type") == "object")
+            parts.append(f"### data.gather\n\n{gather['description']}\n\n{_table(gather['properties'])}")
     parts.append("## inputs and outputs\n\nA name and a type. The column is the name unless `column` says otherwise.\n")
     for name in TABLE:
         cls = modality_class(name)

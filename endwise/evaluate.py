@@ -21,6 +21,7 @@ from endwise.baselines import Baseline
 from endwise.baselines import baselines as fit_baselines
 from endwise.batch import Batch
 from endwise.data.dataset import Dataset, Progress, fit_contract, prepare, split_keys
+from endwise.data.gather import gathered
 from endwise.data.loader import Loader
 from endwise.data.split import folds
 from endwise.data.table import Table, open_table
@@ -562,7 +563,7 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
     """
     require(recipe.data.path is not None and recipe.data.time is None, field="data", got=recipe.data.time or recipe.data.train,
             allowed="one table (data.path) that is not split by time", fix="cross-validation mixes all rows: give them as one table", error=DataError)  # fmt: skip
-    table = open_table(recipe.data.path)
+    table = gathered(open_table(recipe.data.path), recipe.data)
     group = recipe.data.group
     # as in `prepare`: the same picture under two names, or with two ids, is the same content
     keys = (
@@ -653,7 +654,7 @@ def _fold(recipe: Recipe, table: Table, held: np.ndarray, number: int) -> Recipe
     for row in held.tolist():
         sides[row] = "test"
     return recipe.replace(**{
-        "name": f"{recipe.name or 'run'}-fold-{number}", "data.path": _WithColumn(table, column, sides), "data.split": column,
+        "name": f"{recipe.name or 'run'}-fold-{number}", "data.path": _WithColumn(table, column, sides), "data.split": column, "data.gather": None,
     })  # fmt: skip
 
 
@@ -663,7 +664,7 @@ class _WithColumn(Table):
     def __init__(self, table: Table, name: str, cells: list[Any]) -> None:
         more = open_table({name: cells})._column(name)
         super().__init__(
-            table.name, {**table._columns, name: more}, finder=table._finder, origins=table._origins, notes=table.notes
+            table.name, {**table._columns, name: more}, finder=table.finder, origins=table._origins, notes=table.notes
         )
 
 

@@ -45,6 +45,21 @@ class Part(BaseModel):
 SOURCES = ("path", "train", "val", "test")  # the fields of `data` that hold rows
 
 
+class Gather(Part):
+    """Rows of the table that belong together. Short: `gather: picture` for `gather: {by: picture}`."""
+
+    by: str = Field(description="rows with the same value here belong together: a picture's boxes, a user's purchases")
+    order: str | None = Field(
+        None, description="what they are sorted by, oldest first; null: as they stand in the table"
+    )
+    earlier: dict[str, str] = Field(
+        {},
+        description="none: each value of `by` becomes one row, whose other columns are lists. {history: item}: rows stay what they "
+        "are and get a column `history` of what the rows before them have as `item`; of each value of `by` only the newest row "
+        "stays, on each side of a split column: the others are its history",
+    )
+
+
 class Data(Part):
     """Where the rows are and how they are split."""
 
@@ -60,6 +75,7 @@ class Data(Part):
     )
     time: str | None = Field(None, description="split by this column: the newest rows are test")
     weight: str | None = Field(None, description="a column of sample weights above or equal to 0")
+    gather: Gather | None = Field(None, description="rows of the table that are one row of the task, see below")
     max_bad: float = Field(
         0.01, ge=0, le=1, description="share of unreadable rows that is put aside and counted; more is refused"
     )
@@ -70,6 +86,11 @@ class Data(Part):
         if isinstance(value, str) and value.strip().endswith("%"):
             return float(value.strip().rstrip("%")) / 100
         return value
+
+    @field_validator("gather", mode="before")
+    @classmethod
+    def _short_gather(cls, value: Any) -> Any:
+        return {"by": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

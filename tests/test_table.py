@@ -476,7 +476,7 @@ def test_many_archives_do_not_use_up_the_open_files(tmp_path: Path) -> None:
     for _ in range(2):
         for index in range(files.OPEN_ARCHIVES + 5):
             assert found.fetch(f"z/{index}.zip!m") == str(index).encode()
-    assert len(found._finder._archives) == files.OPEN_ARCHIVES
+    assert len(found.finder._archives) == files.OPEN_ARCHIVES
 
 
 # ---- addresses -------------------------------------------------------------------------------------------------------

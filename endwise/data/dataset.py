@@ -211,6 +211,7 @@ def fit_contract(name: str, modality: Modality, role: Role, store: FieldStore, r
 
 
 def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
+    from endwise.data.gather import gathered
     from endwise.data.table import open_table
 
     data = recipe.data
@@ -218,7 +219,7 @@ def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
         given = {"all": data.path if source is None else source}
     else:
         given = {name: getattr(data, name) for name in ("train", "val", "test") if getattr(data, name) is not None}
-    return {name: open_table(item) for name, item in given.items()}
+    return {name: gathered(open_table(item), data) for name, item in given.items()}
 
 
 def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, *, other: bool) -> dict[str, str]:

@@ -225,9 +225,9 @@ def _val_from_train(
     train = sides["train"]
     if data.time is not None:  # official test rows stay what they are; validation is what comes just before
         table = tables.get("all") or tables["train"]
-        times = _times(table, data.time, train)
-        cut = _cuts(times, [1 - VAL_SHARE], table.name, data.time)[0]
-        late = np.array([time >= cut for time in times])
+        found = times(table, data.time, train)
+        cut = _cuts(found, [1 - VAL_SHARE], table.name, data.time)[0]
+        late = np.array([time >= cut for time in found])
         added = f"validation: the newest 10 % of train by {data.time!r}"
         return {**sides, "train": train[~late], "val": train[late]}, added
     row_keys = _keys(data, tables, keys)
@@ -249,17 +249,17 @@ def _shared(sides: Mapping[str, np.ndarray], groups: Sequence[str]) -> tuple[Sha
 
 
 def _by_time(table: "Table", column: str) -> Splits:
-    times = _times(table, column, range(len(table)))
-    val_from, test_from = _cuts(times, [1 - VAL_SHARE - TEST_SHARE, 1 - TEST_SHARE], table.name, column)
+    found = times(table, column, range(len(table)))
+    val_from, test_from = _cuts(found, [1 - VAL_SHARE - TEST_SHARE, 1 - TEST_SHARE], table.name, column)
     sides = np.array(
-        ["test" if time >= test_from else "val" if time >= val_from else "train" for time in times], dtype="<U5"
+        ["test" if time >= test_from else "val" if time >= val_from else "train" for time in found], dtype="<U5"
     )
     how = f"by time: the newest 10 % by {column!r} are test, the 10 % before them validation; rows of one time stay together"
     return _splits(_by_side(sides), how)
 
 
-def _times(table: "Table", column: str, rows: Sequence[int] | np.ndarray) -> list[float]:
-    """Seconds, or whatever the column counts in, of some rows."""
+def times(table: "Table", column: str, rows: Sequence[int] | np.ndarray, *, of: str = "data.time") -> list[float]:
+    """Seconds, or whatever the column counts in, of some rows. of: the setting that names the column, for refusals."""
     cells = table.column(column)
     found: list[float] = []
     expected: str | None = None
@@ -269,7 +269,7 @@ def _times(table: "Table", column: str, rows: Sequence[int] | np.ndarray) -> lis
         expected = expected or kind
         if kind is None or kind != expected:
             raise refusal(
-                field=f"{table.origin(row)}, column {column!r} (data.time)", got=cell,
+                field=f"{table.origin(row)}, column {column!r} ({of})", got=cell,
                 allowed=f"a {expected or 'number or a date'}" + (", as in the rows before" if found else "")
                 + ("" if expected == "number" else " (2024-05-31, 2024-05-31T12:30)"),
                 fix="correct the cell, or write the dates in that form", error=DataError,

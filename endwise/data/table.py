@@ -85,7 +85,7 @@ class Table:
         self.base = finder.place.address
         self.notes = tuple(notes)  # what was left out on opening, for the report
         self._columns = dict(columns)
-        self._finder = finder
+        self.finder = finder  # how a file named in a cell is found
         self._origins = origins
         sizes = {column: len(cells) for column, cells in columns.items()}
         self._size = next(iter(sizes.values()), 0)
@@ -123,11 +123,11 @@ class Table:
     def fetch(self, path: str) -> bytes:
         """The bytes of a file named in a cell: next to the table, at an address, as 'archive.zip!member', or inside a
         zip beside the table. BadValue with the reason when there is none."""
-        return self._finder.fetch(path)
+        return self.finder.fetch(path)
 
     def has_file(self, path: str) -> bool:
         """Whether `fetch` would find a file of that name."""
-        return self._finder.exists(path)
+        return self.finder.exists(path)
 
     def _column(self, name: str) -> Column:
         if name not in self._columns:
