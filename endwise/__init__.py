@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from endwise.modalities.date import Date
     from endwise.modalities.embedding import Embedding
     from endwise.modalities.image import Image
+    from endwise.modalities.items import Items
     from endwise.modalities.masked import Masked
     from endwise.modalities.number import Number
     from endwise.modalities.tags import Tags
@@ -57,6 +58,7 @@ _HOMES = {
     "Date": "endwise.modalities.date",
     "Tags": "endwise.modalities.tags",
     "Embedding": "endwise.modalities.embedding",
+    "Items": "endwise.modalities.items",
     "Masked": "endwise.modalities.masked",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",

@@ -53,6 +53,7 @@ class Answered:
     truths: list[Any]
     answers: list[Answer]
     losses: Mapping[str, np.ndarray]
+    measures: Mapping[str, np.ndarray]  # what metrics look at beside them
     weights: np.ndarray | None
     clusters: list[int] | None
 
@@ -62,8 +63,13 @@ class Answered:
         return self.item.metrics(self.contract)
 
     def looked_at(self, metric: Metric) -> Sequence[Any]:
-        """What a metric takes beside the truths: the answers, or one of the loss terms."""
-        return metric.looks_at(self.answers, self.losses)
+        """What a metric takes beside the truths: the answers, or one of the terms."""
+        return metric.looks_at(self.answers, self.terms)
+
+    @property
+    def terms(self) -> dict[str, np.ndarray]:
+        """What metrics `of_term` look at."""
+        return {**self.losses, **self.measures}
 
     @cached_property
     def values(self) -> list[Any]:

@@ -281,6 +281,7 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
     wanted = [name for name, item in model.recipe.outputs.items() if needs_answers(item.metrics(model.contracts[name]))]
     answers: dict[str, list[Answer | None]] = {name: [None] * len(rows) for name in wanted}
     losses: dict[str, dict[str, np.ndarray]] = {name: {} for name in model.recipe.outputs}
+    measures: dict[str, dict[str, np.ndarray]] = {name: {} for name in model.recipe.outputs}
     for batch in _batches(model, dataset, rows):
         where = np.array([place[int(row)] for row in batch.row_ids])
         predictions = model.predictions(batch)
@@ -288,9 +289,11 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
         for name, given in model.written(decoded, len(batch)).items():
             for index, one in zip(where.tolist(), given, strict=True):
                 answers[name][index] = one
-        for name, terms in model.row_losses(predictions, batch).items():
-            for term, pairs in terms.items():
-                losses[name].setdefault(term, np.zeros((len(rows), 2)))[where] = pairs
+        found = (losses, model.row_losses(predictions, batch)), (measures, model.row_measures(predictions, batch))
+        for kept, given_terms in found:
+            for name, terms in given_terms.items():
+                for term, pairs in terms.items():
+                    kept[name].setdefault(term, np.zeros((len(rows), 2)))[where] = pairs
     out = {}
     for name, item in model.recipe.outputs.items():
         store = dataset.fields[name]
@@ -305,6 +308,7 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
             if name in wanted
             else [],
             losses={term: pairs[there] for term, pairs in losses[name].items()},
+            measures={term: pairs[there] for term, pairs in measures[name].items()},
             weights=_row_weights(model, dataset, own),
             clusters=_clusters(dataset, own),
         )
@@ -334,7 +338,7 @@ def _estimates(scored: Answered, answers: Sequence[Answer] | None = None) -> dic
     resamples = max(FEWEST_RESAMPLES, min(metrics.RESAMPLES, RESAMPLED_CELLS // max(1, len(scored.truths))))
     return metrics.estimates(
         scored.metrics if answers is None else _of_answers(scored.metrics),
-        scored.truths, scored.answers if answers is None else answers, terms=scored.losses,
+        scored.truths, scored.answers if answers is None else answers, terms=scored.terms,
         weights=scored.weights, clusters=scored.clusters, resamples=resamples,
     )  # fmt: skip
 
@@ -425,7 +429,7 @@ def _by(
             for metric in item.metrics
         }
         found["outputs"][name] = {
-            "groups": metrics.by_group(item.metrics, item.truths, item.answers, groups, terms=item.losses, **shared),
+            "groups": metrics.by_group(item.metrics, item.truths, item.answers, groups, terms=item.terms, **shared),
             "gaps": {metric: gap for metric, gap in gaps.items() if gap is not None},
         }
     return found
@@ -529,7 +533,8 @@ def looked_at(
     decoded = model.decoded(answered, draft=draft)
     judged = {name: predictions[name] for name in wanted if any(metric.of_term is not None for metric in wanted[name])}
     answers, terms = model.written(decoded, len(batch)), model.row_losses(judged, batch)
-    return {name: (answers.get(name, []), terms.get(name, {})) for name in wanted}
+    more = model.row_measures(judged, batch)
+    return {name: (answers.get(name, []), {**terms.get(name, {}), **more.get(name, {})}) for name in wanted}
 
 
 # ---- few rows --------------------------------------------------------------------------------------------------------
@@ -615,7 +620,7 @@ def _together(parts: Sequence[Answered]) -> Answered:
     return Answered(
         item=parts[0].item, contract=parts[0].contract, rows=np.concatenate([part.rows for part in parts]),
         truths=[truth for part in parts for truth in part.truths],
-        answers=[answer for part in parts for answer in part.answers], losses={}, weights=None,
+        answers=[answer for part in parts for answer in part.answers], losses={}, measures={}, weights=None,
         clusters=None if parts[0].clusters is None else [cluster for part in parts for cluster in part.clusters or ()],
     )  # fmt: skip
 
@@ -637,7 +642,7 @@ def _pooled(
         return None
     truths = [truth for part in parts for truth in part.truths]
     together = [answer for item in given if item is not None for answer in item]
-    terms = {term: np.concatenate([part.losses[term] for part in parts]) for term in parts[-1].losses}
+    terms = {term: np.concatenate([part.terms[term] for part in parts]) for term in parts[-1].terms}
     clusters = None if parts[0].clusters is None else [cluster for part in parts for cluster in part.clusters or ()]
     weights = (
         None

@@ -329,6 +329,16 @@ class Model:
                 found[name] = {term: np.stack([_float64(loss), units], axis=1) for term, loss in terms.items()}
         return found
 
+    def row_measures(self, predictions: Predictions, batch: Batch) -> dict[str, dict[str, np.ndarray]]:
+        """{output: {name: float64 [batch, 2]}}: what metrics look at that is no loss (`Head.measures`)."""
+        found = {}
+        with torch.inference_mode(), self._evaluating():
+            for name, prediction in predictions.items():
+                target = batch.targets[name].to(self.device)
+                made = self.network.head(name).measures(prediction, target.values, target.sizes)
+                found[name] = {key: _float64(value) for key, value in made.items()}
+        return found
+
     def _one(self, row: Mapping[str, Any], base: str | Path) -> Prediction:
         """The short way for one row: no threads, no sorting, no batch but the row."""
         check_names(row, self.recipe.inputs, self.recipe.outputs, "the row")

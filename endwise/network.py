@@ -207,6 +207,7 @@ def _joined(parts: Mapping[str, Tokens]) -> Tokens:
         placed={name: item for name, tokens in parts.items() for item in tokens.placed.values()},
         known=next(iter(parts.values())).known if len(parts) == 1 else None,  # a trunk looks at everything
         hidden={name: item for name, tokens in parts.items() for item in tokens.hidden.values()},
+        symbols={name: ids for name, tokens in parts.items() for ids in tokens.symbols.values()},
     )
 
 

@@ -831,7 +831,17 @@ def json_schema() -> dict[str, Any]:
     def part(cls: type[Part]) -> dict[str, Any]:
         schema = cls.model_json_schema()
         schema.pop("title", None)
-        return schema
+        inside = schema.pop("$defs", {})  # their addresses would be looked for in the whole document
+
+        def written_out(value: Any) -> Any:
+            if isinstance(value, Mapping) and "$ref" in value:
+                return inside[value["$ref"].rpartition("/")[2]]
+            if isinstance(value, Mapping):
+                return {name: written_out(item) for name, item in value.items()}
+            return [written_out(item) for item in value] if isinstance(value, list) else value
+
+        found: dict[str, Any] = written_out(schema)
+        return found
 
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -900,12 +910,14 @@ def _with_priors(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lenient(schema: dict[str, Any]) -> dict[str, Any]:
-    """Fields that also take text ('1%', '5m') say so."""
+    """Fields that also take text ('1%', '5m', a column) say so."""
     for name in ("max_bad", "budget"):
         if name in schema["properties"]:
             spec = schema["properties"][name]
             kept = {key: spec[key] for key in ("default", "description") if key in spec}
             schema["properties"][name] = {"type": ["number", "string", "null"], **kept}
+    if "gather" in schema["properties"]:
+        schema["properties"]["gather"]["anyOf"].insert(0, {"type": "string"})
     return schema
 
 
@@ -961,6 +973,8 @@ def _plain_source(value: Any) -> Any:
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Part):
+        return value.model_dump(exclude_defaults=True)
     return f"memory:{type(value).__name__}"
 
 

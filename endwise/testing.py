@@ -157,11 +157,12 @@ class Case:
         sections: tuple[tuple[Role, Mapping[str, Modality]], ...]
         sections = ((INPUT_ROLE, self.recipe.inputs), (OUTPUT_ROLE, self.recipe.outputs))
         beside = self.recipe.inputs, self.recipe.outputs
-        return {
+        found: dict[str, Contract] = {
             name: item.beside(*beside).fit(iter(self.decoded[name]), missing=0, role=role)
             for role, section in sections
             for name, item in section.items()
         }
+        return found | self.recipe.outputs[self.output_name].beside(*beside).agreed(self.output_name, found)
 
     @cached_property
     def values(self) -> dict[str, list[np.ndarray]]:
@@ -667,8 +668,9 @@ def _written(model: "Model", batch: Batch) -> list[Answer]:
 
 
 def _terms(model: "Model", batch: Batch) -> dict[str, np.ndarray]:
-    (terms,) = model.row_losses(model.predictions(batch), batch).values()
-    return terms
+    predictions = model.predictions(batch)
+    (terms,), (more,) = model.row_losses(predictions, batch).values(), model.row_measures(predictions, batch).values()
+    return {**terms, **more}
 
 
 def _answers(model: "Model", batch: Batch) -> list[dict[str, Any]]:
@@ -751,6 +753,11 @@ TEXTS = (
 )
 
 
+BASKETS = (
+    ["a", "b"], "c", ["b", "d", "a"], ["a"], ["d", "d", "c", "b"], ["e", "a"], ["f", "b", "c"], ["c", "f", "e", "d", "a"],
+)  # fmt: skip
+NEW = ("c", "d", "e", "f", "a", "b", ["d", "e"], "b")  # none of them in its basket
+CHOICES = ("b", "a", ["c", "e"], "d", "f", "c", "a", "e")
 WORDS = ("ab", "b", "ba", "a", "abba", "bb", "aab", "baa")
 SCALARS: dict[str, Sequence[Any]] = {
     "number": (0.5, "-3", 12, 7.25, 1e3, 2.5, -40, 88),
@@ -765,6 +772,7 @@ VECTORS = tuple((float(i), 3.0 - i * i, 0.1 * i) for i in range(8))
 def cases() -> list[Case]:
     """Every modality of the package in every role it has."""
     from endwise.modalities.audio import Audio
+    from endwise.modalities.items import Items
     from endwise.modalities.text import Text
 
     sound, heard = Audio(rate_hz=8_000), Audio(rate_hz=8_000, chunk_s=0.12)
@@ -792,6 +800,12 @@ def cases() -> list[Case]:
             for partner in ((Text(), TEXTS), (modality_class("image")(), _pictures()), (sound, _tones()))
         ),
     ]
+    baskets, after = modality_class("items")(), Items(seen="left_out")
+    found += [
+        Case(baskets, BASKETS, INPUT_ROLE),
+        Case(baskets, CHOICES, OUTPUT_ROLE),
+        Case(after, NEW, OUTPUT_ROLE, (baskets, BASKETS), label="items after items out"),
+    ]
     roles: tuple[Role, Role] = (INPUT_ROLE, OUTPUT_ROLE)
     for name, examples in SCALARS.items():
         scalar = modality_class(name)()
@@ -807,6 +821,8 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),
     (("text in",), ("masked text out",)),
+    (("items in",), ("items after items out",)),
+    (("text in",), ("items out",)),
     (("image in",), ("masked image out",)),
     (("audio in",), ("masked audio out",)),
     (("audio in",), ("text by ctc+attention out",)),
@@ -836,6 +852,8 @@ def check_export_group(inputs: Sequence[Case], outputs: Sequence[Case]) -> None:
         train={"size": "tiny"},
     )
     contracts = {name: case.contract for name, case in {**takes, **gives}.items()}
+    for name in gives:
+        contracts |= recipe.standing(name).agreed(name, contracts)
     content = _contents({name: case.decoded[FIELD] for name, case in takes.items()})
     for name, item in recipe.outputs.items():
         if item.of_row:

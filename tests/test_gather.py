@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import endwise as ew
 from endwise.data.gather import Groups, gathered
 from endwise.data.table import Table, open_table
 from endwise.errors import DataError, RecipeError
@@ -85,6 +86,19 @@ def test_what_cannot_be_gathered_is_refused_by_name() -> None:
         gather({"user": [1, 1], "day": [1, "soon"]}, gather={"by": "user", "order": "day"})
     with pytest.raises(DataError, match=r"dict row 2, column 'split'.*'train', as in the other rows of its 'picture'"):
         gather({**BOXES, "split": ["train", "test", "val", "test", "train"]}, gather="picture")
+
+
+def test_a_recipe_remembers_what_it_gathers() -> None:
+    data = {"path": "sales.csv", "gather": {"by": "user", "earlier": {"history": "item"}}}
+    recipe = ew.Recipe(data=data, inputs={"history": "items"}, outputs={"item": "items"})
+    assert recipe.to_dict()["data"] == data
+    assert ew.Recipe(**recipe.to_dict()) == recipe
+    assert (
+        ew.Recipe(
+            data={"path": "boxes.csv", "gather": "picture"}, inputs={"picture": "image"}, outputs={"n": "number"}
+        ).data.gather.by
+        == "picture"
+    )  # type: ignore[union-attr]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40))

@@ -188,6 +188,9 @@ def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
                 )
                 as_what = OUTPUT_ROLE if declared.handed else role
                 contracts[name] = fit_contract(name, declared, as_what, dataset.fields[name], rows)
+    for name in recipe.outputs:
+        if name in contracts:
+            contracts |= recipe.standing(name).agreed(name, contracts)
     return contracts
 
 

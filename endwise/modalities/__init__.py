@@ -18,6 +18,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "date": ("endwise.modalities.date", "Date"),
     "tags": ("endwise.modalities.tags", "Tags"),
     "embedding": ("endwise.modalities.embedding", "Embedding"),
+    "items": ("endwise.modalities.items", "Items"),
     "masked": ("endwise.modalities.masked", "Masked"),
 }
 

@@ -273,6 +273,11 @@ class Modality:
         output's places are counted in. Default: itself."""
         return self
 
+    def agreed(self, name: str, contracts: Mapping[str, Any]) -> dict[str, Contract]:
+        """The contracts that change where an output `name` has to number things as another field does, given those that each
+        field was fitted with alone. Called on what `beside` gave. Default: none does."""
+        return {}
+
     def made_of(self) -> tuple[str, ...]:
         """The inputs that an output without a column is made of. The raw value that `read` gets is then a mapping of
         those of them that the row has to the hash of their decoded values: enough to know equal rows by."""

@@ -55,7 +55,8 @@ class Tokens:
     where its raw values lie on the canvas}, of inputs that an output can lie on.
     present: {input: bool [batch]}, which rows have it; the others' tokens are a learnt stand-in. own_values: the values
     before the trunk, where there is one. known: of an input that is heard in pieces, how much of it (seconds, units) has
-    to be there before a token is known. hidden: {input: Hidden} of inputs that are partly hidden.
+    to be there before a token is known. hidden: {input: Hidden} of inputs that are partly hidden. symbols: {input: int64
+    [batch, token]}, the symbol at each token, of inputs that are made of some and have outputs of the same kind.
     """
 
     values: Float[Tensor, "batch token width"]
@@ -68,6 +69,7 @@ class Tokens:
     own_values: Float[Tensor, "batch token width"] | None = None
     known: Float[Tensor, "batch token"] | None = None
     hidden: dict[str, Hidden] = field(default_factory=dict)
+    symbols: dict[str, Int[Tensor, "batch token"]] = field(default_factory=dict)
 
     def with_values(self, values: Float[Tensor, "batch token width"]) -> "Tokens":
         """The same tokens after a layer that keeps their order."""
@@ -162,6 +164,13 @@ class Head(nn.Module):
     def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:
         """What each row counts for in the mean of its terms (labelled pixels, words ...). Default: one each."""
         return torch.ones(len(target), device=target.device)
+
+    def measures(
+        self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor
+    ) -> dict[str, Float[Tensor, "batch 2"]]:
+        """What metrics `of_term` look at beside the terms of the loss, by name: two numbers a row that a decoded answer does not
+        hold (the place of the truth among all there is). Nothing is learnt from them. Default: nothing."""
+        return {}
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """The final answer as tensors (ids, numbers, scores), batch first, exportable: `Modality.write` names them."""

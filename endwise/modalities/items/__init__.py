@@ -1,0 +1,330 @@
+"""What somebody chose, bought or heard, in order; and what comes next: a ranking of everything there is.
+
+Here: how a cell of items is read, which items there are, and how a ranking is written. Not here: the encoder and the head
+(network.py), the rival that counts what goes with what (classical.py), scores of a ranking (endwise/metrics/ranking.py), how
+a table of single purchases becomes histories (`data.gather`, endwise/data/gather.py).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from endwise.errors import BadValue, DataError, refusal, require, unknown_name
+from endwise.modalities.base import (
+    OUTPUT_ROLE,
+    Answer,
+    Contract,
+    Fetch,
+    Modality,
+    Role,
+    input_field,
+    output_field,
+    shared_field,
+)
+from endwise.modalities.category import UNKNOWN, class_name
+
+if TYPE_CHECKING:
+    from endwise.metrics import Metric
+    from endwise.nn.interface import Encoder, Head
+    from endwise.nn.size import Size
+
+LONGEST = 50  # SASRec's for sparse histories
+SHOWN = 10  # items of an answer
+DEPTHS = (1, 5, 10)
+RIVALS = 100  # of the sampled metric
+MOST_IN_FULL = 20_000  # items that a full softmax is affordable for
+SAMPLED = 1_024
+RANK = "rank"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemsContract(Contract):
+    """The items of the training rows, sorted (whole numbers by size), and how often each occurs. An item's id is its place;
+    the id after the last stands for every item that is not among them. longest, total: places of the longest row, of all."""
+
+    items: tuple[str, ...]
+    counts: tuple[int, ...]
+    longest: int
+    total: int
+    cut: int  # rows longer than `Items.longest`
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Name -> id."""
+        return {name: index for index, name in enumerate(self.items)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items(Modality):
+    """Items by id, oldest first: what a user bought (in), and a ranking of all items for what comes next (out).
+
+    A cell is a list, a JSON list, text with `separator` between the ids, or one id. An id is known by its text: 3 and "3" are
+    one item; numbers with a decimal point are refused, since they cannot hold every id. An empty list is refused: leave the
+    cell empty where nothing is known. An item that training never saw is read as <unknown>: in a history it counts as the
+    average item; as an answer it cannot be right.
+
+    An answer after a history learns at each of its places what came next (SASRec; Kang & McAuley 2018), with the item vectors
+    of the input as its own, by cross-entropy over all items: with it SASRec beats what is trained on a few negatives
+    (Petrov & Macdonald 2023, gSASRec; Klenitskiy & Vasilev 2023).
+    """
+
+    type: ClassVar[str] = "items"
+    contract_class = ItemsContract
+    axes: ClassVar[int] = 1
+    read_fields: ClassVar[tuple[str, ...]] = ("separator",)
+
+    separator: str = shared_field(",", "what stands between two ids in a cell of text")
+    longest: int = input_field(LONGEST, "of a longer history only the newest so many items are read")
+    of: str | None = output_field(
+        None, "the history that it continues; default: the only input of items, if there is one"
+    )
+    seen: Literal["ranked", "left_out"] = output_field(
+        "ranked", "left_out: what is in the history is not recommended again"
+    )
+    shown: int = output_field(SHOWN, "how many items an answer names; at least 10 for the usual metrics")
+    sampled: int | None = output_field(
+        None,
+        f"items a step learns against: null: all, or {SAMPLED} drawn by frequency where there are over {MOST_IN_FULL}",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            bool(self.separator),
+            field="Items.separator",
+            got=self.separator,
+            allowed="at least one character",
+            fix="write separator: ';' or whatever stands between the ids",
+        )
+        for name, least in (("longest", 1), ("shown", max(DEPTHS)), ("sampled", 1)):
+            value = getattr(self, name)
+            require(
+                value is None or value >= least,
+                field=f"Items.{name}",
+                got=value,
+                allowed=f"a whole number of at least {least}",
+                fix="leave it out for what is usual",
+            )
+
+    def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
+        """An output with `of` written out, where there is a history."""
+        if not any(self is item for item in outputs.values()):
+            return self  # an input
+        histories = [name for name, item in inputs.items() if isinstance(item, Items)]
+        if self.of is not None:
+            if self.of not in histories:
+                raise unknown_name(field="Items.of", got=self.of, names=histories)
+            return self
+        require(
+            len(histories) < 2,
+            field="Items.of",
+            got=None,
+            allowed=f"one of {', '.join(histories)}",
+            fix="name the history that the answer continues",
+        )
+        require(
+            bool(histories) or self.seen == "ranked",
+            field="Items.seen",
+            got=self.seen,
+            allowed="ranked, where no input is a history of items",
+            fix="remove it, or add an input of items",
+        )
+        return replace(self, of=histories[0]) if histories else self
+
+    def agreed(self, name: str, contracts: Mapping[str, Any]) -> dict[str, Contract]:
+        """An output and the history that it continues number their items alike: those of both."""
+        if self.of is None:
+            return {}
+        own, given = contracts[name], contracts[self.of]
+        counts = Counter(dict(zip(own.items, own.counts, strict=True)))
+        counts.update(dict(zip(given.items, given.counts, strict=True)))
+        items, counted = _numbered(counts)
+        return {
+            name: replace(own, items=items, counts=counted),
+            self.of: replace(given, items=items, counts=counted),
+        }
+
+    # ---- both roles ------------------------------------------------------------------------------------------------
+
+    def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        """The ids as a JSON list, in order: uint8 [n] of utf-8."""
+        items = [id_of(item) for item in self._items(raw)]
+        if not items:
+            raise BadValue("the list of items is empty. Fix: leave the cell empty where nothing is known")
+        return np.frombuffer(json.dumps(items, ensure_ascii=False).encode(), dtype=np.uint8)
+
+    def _items(self, raw: Any) -> list[Any]:
+        if isinstance(raw, np.ndarray) and raw.ndim == 1:
+            raw = raw.tolist()
+        if isinstance(raw, list | tuple):
+            return list(raw)
+        if not isinstance(raw, str):
+            return [raw]
+        text = raw.strip()
+        if text.startswith("["):
+            try:
+                found = json.loads(text)
+            except (ValueError, RecursionError):
+                raise BadValue(f"{text[:60]!r} starts like a JSON list of items and is none") from None
+            return list(found)
+        items = [item.strip() for item in text.split(self.separator)] if text else []
+        if any(not item for item in items):
+            raise BadValue(f"{text[:60]!r} has nothing between two separators ({self.separator!r})")
+        return items
+
+    def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> ItemsContract:
+        """Count the items in one pass."""
+        found: Counter[str] = Counter()
+        seen = longest = total = cut = 0
+        for value in values:
+            items = names_of(value)
+            found.update(items)
+            seen, total, longest = seen + 1, total + len(items), max(longest, len(items))
+            cut += role != OUTPUT_ROLE and len(items) > self.longest
+        if not found or (role == OUTPUT_ROLE and len(found) < 2):
+            raise refusal(
+                field="items", got=f"only {next(iter(found))!r}" if found else f"{missing} rows without a value",
+                allowed="at least two different items" if found else "at least one training row with a value",
+                fix="look at the column's name and at the split, or remove the field", error=DataError,
+            )  # fmt: skip
+        names, counts = _numbered(found)
+        return ItemsContract(
+            count=seen, missing=missing, items=names, counts=counts, longest=longest, total=total, cut=cut
+        )
+
+    def transform(self, value: np.ndarray, contract: ItemsContract) -> np.ndarray:
+        """int64 [items]: the ids, of the newest `longest`; of an item that training never saw, the number of items."""
+        ids, unknown = contract.ids, len(contract.items)
+        return np.array([ids.get(name, unknown) for name in names_of(value)[-self.longest :]], dtype=np.int64)
+
+    def continued(self, old: Any, new: Any, role: Role) -> Contract | None:
+        """An output goes on where the items are the same, however often each occurs."""
+        if role != OUTPUT_ROLE:
+            return super().continued(old, new, role)
+        return new if old.items == new.items else None
+
+    def blank(self, contract: ItemsContract) -> np.ndarray:
+        """The first item."""
+        return np.zeros(1, dtype=np.int64)
+
+    def length(self, shape: tuple[int, ...]) -> int:
+        """About how many items so many bytes hold."""
+        return shape[0]
+
+    def summary(self, contract: ItemsContract) -> str:
+        """'13,204 rows of 1 to 860 of 18,819 items, 7.2 on average; 312 are cut to their newest 50; seen ones left out'."""
+        mean = contract.total / max(1, contract.count)
+        text = f"{contract.count:,} rows of up to {contract.longest:,} of {len(contract.items):,} items, {mean:.3g} on average"
+        if contract.cut:
+            text += f"; {contract.cut:,} are cut to their newest {self.longest}"
+        return text + ("; what is in the history is left out" if self.seen == "left_out" else "")
+
+    def preview(self, value: np.ndarray, contract: ItemsContract) -> dict[str, str]:
+        """The newest items, those that training never saw marked."""
+        names = names_of(value)
+        shown = [name if name in contract.ids else f"{name} {UNKNOWN}" for name in names[-SHOWN:]]
+        return {"kind": "text", "data": ("… " if len(names) > SHOWN else "") + ", ".join(shown)}
+
+    # ---- inputs ----------------------------------------------------------------------------------------------------
+
+    def hand_features(self) -> Any:
+        """A count for each item, in a column that its name leads to."""
+        from endwise.modalities.items.classical import ItemCounts
+
+        return ItemCounts()
+
+    # ---- outputs ---------------------------------------------------------------------------------------------------
+
+    def truth(self, value: np.ndarray, contract: ItemsContract) -> list[str]:
+        """The ids, whether training saw them or not."""
+        return names_of(value)
+
+    def write(self, decoded: Mapping[str, np.ndarray], contract: ItemsContract) -> Answer:
+        """The best items first; the first one's probability as confidence, all of them in `detail`."""
+        ids, chances = np.asarray(decoded["ids"]).tolist(), np.asarray(decoded["probabilities"]).tolist()
+        named = {contract.items[item]: chance for item, chance in zip(ids, chances, strict=True) if chance > 0}
+        return Answer(list(named), next(iter(named.values()), None), detail={"probabilities": named})
+
+    def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: ItemsContract) -> Sequence[str]:
+        """Truths that no ranking can hold."""
+        lost = sum(1 for truth in truths if not any(name in contract.ids for name in truth))
+        return (
+            [f"{lost} of {len(truths)} rows have a next item that training never saw: no answer can be right"]
+            if lost
+            else []
+        )
+
+    def metrics(self, contract: ItemsContract) -> Sequence["Metric"]:
+        """ndcg@10, recall@1, @5 and @10 and mrr@10 over all items; sampled_ndcg@10 among 100 drawn ones, for comparison with
+        papers that report nothing else."""
+        from endwise.metrics import ranking
+
+        found = [ranking.ndcg(10), *(ranking.recall(depth) for depth in DEPTHS), ranking.mrr(10)]
+        return [*found, ranking.sampled_ndcg(10, rivals=RIVALS, of_term=RANK)]
+
+    def classical(self, contract: ItemsContract) -> Any:
+        """Items that go with those of the history, by cosine of their rows."""
+        from endwise.modalities.items.classical import ItemNeighbours
+
+        return ItemNeighbours(contract.items, contract.counts, leave_out=self.seen == "left_out", shown=self.shown)
+
+    def trivial(self, truths: Sequence[Any], contract: ItemsContract) -> Answer:
+        """The most frequent items, of everything that training holds."""
+        order = sorted(range(len(contract.items)), key=lambda item: -contract.counts[item])[: self.shown]
+        total = max(1, sum(contract.counts))
+        named = {contract.items[item]: contract.counts[item] / total for item in order}
+        return Answer(list(named), next(iter(named.values())), detail={"probabilities": named})
+
+    def from_classical(self, predicted: Any, contract: ItemsContract) -> Answer:
+        """`predicted`: names, the best first."""
+        return Answer(list(predicted))
+
+    # ---- network side ----------------------------------------------------------------------------------------------
+
+    def encoder(self, contract: ItemsContract, size: "Size") -> "Encoder":
+        """A vector for each item, and causal attention over them."""
+        from endwise.modalities.items.network import ItemsEncoder
+
+        return ItemsEncoder(contract.counts, size)
+
+    def head(self, contract: ItemsContract, size: "Size") -> "Head":
+        """Every item scored by the vector that the history asks for."""
+        from endwise.modalities.items.network import ItemsHead
+
+        count = len(contract.items)
+        sampled = self.sampled if self.sampled is not None or count <= MOST_IN_FULL else SAMPLED
+        return ItemsHead(
+            contract.counts,
+            size,
+            of=self.of,
+            leave_out=self.seen == "left_out",
+            shown=min(self.shown, count),
+            sampled=sampled,
+        )
+
+
+def names_of(value: np.ndarray) -> list[str]:
+    """The ids of a decoded cell."""
+    found: list[str] = json.loads(value.tobytes())
+    return found
+
+
+def id_of(raw: Any) -> str:
+    """The name of an id: a whole number or a text. Raises BadValue."""
+    if isinstance(raw, float | np.floating):
+        raise BadValue(
+            f"{raw!r} is no id: numbers with a decimal point cannot hold every id. Fix: write the column as whole numbers or as text"
+        )
+    return class_name(raw)
+
+
+def _numbered(counts: Mapping[str, int]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The items in their order, and how often each occurs."""
+    plain = all(name.isdecimal() for name in counts)
+    names = sorted(counts, key=lambda name: (int(name), name) if plain else (0, name))
+    return tuple(names), tuple(counts[name] for name in names)

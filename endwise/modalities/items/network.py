@@ -1,0 +1,160 @@
+"""The network side of items: ids -> tokens of a causal transformer, tokens -> a score for every item.
+
+Here too: the loss at every place of the history, full or against a sample. Not here: names (__init__.py)."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from endwise.errors import ModelError
+from endwise.modalities.items import RANK
+from endwise.nn.blocks import Dropout, Transformer
+from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.size import Size
+
+
+class ItemsEncoder(Encoder):
+    """One token an item, which knows the items before it and none behind it. `<unknown>`, the id after the last item, is the
+    mean of all items weighed by how often they occurred: it has no training rows."""
+
+    share: Tensor
+
+    def __init__(self, counts: Sequence[int], size: Size) -> None:
+        super().__init__()
+        total = torch.tensor(counts, dtype=torch.float64)
+        self.register_buffer("share", (total / total.sum().clamp(min=1)).float(), persistent=False)
+        self.items = nn.Embedding(len(counts), size.width)
+        nn.init.normal_(self.items.weight, std=size.width**-0.5)
+        self.scale = math.sqrt(size.width)
+        self.dropout = Dropout(size.dropout)
+        self.transformer = Transformer(size, causal=True, rotary=True)
+
+    def forward(self, values: Int[Tensor, "batch place"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
+        """Ids -> tokens; the ids stand beside them (`Tokens.symbols`)."""
+        count = self.items.num_embeddings
+        mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
+        known = self.items(values.clamp(max=count - 1))
+        x = torch.where((values < count)[..., None], known, self.share @ self.items.weight) * self.scale
+        return Tokens(self.transformer(self.dropout(x), mask), mask, symbols={"items": values})
+
+
+class ItemsHead(Head):
+    """A score for every item: the product of its vector with what the last place of the history says, and a bias that starts
+    at the items' log-frequencies.
+
+    A row's loss in training is the mean over the places of its history, each of which is to name the item behind it, and the
+    last one, which is to name the row's answer; elsewhere it is the loss of the answer alone. `sampled` of None: cross-entropy
+    over all items. Else against so many items drawn by frequency to the power of 3/4: each drawn item j of m counts
+    exp(score) / (m q_j), an unbiased estimate of the sum over all (the log-Q correction; Bengio & Senécal 2003; the true item
+    itself is not corrected, Khrylchenko et al. 2025).
+    """
+
+    chances: Tensor
+
+    def __init__(
+        self, counts: Sequence[int], size: Size, *, of: str | None, leave_out: bool, shown: int, sampled: int | None
+    ) -> None:
+        super().__init__()
+        self.count, self.of, self.leave_out, self.shown, self.sampled = len(counts), of, leave_out, shown, sampled
+        frequency = torch.tensor(counts, dtype=torch.float64) + 1
+        self.bias = nn.Parameter((frequency / frequency.sum()).log().float())
+        chances = frequency**0.75
+        self.register_buffer("chances", (chances / chances.sum()).float(), persistent=False)
+        self.norm = nn.RMSNorm(size.width)
+        self.items = nn.Embedding(self.count, size.width)
+        nn.init.normal_(self.items.weight, std=size.width**-0.5)
+
+    def meet(self, encoders: Mapping[str, Encoder]) -> None:
+        """The item vectors are those of the history."""
+        if self.of is None:
+            return
+        theirs = encoders[self.of]
+        if not isinstance(theirs, ItemsEncoder) or theirs.items.num_embeddings != self.count:
+            raise ModelError(
+                f"the items of {self.of!r} are not those of the answer. Fix: fit both contracts on one data set."
+            )
+        self.items = theirs.items
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """{'query': [batch, width]}; after a history also {'places': [batch, place, width], 'ids': int64 [batch, place], 'there':
+        bool [batch, place]}, the item at each place and what it asks for."""
+        if self.of is None:
+            return {"query": self.norm(tokens.pooled())}
+        span, ids = tokens.spans[self.of], tokens.symbols[self.of]
+        values, mask = tokens.values[:, span], tokens.mask[:, span]
+        own = values if tokens.own_values is None else tokens.own_values[:, span]  # the trunk looks at what comes later
+        last = (mask.sum(1) - 1).clamp(min=0)[:, None, None].expand(-1, 1, values.shape[2])
+        there = mask & tokens.present[self.of][:, None]
+        return {"query": self.norm(values.gather(1, last)[:, 0]), "places": self.norm(own), "ids": ids, "there": there}
+
+    def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
+        """{'next'}: see the class; 0 where no item of the answer is known."""
+        wanted = self._known(target, sizes)
+        row, _ = wanted.nonzero(as_tuple=True)
+        cost = self._cost(prediction["query"][row], target[wanted])
+        count = wanted.sum(1)
+        if self.training and self.of is not None:
+            behind = prediction["there"][:, 1:] & (prediction["ids"][:, 1:] < self.count)
+            places = self._cost(prediction["places"][:, :-1][behind], prediction["ids"][:, 1:][behind])
+            row, cost = torch.cat([row, behind.nonzero(as_tuple=True)[0]]), torch.cat([cost, places])
+            count = count + behind.sum(1)
+        total = torch.zeros(len(target), device=cost.device).index_add(0, row, cost)
+        return {"next": total / count.clamp(min=1)}
+
+    def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:
+        """0 where training knows no item of the answer."""
+        return self._known(target, sizes).any(1).float()
+
+    def measures(
+        self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor
+    ) -> dict[str, Float[Tensor, "batch 2"]]:
+        """{'rank'}: the place of the first right item among all that are ranked, ties at their mean, and how many are ranked;
+        both NaN where no right item is among them."""
+        scores = self._ranked(prediction)
+        wanted = self._known(target, sizes)
+        theirs = scores.gather(1, target.clamp(max=self.count - 1)).masked_fill(~wanted, -torch.inf)
+        best = theirs.amax(1, keepdim=True)
+        place = 1 + (scores > best).sum(1) + ((scores == best).sum(1) - 1) / 2
+        found = torch.stack([place, (scores > -torch.inf).sum(1).to(place.dtype)], dim=1)
+        return {RANK: torch.where(best > -torch.inf, found, torch.nan)}
+
+    def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{'ids': int64 [batch, shown], 'probabilities': float32 [batch, shown]}, the best first; 0 for what is left out."""
+        scores = self._ranked(prediction)
+        chances = scores.softmax(1)
+        best, ids = chances.topk(self.shown, dim=1)
+        return {"ids": ids, "probabilities": best}
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _known(self, target: Int[Tensor, "batch item"], sizes: Int[Tensor, "batch axes"]) -> Bool[Tensor, "batch item"]:
+        found: Tensor = (torch.arange(target.shape[1], device=target.device) < sizes[:, :1]) & (target < self.count)
+        return found
+
+    def _scores(self, query: Float[Tensor, "row width"]) -> Float[Tensor, "row item"]:
+        return F.linear(query, self.items.weight).float() + self.bias
+
+    def _ranked(self, prediction: dict[str, Tensor]) -> Float[Tensor, "batch item"]:
+        """The scores, minus infinity for items of the history that are left out."""
+        scores = self._scores(prediction["query"])
+        if not self.leave_out:
+            return scores
+        # one more column, for places where there is no item and items that have no column
+        seen = torch.where(prediction["there"], prediction["ids"], self.count)
+        wide = torch.cat([scores, scores[:, :1]], dim=1)
+        return wide.scatter(1, seen, -torch.inf)[:, : self.count]
+
+    def _cost(self, query: Float[Tensor, "row width"], item: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+        if self.sampled is None or not self.training:
+            return F.cross_entropy(self._scores(query), item, reduction="none")
+        drawn = torch.multinomial(self.chances, self.sampled, replacement=True)
+        others = F.linear(query, self.items(drawn)).float() + self.bias[drawn]
+        others = others - (self.sampled * self.chances[drawn]).log()
+        others = others.masked_fill(drawn == item[:, None], -torch.inf)
+        own = (query * self.items(item)).sum(1).float() + self.bias[item]
+        cost: Tensor = torch.cat([own[:, None], others], dim=1).logsumexp(1) - own
+        return cost
