@@ -36,6 +36,12 @@ objective:
 """
 
 
+def _within(fields: dict, name: str) -> str:
+    """A field that may be a section of its own."""
+    own = next(item for item in fields[name]["anyOf"] if item.get("type") == "object")
+    return f"### data.{name}\n\n{' '.join(own['description'].split())}\n\n{_table(own['properties'])}"
+
+
 def page() -> str:
     schema = json_schema()["properties"]
     parts = [INTRO]
@@ -46,8 +52,7 @@ def page() -> str:
         if section == "objective":
             parts.append(_priors())
         if section == "data":
-            gather = next(item for item in found["properties"]["gather"]["anyOf"] if item.get("type") == "object")
-            parts.append(f"### data.gather\n\n{gather['description']}\n\n{_table(gather['properties'])}")
+            parts += [_within(found["properties"], name) for name in ("gather", "windows", "split")]
     parts.append("## inputs and outputs\n\nA name and a type. The column is the name unless `column` says otherwise.\n")
     for name in TABLE:
         cls = modality_class(name)

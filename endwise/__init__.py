@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from endwise.modalities.items import Items
     from endwise.modalities.masked import Masked
     from endwise.modalities.number import Number
+    from endwise.modalities.series import Series
     from endwise.modalities.tags import Tags
     from endwise.modalities.text import Text
     from endwise.model import Model, Prediction
@@ -57,6 +58,7 @@ _HOMES = {
     "Boolean": "endwise.modalities.boolean",
     "Date": "endwise.modalities.date",
     "Tags": "endwise.modalities.tags",
+    "Series": "endwise.modalities.series",
     "Embedding": "endwise.modalities.embedding",
     "Items": "endwise.modalities.items",
     "Masked": "endwise.modalities.masked",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from endwise import metrics
 from endwise.modalities.base import Answer, Contract, Modality
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from endwise.recipe import Recipe
 
 MAX_FIT_ROWS = 10_000  # more changes a classical model little and costs minutes
+MAX_COMPARED = 1_000  # on which the ways to answer without learning are compared
 MAX_TRUTHS = 100_000  # of which the best constant is found
 CHUNK_ROWS = 512  # features of so many rows are made at a time
 
@@ -62,6 +64,9 @@ def baselines(
     for name, item in recipe.outputs.items():
         own = list(notes)
         constant = _trivial(item, contracts[name], dataset.fields[name], np.asarray(train_rows, dtype=np.int64), seed)
+        simplest = [] if constant is None else [constant] * len(test_rows)
+        if constant is not None and type(item).untaught is not Modality.untaught:
+            simplest = _untaught(name, constant, contracts, recipe, dataset, train_rows, scored, test_rows, seed, own)
         began = time.perf_counter()
         answers = None
         if item.of_row:
@@ -69,7 +74,7 @@ def baselines(
         elif features is not None and constant is not None:
             answers = _classical(item, contracts[name], dataset.fields[name], rows, *features, own)
         found[name] = Baseline(
-            trivial=[] if constant is None else [constant] * len(test_rows),
+            trivial=simplest,
             classical=answers,
             notes=own,
             seconds=shared + time.perf_counter() - began,
@@ -85,6 +90,34 @@ def _trivial(item: Modality, contract: Contract, store: "FieldStore", rows: np.n
     if not len(there):
         return None
     return item.trivial([item.truth(store[row], contract) for row in there.tolist()], contract)
+
+
+def _untaught(
+    name: str, constant: Answer, contracts: Mapping[str, Contract], recipe: "Recipe", dataset: "Dataset", train_rows: np.ndarray,
+    scored: "Dataset", test_rows: np.ndarray, seed: int, notes: list[str],
+) -> list[Answer]:  # fmt: skip
+    """The best on training rows of the constant and what a row's own inputs say without learning."""
+    item, contract = recipe.outputs[name], contracts[name]
+    known = np.asarray(train_rows, dtype=np.int64)
+    some, _ = _sample(known[dataset.fields[name].present[known]], MAX_COMPARED, seed, "")
+    truths = [item.truth(dataset.fields[name][row], contract) for row in some.tolist()]
+    said = [_ways(name, constant, contracts, recipe, dataset, row) for row in some.tolist()]
+    ways = [way for way in said[0] if all(way in row for row in said)]
+    goal = item.metrics(contract)[0]
+    scores = {way: metrics.value(goal, truths, [row[way] for row in said]) for way in ways}
+    best = (min if goal.direction == "min" else max)(ways, key=lambda way: scores[way])
+    told = ", ".join(f"{way} {goal.name} {scores[way]:.4g}" for way in ways)
+    notes.append(f"the trivial baseline is {best}, the best of these on {len(some):,} training rows: {told}")
+    return [_ways(name, constant, contracts, recipe, scored, row).get(best, constant) for row in map(int, test_rows)]
+
+
+def _ways(
+    name: str, constant: Answer, contracts: Mapping[str, Contract], recipe: "Recipe", dataset: "Dataset", row: int
+) -> dict[str, Answer]:
+    fields = {given: dataset.fields[given] for given in recipe.inputs if given in dataset.fields}
+    given = {own: store[row] for own, store in fields.items() if store.present[row]}
+    found = recipe.outputs[name].untaught(given, contracts, contracts[name])
+    return {"the best constant": constant, **found}
 
 
 def _classical(

@@ -23,6 +23,7 @@ from endwise.data.dataset import Dataset
 from endwise.data.loader import Loader
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
+from endwise.modalities.series import Series, SeriesContract, continued
 from endwise.model import Model
 from endwise.network import Network, stacked
 from endwise.nn.interface import Tokens
@@ -39,6 +40,7 @@ PROBE_COLUMNS, PROBE_FEWEST = 8, 20  # columns that are looked at, and cells tha
 PROBE_FEW_NUMBERS, PROBE_REPEATED = 20, 5  # fewer different numbers are classes; a class comes so often on average
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the probes' ridge penalty, chosen on the training rows
 OTHER = "(other)"
+FORECASTS, PAST_SHARE = 5, 3  # drawn, and how much of the past beside one of the future
 QUERIES, NEAREST, RETRIEVAL_ROWS = 8, 4, 500  # shown of each pair of inputs, and looked at
 
 
@@ -87,15 +89,17 @@ class Answered:
 
 def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered]) -> dict[str, Any]:
     """{output: {"directions", "mistakes", and what applies of "confusion", "confusions", "reliability", "roc", "pr",
-    "classes", "pairs", "coverage", "retrieval"}}."""
+    "classes", "pairs", "coverage", "retrieval", "forecasts"}}."""
     previews = _Previews(model, dataset)
     out: dict[str, Any] = {}
     for name, item in scored.items():
         found: dict[str, Any] = {"directions": {metric.name: metric.direction for metric in item.metrics}}
-        if item.answers and not item.item.of_row:
+        if item.answers and not item.item.of_row and not isinstance(item.item, Series):
             found |= _behaviour(item)
         if item.truths and item.item.of_row > 1:
             found["retrieval"] = retrieval(item, previews, dataset)
+        elif item.truths and isinstance(item.item, Series):
+            found["forecasts"] = forecasts(item, model, dataset)
         elif item.truths:
             found["mistakes"] = mistakes(item, previews, dataset)
         out[name] = found
@@ -300,6 +304,54 @@ def _shown(wrong: Sequence[int], scored: Answered) -> Sequence[int]:
     return [wrong[index] for index in np.linspace(0, len(wrong) - 1, WORST).round().astype(int).tolist()]
 
 
+# ---- forecasts -------------------------------------------------------------------------------------------------------
+
+
+def forecasts(scored: Answered, model: Model, dataset: Dataset) -> list[dict[str, Any]]:
+    """Rows spread from the best forecast to the worst, the worst channel of each: {"origin", "channel", "past", "truth",
+    "value", "bands": [[low, high] from the widest]}; null where nothing is known."""
+    declared, contract = scored.item, scored.contract
+    assert isinstance(declared, Series)
+    assert isinstance(contract, SeriesContract)
+    order = np.argsort(scored.loss, kind="stable")
+    found = []
+    for index in order[np.linspace(0, len(order) - 1, min(FORECASTS, len(order))).round().astype(int)].tolist():
+        row, answer = int(scored.rows[index]), scored.answers[index]
+        truth, value = (np.atleast_2d(np.array(part, np.float64)) for part in (scored.truths[index], answer.value))
+        apart = np.nan_to_num(np.abs(truth - value)).mean(1) / np.array(contract.deviation)
+        channel = int(apart.argmax())
+        lines = [np.atleast_2d(np.asarray(item, np.float64))[channel] for item in answer.detail["quantiles"].values()]
+        half = len(lines) // 2
+        past = _past_of(declared, contract, model, dataset, row, channel)
+        found.append(
+            {
+                "origin": dataset.origin(row),
+                "channel": contract.channels[channel],
+                "past": past[-PAST_SHARE * truth.shape[1] :],
+                "truth": truth[channel].tolist(),
+                "value": value[channel].tolist(),
+                "bands": [[lines[at].tolist(), lines[-1 - at].tolist()] for at in range(0, half, max(1, half // 2))],
+            }
+        )
+    return found
+
+
+def _past_of(
+    declared: Series, contract: SeriesContract, model: Model, dataset: Dataset, row: int, channel: int
+) -> list[float]:
+    """What the row's inputs say about a channel before the forecast."""
+    pasts = {
+        name: own
+        for name, own in model.contracts.items()
+        if name in model.recipe.inputs and isinstance(own, SeriesContract)
+    }
+    found = continued(declared, contract, pasts)
+    if found is None or not dataset.fields[found[0]].present[row]:
+        return []
+    past: list[float] = dataset.fields[found[0]][row][:, found[1][channel]].astype(np.float64).tolist()
+    return past
+
+
 # ---- retrieval -------------------------------------------------------------------------------------------------------
 
 
@@ -372,7 +424,7 @@ def probe(
             [item.truth(store[row], contract) for row in part[own].tolist()]
             for part, own in zip(rows, there, strict=True)
         ]
-        fitted = _probe_kind(*truths)
+        fitted = None if isinstance(item, Series) else _probe_kind(*truths)  # a forecast is no one thing that is known
         metric = next((metric for metric in item.metrics(contract) if metric.of_term is None), None)
         if fitted is None or metric is None:
             continue
@@ -555,6 +607,7 @@ __all__ = [
     "confusion",
     "coverage",
     "curves",
+    "forecasts",
     "mistakes",
     "output_details",
     "pairs",

@@ -134,7 +134,10 @@ def evaluate(
         told = [*item.item.remarks(item.truths, item.answers, item.contract), *model.network.head(name).notes()]
         notes += [f"{name}: {line}" for line in told]
     if dataset.group is not None:
-        notes.append("intervals are over whole groups (data.group), not over single rows")
+        what = "whole groups (data.group), not over single rows"
+        if model.recipe.data.windows is not None:
+            what = "stretches of time as long as the future, since windows share steps"
+        notes.append(f"intervals are over {what}")
     seen = bool(np.isin(rows, dataset.splits.train).any())  # what was learnt by heart raises no suspicion
     outputs = {name: _estimates(item) for name, item in scored.items()}
     beside: dict[str, dict[str, Metrics | None]] = {}
@@ -168,7 +171,7 @@ def evaluate(
 def _others(model: Model, dataset: Dataset) -> list[str]:
     """The columns of the tables that the recipe does not use: what the layers may know without having been told."""
     data = model.recipe.data
-    used = {*dataset.columns.values(), data.split, data.group, data.weight, data.time}
+    used = {*dataset.columns.values(), data.split_column, data.group, data.weight, data.time}
     names = dict.fromkeys(name for table in dataset.tables for name in table.columns)
     return [name for name in names if name not in used]
 
@@ -566,7 +569,8 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
     with the same `data.group` (or the same content) are held out together; validation rows come out of each fold's
     training rows. The declared split, if any, is not used.
     """
-    require(recipe.data.path is not None and recipe.data.time is None, field="data", got=recipe.data.time or recipe.data.train,
+    ordered = recipe.data.time or recipe.data.windows
+    require(recipe.data.path is not None and ordered is None, field="data", got=ordered or recipe.data.train,
             allowed="one table (data.path) that is not split by time", fix="cross-validation mixes all rows: give them as one table", error=DataError)  # fmt: skip
     table = gathered(open_table(recipe.data.path), recipe.data)
     group = recipe.data.group

@@ -44,6 +44,26 @@ def mae(predicted: Float[Tensor, "batch *rest"], target: Float[Tensor, "batch *r
     return _row_mean((predicted.float() - target.float()).abs())
 
 
+def pinball(
+    quantiles: Float[Tensor, "batch *rest level"],
+    target: Float[Tensor, "batch *rest"],
+    there: Bool[Tensor, "batch *rest"],
+    levels: Float[Tensor, " level"],
+) -> Float[Tensor, " batch"]:
+    """Twice the quantile loss (Koenker & Bassett 1978), mean over the levels and over what is `there` of a row; of the median
+    alone it is the absolute error. 0 where nothing is there."""
+    above = torch.where(there, target.float(), 0.0)[..., None] - quantiles.float()
+    cost = 2 * torch.maximum(levels * above, (levels - 1) * above).mean(-1)
+    return _mean_there(cost, there)
+
+
+def mse_there(
+    predicted: Float[Tensor, "batch *rest"], target: Float[Tensor, "batch *rest"], there: Bool[Tensor, "batch *rest"]
+) -> Float[Tensor, " batch"]:
+    """Mean squared error over what is `there` of a row; 0 where nothing is."""
+    return _mean_there((predicted.float() - torch.where(there, target.float(), 0.0)).square(), there)
+
+
 def ctc(
     logits: Float[Tensor, "batch time symbols"],
     sizes: Int[Tensor, " batch"],
@@ -143,3 +163,8 @@ class _Gather(torch.autograd.Function):
 
 def _row_mean(values: Float[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:
     return values.flatten(1).mean(1) if values.dim() > 1 else values
+
+
+def _mean_there(cost: Float[Tensor, "batch *rest"], there: Bool[Tensor, "batch *rest"]) -> Float[Tensor, " batch"]:
+    flat, counted = cost.flatten(1), there.flatten(1)
+    return torch.where(counted, flat, 0.0).sum(1) / counted.sum(1).clamp(min=1)

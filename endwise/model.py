@@ -430,14 +430,17 @@ class Model:
 
     def _table_source(self, rows: Any, base: str | Path) -> _Source:
         from endwise.data.table import open_table
+        from endwise.data.windows import needs_view, view
 
         if isinstance(rows, str | Path) and "://" not in str(rows):
             rows = str(Path(base) / rows)
         table = rows if hasattr(rows, "fetch") else open_table(rows)
+        if needs_view(self.recipe):
+            table = view(table, self.recipe, ahead=True)
         columns: dict[str, Sequence[Any]] = {}
         for name, item in self.recipe.inputs.items():
             column = item.column or name
-            if column in table.columns:
+            if table.has(column):
                 columns[name] = table.column(column)
             elif not may_be_missing(item, self.contracts[name]):
                 raise unknown_name(

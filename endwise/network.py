@@ -106,7 +106,7 @@ class Network(nn.Module):
         parts = {
             name: self.inputs[_key(name)](inputs[name], present[name], encoded.get(name)) for name in self.input_names
         }
-        joined = replace(_joined(parts), present=dict(present))
+        joined = replace(_joined(parts, present), present=dict(present))
         if self.trunk is None:
             return joined
         return replace(joined, values=self.trunk(joined.values, joined.mask), own_values=joined.values)
@@ -192,7 +192,7 @@ def _encoder(item: Modality, contract: Contract, size: Size) -> Encoder:
     return item.carrier(contract, size) if item.handed else item.encoder(contract, size)
 
 
-def _joined(parts: Mapping[str, Tokens]) -> Tokens:
+def _joined(parts: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> Tokens:
     spans, start = {}, 0
     for name, tokens in parts.items():
         count = tokens.values.shape[1]
@@ -205,6 +205,7 @@ def _joined(parts: Mapping[str, Tokens]) -> Tokens:
         grids={name: grid for name, tokens in parts.items() for grid in tokens.grids.values()},
         levels={name: maps for name, tokens in parts.items() for maps in tokens.levels.values()},
         placed={name: item for name, tokens in parts.items() for item in tokens.placed.values()},
+        observed={name: item.of(present[name]) for name, tokens in parts.items() for item in tokens.observed.values()},
         known=next(iter(parts.values())).known if len(parts) == 1 else None,  # a trunk looks at everything
         hidden={name: item for name, tokens in parts.items() for item in tokens.hidden.values()},
         symbols={name: ids for name, tokens in parts.items() for ids in tokens.symbols.values()},

@@ -33,6 +33,7 @@ MAX_RECIPE_BYTES = 1_000_000  # a recipe is a page, not a data set
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_\- ]*$")
 
 DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*$")
+STEP = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|)\s*$")
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -60,6 +61,53 @@ class Gather(Part):
     )
 
 
+class Windows(Part):
+    """A long table whose rows are steps in time: a row of the data is then a window of them, a past and a future. Series of
+    the inputs see the past, those of the outputs are the future; every other column is what it is in the last row of the past."""
+
+    past: int = Field(ge=1, description="steps that a window looks back on")
+    future: int = Field(0, ge=0, description="steps ahead that series of the outputs are; 0: none is an output")
+    time: str | None = Field(
+        None, description="the column of the time, ascending (dates or numbers); null: rows are in order"
+    )
+    step: float | str | None = Field(
+        None,
+        description="the time between two rows (3600, 15m, 1h, 1d): a gap is then refused; null: rows are consecutive steps",
+    )
+    by: str | None = Field(
+        None, description="the column that tells several series of one table apart (a shop, a sensor)"
+    )
+    every: int = Field(1, ge=1, description="a window begins at every so many steps")
+
+    @field_validator("step")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            found = STEP.match(value)
+            if not found:
+                raise ValueError("a number, or a duration such as 15m, 1h or 1d")
+            return float(found[1]) * {**SECONDS, "d": 86_400.0}[found[2]]
+        return value
+
+    @model_validator(mode="after")
+    def _of_time(self) -> Self:
+        if self.step is not None and self.time is None:
+            raise ValueError("a step goes with the column of the time: name it as time")
+        return self
+
+
+Border = int | float | str
+
+
+class Borders(Part):
+    """Where in time the sides of the split begin: a share of the steps (0.8), a number of rows (8640), or a time as the
+    table writes it ('2017-06-26'). No future of a window lies on two sides; a past may reach back over a border."""
+
+    val: Border = Field(0.8, description="the first step of validation")
+    test: Border | None = Field(0.9, description="the first step of the test; null: no test rows")
+    end: Border | None = Field(None, description="the first step that is not used; null: the table's end")
+
+
 class Data(Part):
     """Where the rows are and how they are split."""
 
@@ -67,18 +115,28 @@ class Data(Part):
     train: Any = Field(None, description="the training rows, when the splits are separate files")
     val: Any = Field(None, description="the validation rows; none: 10 % of train, by group or content")
     test: Any = Field(None, description="the test rows: they serve no stopping, calibration or threshold")
-    split: str | None = Field(
-        None, description="a column with train / val / test; a column named 'split' is found by itself"
+    split: str | Borders | None = Field(
+        None,
+        description="a column with train / val / test; a column named 'split' is found by itself. Of windows where the sides begin: "
+        "{val: 0.8, test: 0.9}",
     )
     group: str | None = Field(
         None, description="rows with the same value are never on two sides (speaker, patient, part)"
     )
     time: str | None = Field(None, description="split by this column: the newest rows are test")
+    windows: Windows | None = Field(
+        None, description="the rows of the table are steps of long series: {past: 336, future: 96}"
+    )
     weight: str | None = Field(None, description="a column of sample weights above or equal to 0")
     gather: Gather | None = Field(None, description="rows of the table that are one row of the task, see below")
     max_bad: float = Field(
         0.01, ge=0, le=1, description="share of unreadable rows that is put aside and counted; more is refused"
     )
+
+    @property
+    def split_column(self) -> str | None:
+        """The column that names the sides, where `split` is one."""
+        return self.split if isinstance(self.split, str) else None
 
     @field_validator("max_bad", mode="before")
     @classmethod
@@ -100,6 +158,23 @@ class Data(Part):
             raise ValueError("'val' and 'test' go with 'train', not with 'path'")
         if self.time is not None and (self.split is not None or self.group is not None):
             raise ValueError("'time' is a way to split of its own: remove 'split' and 'group'")
+        if self.windows is None and isinstance(self.split, Borders):
+            raise ValueError(
+                "borders in time are for windows of a long table: name a split column, or write windows: {past: ...}"
+            )
+        if self.windows is not None:
+            if self.path is None:
+                raise ValueError(
+                    "windows are cut from one table: give 'path', and where its sides begin as split: {val: 0.8, test: 0.9}"
+                )
+            if self.gather is not None:
+                raise ValueError(
+                    "windows are cut from rows as they are: remove 'gather', or 'windows' where a series is one row's list"
+                )
+            if self.time is not None or self.group is not None or isinstance(self.split, str):
+                raise ValueError(
+                    "windows are split by time: write windows: {time: COLUMN} and split: {val: 0.8, test: 0.9}, without time and group"
+                )
         return self
 
 
@@ -472,7 +547,7 @@ class Recipe(Part):
                 allowed="a name no input has",
                 fix="an answer cannot be given as an input; rename one and say column: if both read the same column",
             )
-        reserved = {self.data.split, self.data.group, self.data.weight} - {None}
+        reserved = {self.data.split_column, self.data.group, self.data.weight} - {None}
         for name, declared in self.outputs.items():
             require(
                 declared.of_row > 0 or (declared.column or name) not in reserved,
@@ -1009,6 +1084,10 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
                 "objective": Objective,
                 "trunk": Trunk,
                 "train": Train,
+                "gather": Gather,
+                "windows": Windows,
+                "split": Borders,
+                "Borders": Borders,
             }
             section = parts.get(str(part), section)
         names = [field.alias or name for name, field in section.model_fields.items()]
@@ -1030,6 +1109,7 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
 
 __all__ = [
     "RECIPE_VERSION",
+    "Borders",
     "Data",
     "FromRun",
     "Goal",
@@ -1038,6 +1118,7 @@ __all__ = [
     "Stage",
     "Train",
     "Trunk",
+    "Windows",
     "declare",
     "in_order",
     "json_schema",

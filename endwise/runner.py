@@ -461,7 +461,7 @@ def _table(bundle: Bundle, file: Path) -> tuple[list[dict[str, Any]], list[str]]
         raise DataError(f"{file}: the table cannot be read: {wrong}. Fix: give an existing UTF-8 file.") from None
     found = []
     for _, row in rows:
-        cells = {name: row.get(item.column or name) for name, item in bundle.inputs.items()}
+        cells = {name: item.cell_of(row, name) for name, item in bundle.inputs.items()}
         found.append({name: None if value == "" or is_missing(value) else value for name, value in cells.items()})
     return found, [f"{file.name} line {number}" for number, _ in rows]
 

@@ -15,6 +15,7 @@ import inspect
 import io
 import itertools
 import json
+import math
 import sys
 import tempfile
 import wave
@@ -812,6 +813,7 @@ def cases() -> list[Case]:
         found += [Case(scalar, examples, role) for role in roles if role in scalar.roles]
         if name == "number":
             found += [Case(scalar, VECTORS, role, label=f"number[3] {WAYS[role]}") for role in roles]
+    found += _series_cases()
     return found
 
 
@@ -829,6 +831,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("audio in chunks in",), ("text out",)),
     (("causal text in",), ("text by waiting attention out",)),
     (("text in",), ("text by attention out", "text by lm out")),
+    (("series in", "patches of series in"), ("series out", "continued series out")),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
         ("number out", "boolean out", "number[3] out", "embedding out"),
@@ -869,6 +872,33 @@ def check_export_group(inputs: Sequence[Case], outputs: Sequence[Case]) -> None:
 
 def _field_name(case: Case) -> str:
     return case.label.replace("[", "_").replace("]", "").replace(" ", "_").replace("+", "_")
+
+
+def _series_cases() -> list[Case]:
+    """Series of any length, of one length, and forecasts of what no input has and of what one has."""
+    from endwise.modalities.series import Series
+
+    level = Series(columns=("level",))
+    pasts = tuple({"level": values} for values in _waves(32))
+    futures = tuple({"level": [wave["level"][-1] + 0.2 * step for step in range(1, 6)]} for wave in pasts)
+    pairs = tuple(
+        [[None if index == 1 and step == 3 else value for step, value in enumerate(wave)], wave[::-1]]
+        for index, wave in enumerate(_waves(20, 7))
+    )
+    return [
+        Case(Series(), pairs, INPUT_ROLE),
+        Case(dataclasses.replace(level, form="patches"), pasts, INPUT_ROLE, label="patches of series in"),
+        Case(Series(), _waves(6), OUTPUT_ROLE),
+        Case(level, futures, OUTPUT_ROLE, (level, pasts), label="continued series out"),
+    ]
+
+
+def _waves(steps: int, more: int = 0) -> list[list[float]]:
+    """Eight waves of different levels, each `more` steps longer than the one before."""
+    return [
+        [round(index + 3 * math.sin(0.2 * (1 + index) * step), 3) for step in range(steps + more * index)]
+        for index in range(8)
+    ]
 
 
 def _pictures() -> tuple[bytes, ...]:

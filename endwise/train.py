@@ -218,7 +218,7 @@ def fit_folds(recipe: Recipe, run: Run, *, k: int | None = None, progress: Progr
     """
     if k is None:
         rows = sum(run.read("data.json")["rows"].values())
-        ours = recipe.data.path is not None and recipe.data.time is None and recipe.data.split is None
+        ours = recipe.data.path is not None and not any((recipe.data.time, recipe.data.split, recipe.data.windows))
         official = "official" in run.read("data.json")["split"]
         k = SMALL_TABLE_FOLDS if rows < SMALL_TABLE and ours and not official and recipe.train.budget is None else 0
     if k == 0:

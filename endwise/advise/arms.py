@@ -224,7 +224,7 @@ def settle(
         notes.append(
             "there are no test rows: the validation rows are scored, and a tenth of the training rows validates"
         )
-    ours = not splits.how.startswith("official") and recipe.data.time is None
+    ours = not splits.how.startswith("official") and recipe.data.time is None and recipe.data.windows is None
     if ours and len(test) < WANTED_TEST_ROWS:
         share = min(MOST_MOVED, (WANTED_TEST_ROWS - len(test)) / max(1, len(train)))
         kept = nested(train, [1 - share], seed=1, groups=_together(dataset, recipe, train))[0]

@@ -11,7 +11,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
@@ -177,6 +177,43 @@ class ChainedColumn(Column):
     def cell(self, row: int) -> Any:
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.parts[part].cell(row - int(self.starts[part]))
+
+
+class PickedColumn(Column):
+    """Some rows of another column, in an order of their own."""
+
+    def __init__(self, inner: Column, rows: np.ndarray) -> None:
+        self.inner = inner
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def stream(self, start: int, stop: int) -> Iterator[Any]:
+        return map(self.cell, range(start, stop))
+
+    def cell(self, row: int) -> Any:
+        return self.inner.cell(int(self.rows[row]))
+
+
+class JoinedColumn(Column):
+    """Several columns side by side: a cell is {column: cell}, or None where all of them are empty."""
+
+    def __init__(self, parts: Mapping[str, Column]) -> None:
+        self.parts = dict(parts)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parts.values())))
+
+    def stream(self, start: int, stop: int) -> Iterator[Any]:
+        for cells in zip(*(part.stream(start, stop) for part in self.parts.values()), strict=True):
+            yield self._joined(cells)
+
+    def cell(self, row: int) -> Any:
+        return self._joined([part.cell(row) for part in self.parts.values()])
+
+    def _joined(self, cells: Sequence[Any]) -> dict[str, Any] | None:
+        return None if all(cell is None for cell in cells) else dict(zip(self.parts, cells, strict=True))
 
 
 class TextFileColumn(Column):

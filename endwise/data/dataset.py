@@ -19,6 +19,7 @@ import numpy as np
 from endwise.data.key import field_key
 from endwise.data.read import Cells, Packed, num_workers, read_column, read_one
 from endwise.data.store import FieldStore, open_field
+from endwise.data.windows import Slices, WindowStore, WindowTable, needs_view, open_windows, view, window_splits
 from endwise.errors import BadValue, DataError, EndwiseError, RecipeError, refusal, unknown_name
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
 
@@ -50,7 +51,8 @@ class Dataset:
     fields: dict[str, FieldStore]
     splits: "Splits"
     weight: np.ndarray  # float32 [rows]
-    group: np.ndarray | None  # int64 [rows]: the same number for the same value of data.group; -1 where it is missing
+    # int64 [rows]: the same number for the same value of data.group, or for windows that share steps; -1 where it is missing
+    group: np.ndarray | None
     bad: tuple[BadRow, ...]
     notes: tuple[str, ...]
     fingerprint: str  # sha256 over contents, declarations, weights and splits
@@ -72,7 +74,7 @@ class Dataset:
 
     def cells(self, column: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
         """The raw cells of any column; None where a row's table does not have it."""
-        if not any(column in table.columns for table in self.tables):
+        if not any(table.has(column) for table in self.tables):
             names = sorted({name for table in self.tables for name in table.columns})
             raise unknown_name(field="column", got=column, names=names, error=DataError)
         out = []
@@ -117,7 +119,7 @@ class Dataset:
         return table, row - starts[table]
 
     def _column(self, table: int, column: str) -> Sequence[Any] | None:
-        if column not in self.tables[table].columns:
+        if not self.tables[table].has(column):
             return None
         if (table, column) not in self._cells:
             self._cells[table, column] = self.tables[table].column(column)
@@ -171,7 +173,8 @@ def prepare(
             fix="; ".join(notes) or "check the split column", error=DataError,
         )  # fmt: skip
     weight = _weights(recipe.data.weight, everything, keep, optional=source is not None)
-    group = _groups(recipe.data.group, everything)
+    windows = everything[0] if isinstance(everything[0], WindowTable) else None
+    group = windows.layout.blocks() if windows is not None else _groups(recipe.data.group, everything)
     fingerprint = _fingerprint(recipe, fields, weight, splits)
     return Dataset(fields, splits, weight, group, bad, tuple(notes), fingerprint, everything, columns)
 
@@ -205,6 +208,8 @@ def fit_contract(name: str, modality: Modality, role: Role, store: FieldStore, r
         )  # fmt: skip
     values = (store[row] for row in there.tolist())
     try:
+        if isinstance(store, WindowStore):
+            return store.fit(modality, role, there)
         return modality.fit(values, missing=len(rows) - len(there), role=role)
     except BadValue as wrong:
         raise DataError(f"{where}: {wrong}") from None
@@ -222,7 +227,8 @@ def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
         given = {"all": data.path if source is None else source}
     else:
         given = {name: getattr(data, name) for name in ("train", "val", "test") if getattr(data, name) is not None}
-    return {name: gathered(open_table(item), data) for name, item in given.items()}
+    tables = {name: gathered(open_table(item), data) for name, item in given.items()}
+    return {name: view(table, recipe) for name, table in tables.items()} if needs_view(recipe) else tables
 
 
 def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, *, other: bool) -> dict[str, str]:
@@ -235,7 +241,7 @@ def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, *, oth
             if modality.of_row:
                 continue
             column = modality.column or name
-            lacking = next((table for table in tables if column not in table.columns), None)
+            lacking = next((table for table in tables if not table.has(column)), None)
             if section == "outputs":
                 may_lack = not need_targets
             else:
@@ -267,6 +273,9 @@ def _prepared(
     name: str, modality: Modality, column: str, tables: "list[Table]", workers: int, progress: Progress | None
 ) -> FieldStore:
     parts = [Cells(table.column(column), table.fetch) for table in tables]
+    if isinstance(parts[0].values, Slices):  # windows are cut from one table
+        assert isinstance(tables[0], WindowTable)
+        return open_windows(name, modality, parts[0].values, tables[0])
     count = sum(len(part.values) for part in parts)
 
     def decode() -> Iterator[Packed]:
@@ -392,6 +401,8 @@ def _split(
     if source is not None:
         none = np.zeros(0, np.int64)
         return Splits(train=none, val=none, test=np.flatnonzero(keep), how=f"every row of {tables['all'].name}")
+    if isinstance(windows := tables.get("all"), WindowTable):
+        return window_splits(windows, recipe).without(np.flatnonzero(~keep))
     outputs = {modality.column or name for name, modality in recipe.outputs.items() if not modality.of_row}
     keys = split_keys(recipe, fields)
     return split_rows(recipe.data, tables, recipe.train.seed, keys=keys, outputs=outputs).without(np.flatnonzero(~keep))

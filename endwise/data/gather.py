@@ -95,7 +95,7 @@ def gathered(table: Table, data: "Data") -> Table:
 def _lists(table: Table, data: "Data", groups: Groups) -> Table:
     assert data.gather is not None
     by, firsts = data.gather.by, groups.rows[groups.starts[:-1]]
-    single = {by, data.split, data.group, data.time, data.weight, SPLIT_COLUMN if data.split is None else None}
+    single = {by, data.split_column, data.group, data.time, data.weight, SPLIT_COLUMN if data.split is None else None}
     columns: dict[str, Column] = {}
     for name in table.columns:
         cells = table.column(name)
@@ -125,7 +125,7 @@ def _histories(table: Table, data: "Data", groups: Groups) -> Table:
         not taken, field=f"data.gather.earlier (in {table.name})", got=taken, allowed="names that the table does not have yet",
         fix="choose another name for the new column", error=DataError,
     )  # fmt: skip
-    split = data.split or (SPLIT_COLUMN if SPLIT_COLUMN in table.columns else None)
+    split = data.split_column or (SPLIT_COLUMN if SPLIT_COLUMN in table.columns else None)
     sides = [None] * len(table) if split is None else [side_of(cell) or str(cell) for cell in table.column(split)]
     kept: list[int] = []
     before: list[np.ndarray] = []

@@ -197,7 +197,7 @@ def _official(
         how = "official: " + ", ".join(f"{side} is {tables[side].name}" for side in sides)
         return sides, how
     table = tables["all"]
-    column: str | None = data.split
+    column = data.split_column
     if column is None and SPLIT_COLUMN in table.columns and SPLIT_COLUMN not in outputs:
         column = SPLIT_COLUMN
     if column is None:
@@ -265,7 +265,7 @@ def times(table: "Table", column: str, rows: Sequence[int] | np.ndarray, *, of: 
     expected: str | None = None
     for row in map(int, rows):
         cell = cells[row]
-        kind, time = _time(cell)
+        kind, time = time_of(cell)
         expected = expected or kind
         if kind is None or kind != expected:
             raise refusal(
@@ -278,7 +278,8 @@ def times(table: "Table", column: str, rows: Sequence[int] | np.ndarray, *, of: 
     return found
 
 
-def _time(cell: Any) -> tuple[str | None, float]:
+def time_of(cell: Any) -> tuple[str | None, float]:
+    """(what kind of time a cell is, the time in seconds or in its own count); None where it is none."""
     if isinstance(cell, str):
         text = cell.strip()
         try:
@@ -355,7 +356,7 @@ def _keys(data: "Data", tables: Mapping[str, "Table"], keys: Sequence[str] | Non
         return _groups(data.group, tables)
     if keys is not None:
         return keys
-    leave_out = {name for name in (data.split, SPLIT_COLUMN, data.weight) if name is not None}
+    leave_out = {name for name in (data.split_column, SPLIT_COLUMN, data.weight) if name is not None}
     return content_keys(list(tables.values()), leave_out=leave_out)
 
 

@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +78,18 @@ class Table:
     """Rows of raw cells, columns by name. Read-only; safe to share between threads and to send to other processes."""
 
     def __init__(
-        self, name: str, columns: Mapping[str, Column], *, finder: Finder, origins: Any, notes: Sequence[str] = ()
+        self,
+        name: str,
+        columns: Mapping[str, Column],
+        *,
+        finder: Finder,
+        origins: Any,
+        notes: Sequence[str] = (),
+        made: Collection[str] = (),
     ) -> None:
+        """made: columns that are put together from others; they are read by name and listed nowhere."""
         self.name = name
-        self.columns = tuple(columns)
+        self.columns = tuple(name for name in columns if name not in made)  # of the source
         self.base = finder.place.address
         self.notes = tuple(notes)  # what was left out on opening, for the report
         self._columns = dict(columns)
@@ -92,7 +100,7 @@ class Table:
         odd = next((column for column, size in sizes.items() if size != self._size), None)
         if odd is not None:
             raise refusal(
-                field=f"{name}: column {odd!r}", got=f"{sizes[odd]} values", allowed=f"{self._size}, as {self.columns[0]!r} has",
+                field=f"{name}: column {odd!r}", got=f"{sizes[odd]} values", allowed=f"{self._size}, as {next(iter(columns))!r} has",
                 fix="give every column one value a row", error=DataError,
             )  # fmt: skip
 
@@ -107,6 +115,19 @@ class Table:
         is gone through (slices of it are lists)."""
         cells = self._column(name)
         return cells if cells.nbytes is None or cells.nbytes > HELD_BYTES else list(cells)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column, of the source or put together."""
+        return name in self._columns
+
+    def with_columns(self, made: Mapping[str, Column]) -> "Table":
+        """The same rows with more columns, put together from those there are."""
+        columns = {**self._columns, **made}
+        return Table(self.name, columns, finder=self.finder, origins=self._origins, notes=self.notes, made=made)
+
+    def column_of(self, name: str) -> Column:
+        """A column as it is kept: one cell is read at a time."""
+        return self._column(name)
 
     def cell(self, name: str, row: int) -> Any:
         """One raw cell."""

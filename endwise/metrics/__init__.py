@@ -42,6 +42,7 @@ from endwise.metrics.engine import (
     summable,
     value,
 )
+from endwise.metrics.forecasts import forecast_metrics
 from endwise.metrics.numbers import mae, r2, rmse
 from endwise.metrics.runs import pooled, pooled_difference
 from endwise.metrics.sound import duration_error, mcd
@@ -81,6 +82,7 @@ __all__ = [
     "estimates",
     "exact_match",
     "f1",
+    "forecast_metrics",
     "gap",
     "label",
     "lag",

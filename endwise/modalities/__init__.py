@@ -20,6 +20,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "embedding": ("endwise.modalities.embedding", "Embedding"),
     "items": ("endwise.modalities.items", "Items"),
     "masked": ("endwise.modalities.masked", "Masked"),
+    "series": ("endwise.modalities.series", "Series"),
 }
 
 

@@ -153,6 +153,10 @@ class Modality:
         """
         raise NotImplementedError
 
+    def cell_of(self, row: Mapping[str, Any], name: str) -> Any:
+        """The raw value of this field, called `name`, in a row of raw cells by column."""
+        return row.get(self.column or name)
+
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> Contract:
         """What there is to know about the training rows, in one streaming pass over what `read` gave."""
         raise NotImplementedError
@@ -276,6 +280,14 @@ class Modality:
     def agreed(self, name: str, contracts: Mapping[str, Any]) -> dict[str, Contract]:
         """The contracts that change where an output `name` has to number things as another field does, given those that each
         field was fitted with alone. Called on what `beside` gave. Default: none does."""
+        return {}
+
+    def untaught(
+        self, given: Mapping[str, np.ndarray], contracts: Mapping[str, Any], contract: Any
+    ) -> Mapping[str, Answer]:
+        """Answers that need no learning and look at the row's own inputs (decoded values of those it has, and their
+        contracts), by what they do: {'the last value again': ...}. The trivial baseline is the best of these and the best
+        constant, on training rows. Default: none."""
         return {}
 
     def made_of(self) -> tuple[str, ...]:

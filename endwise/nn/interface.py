@@ -46,13 +46,27 @@ class Map:
 
 
 @dataclass(frozen=True)
+class Observed:
+    """The steps of a series as its encoder got them: values in deviations of the training rows, 0 where nothing is there."""
+
+    values: Float[Tensor, "batch step channel"]
+    there: Bool[Tensor, "batch step channel"]
+
+    def of(self, present: Bool[Tensor, " batch"]) -> "Observed":
+        """The same, with nothing there in rows without the input."""
+        there = self.there & present[:, None, None]
+        return Observed(torch.where(there, self.values, 0.0), there)
+
+
+@dataclass(frozen=True)
 class Tokens:
     """The common representation: values [batch, token, width] and which of them are real.
 
     spans: {input: slice} where each input's tokens lie. grids: {input: (shape, stride)} for inputs whose tokens lie on
     a grid of the raw value (pixels, samples), row by row. levels: {input: feature maps [batch, channel, *shape], the finest
     first}, those of `Encoder.maps`: before the trunk, and of no meaning in rows without the input. placed: {input:
-    where its raw values lie on the canvas}, of inputs that an output can lie on.
+    where its raw values lie on the canvas}, of inputs that an output can lie on. observed: {input: its own steps}, of series
+    that an output may continue.
     present: {input: bool [batch]}, which rows have it; the others' tokens are a learnt stand-in. own_values: the values
     before the trunk, where there is one. known: of an input that is heard in pieces, how much of it (seconds, units) has
     to be there before a token is known. hidden: {input: Hidden} of inputs that are partly hidden. symbols: {input: int64
@@ -65,6 +79,7 @@ class Tokens:
     grids: dict[str, Grid] = field(default_factory=dict)
     levels: dict[str, list[Tensor]] = field(default_factory=dict)
     placed: dict[str, Placed] = field(default_factory=dict)
+    observed: dict[str, Observed] = field(default_factory=dict)
     present: dict[str, Bool[Tensor, " batch"]] = field(default_factory=dict)
     own_values: Float[Tensor, "batch token width"] | None = None
     known: Float[Tensor, "batch token"] | None = None

@@ -311,12 +311,26 @@ def _behaviour(facts: _Facts) -> str:
             drawn.append(
                 plots.scatter(residuals, x="truth", y="answer − truth", alt=f"Residuals of {output}", diagonal=False)
             )
+        drawn += [_forecast(output, item) for item in detail.get("forecasts", [])]
         classes = detail.get("classes")
         table = _generic(classes, limit=100) if classes else ""
         if drawn or table:
             folded = f"<details><summary>{escape(output)} class by class</summary>{table}</details>" if table else ""
             parts.append(f'<h3>{escape(output)}</h3><div class="pair">{"".join(drawn)}</div>{folded}')
     return "".join(parts)
+
+
+def _forecast(output: str, item: Mapping[str, Any]) -> str:
+    which = f"{output} {item['channel']}".rstrip()
+    return plots.bands(
+        item["past"],
+        item["truth"],
+        item["value"],
+        item["bands"],
+        x="steps from now",
+        y=which,
+        alt=f"{which}: {item['origin']}",
+    )
 
 
 def _retrieval(facts: _Facts) -> str:

@@ -60,6 +60,37 @@ def forecasts(items: Sequence[Forecast], *, x: str, y: str, alt: str, level: flo
     return _figure("".join(parts), alt, _legend([item.name for item in shown]))
 
 
+def bands(
+    past: Sequence[float | None],
+    truth: Sequence[float | None],
+    said: Sequence[float],
+    between: Sequence[tuple[Sequence[float], Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+    alt: str,
+) -> str:
+    """A series and its forecast: the past up to step 0, what came and what was said after it, over bands (low, high), the widest
+    first. None is a gap."""
+    parts = {"past": _numbered(past, 1 - len(past)), "truth": _numbered(truth, 1), "forecast": _numbered(said, 1)}
+    drawn = [point for line in parts.values() for point in line]
+    edges = [edge for low, high in between for edge in (*low, *high)]
+    frame = _Frame([at for at, _ in drawn], [*(value for _, value in drawn), *edges])
+    found = [frame.axes(x, y)]
+    for low, high in between:
+        over = [(frame.x(at), frame.y(value)) for at, value in enumerate(high, 1)]
+        under = [(frame.x(at), frame.y(value)) for at, value in reversed(list(enumerate(low, 1)))]
+        found.append(f'<path d="{_path([*over, *under])}Z" style="fill:var(--series-2);opacity:.18"/>')
+    for index, line in enumerate(parts.values()):
+        path = _path([(frame.x(at), frame.y(value)) for at, value in _thinned(line)])
+        found.append(f'<path d="{path}" style="stroke:var(--series-{index});stroke-width:2;fill:none"/>')
+    return _figure("".join(found), alt, _legend(list(parts)))
+
+
+def _numbered(values: Sequence[float | None], first: int) -> list[tuple[float, float]]:
+    return [(float(at), value) for at, value in enumerate(values, first) if value is not None]
+
+
 @dataclass(frozen=True)
 class Interval:
     """A value with its interval (None where there is none) and what it is the mean of."""
