@@ -220,14 +220,15 @@ def fit_contract(name: str, modality: Modality, role: Role, store: FieldStore, r
 
 def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
     from endwise.data.gather import gathered
+    from endwise.data.join import joined
     from endwise.data.table import open_table
 
-    data = recipe.data
+    data, declared = recipe.data, {**recipe.inputs, **recipe.outputs}
     if source is not None or data.path is not None:
         given = {"all": data.path if source is None else source}
     else:
         given = {name: getattr(data, name) for name in ("train", "val", "test") if getattr(data, name) is not None}
-    tables = {name: gathered(open_table(item), data) for name, item in given.items()}
+    tables = {name: joined(gathered(open_table(item), data), declared) for name, item in given.items()}
     return {name: view(table, recipe) for name, table in tables.items()} if needs_view(recipe) else tables
 
 
@@ -249,8 +250,10 @@ def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, *, oth
             if lacking is None:
                 found[name] = column
             elif not may_lack:
-                where = f"{section}.{name}.column (in {lacking.name})"
-                raise unknown_name(field=where, got=column, names=lacking.columns, error=error)
+                several = modality.reads_columns()
+                where = f"{section}.{name}.{'columns' if several else 'column'} (in {lacking.name})"
+                got = several[0] if several else column
+                raise unknown_name(field=where, got=got, names=lacking.columns, error=error)
     for name in ("group", "weight"):
         column = getattr(recipe.data, name)
         lacking = next((table for table in tables if column is not None and column not in table.columns), None)

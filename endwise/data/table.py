@@ -1,8 +1,9 @@
 """Tables: rows of raw cells from wherever they come, columns by name, every row with a place to name in a message.
 
 `open_table` takes a CSV, TSV, Parquet, JSONL or JSON file, a folder of class folders, a folder or zip with one table in
-it, any of these at an fsspec address, a Hugging Face data set, a frame, or lists and arrays in memory. Cells stay raw:
-those of a CSV are text, an empty one is missing; what a cell means is its modality's business.
+it, annotations of boxes as COCO or Pascal VOC has them, any of these at an fsspec address, a Hugging Face data set, a
+frame, or lists and arrays in memory. Cells stay raw: those of a CSV are text, an empty one is missing; what a cell means
+is its modality's business.
 
 Not here: where files lie and how a path in a cell is found (`files.py`), how cells are kept (`columns.py`), which side
 of the split a row is on (`split.py`).
@@ -28,6 +29,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from endwise.data.annotations import coco_columns, is_coco, voc_columns, voc_files
 from endwise.data.columns import (
     HELD_BYTES,
     ArrayColumn,
@@ -90,6 +92,7 @@ class Table:
         """made: columns that are put together from others; they are read by name and listed nowhere."""
         self.name = name
         self.columns = tuple(name for name in columns if name not in made)  # of the source
+        self._made = frozenset(made)
         self.base = finder.place.address
         self.notes = tuple(notes)  # what was left out on opening, for the report
         self._columns = dict(columns)
@@ -123,7 +126,8 @@ class Table:
     def with_columns(self, made: Mapping[str, Column]) -> "Table":
         """The same rows with more columns, put together from those there are."""
         columns = {**self._columns, **made}
-        return Table(self.name, columns, finder=self.finder, origins=self._origins, notes=self.notes, made=made)
+        known = {*self._made, *made}
+        return Table(self.name, columns, finder=self.finder, origins=self._origins, notes=self.notes, made=known)
 
     def column_of(self, name: str) -> Column:
         """A column as it is kept: one cell is read at a time."""
@@ -376,6 +380,9 @@ def _open_json(place: Place, name: str) -> Table:
     shown = posixpath.basename(name)
     with _unpacked(place, name) as file:
         found = _json(file.read(), shown)
+    if is_coco(found):
+        columns, files, notes = coco_columns(found, shown)
+        return Table(shown, columns, finder=_finder(place, name), origins=Origins(shown, paths=files), notes=notes)
     wanted = isinstance(found, list | dict) and bool(found)
     if isinstance(found, dict):
         wanted = wanted and all(isinstance(cells, list) for cells in found.values())
@@ -399,12 +406,24 @@ def _open_folder(place: Place) -> Table:
     if tables:
         return _open_file(place, _the_one(tables, place.address))
     shown = posixpath.basename(place.address.rstrip("/\\")) or Path(place.address).resolve().name
-    return _class_folders(place.tree(), shown, Finder(place), "")
+    files = place.tree()
+    annotated = voc_files(files, place)
+    if annotated:
+        return _voc(place, annotated, files, shown, Finder(place), "")
+    return _class_folders(files, shown, Finder(place), "")
+
+
+def _voc(place: Place, annotated: list[str], files: list[str], shown: str, finder: Finder, prefix: str) -> Table:
+    columns, notes = voc_columns(place, annotated, files, shown, prefix)
+    return Table(shown, columns, finder=finder, origins=Origins(shown, paths=annotated), notes=notes)
 
 
 def _open_zip(outer: Place, name: str) -> Table:
     place = ZipPlace(outer, name)
     files = place.tree()
+    annotated = voc_files(files, place)
+    if annotated:
+        return _voc(place, annotated, files, name, Finder(outer), f"{name}!")
     depth = _wrapping(files)
     tables = [file for file in files if is_table(file) and file.count("/") <= depth]
     if tables:

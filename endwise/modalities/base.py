@@ -182,6 +182,11 @@ class Modality:
         """One line about the contract for people: '10 classes', 'mean 3.2 kg', '8000 Hz, 0.2 to 2.3 s'."""
         return f"{contract.count} values"
 
+    def reads_columns(self) -> tuple[str, ...]:
+        """The columns that a raw value is put together from, where they are several: `read` then gets {column: cell}.
+        Default: none, since a value is the cell of one."""
+        return ()
+
     # ---- numpy side: inputs ------------------------------------------------------------------------------------
 
     def oddities(
