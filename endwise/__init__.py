@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from endwise.modalities.audio import Audio
     from endwise.modalities.base import Answer, Contract, Modality
     from endwise.modalities.boolean import Boolean
+    from endwise.modalities.boxes import Boxes
     from endwise.modalities.category import Category
     from endwise.modalities.date import Date
     from endwise.modalities.embedding import Embedding
@@ -59,6 +60,7 @@ _HOMES = {
     "Date": "endwise.modalities.date",
     "Tags": "endwise.modalities.tags",
     "Series": "endwise.modalities.series",
+    "Boxes": "endwise.modalities.boxes",
     "Embedding": "endwise.modalities.embedding",
     "Items": "endwise.modalities.items",
     "Masked": "endwise.modalities.masked",

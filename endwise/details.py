@@ -24,6 +24,7 @@ from endwise.data.loader import Loader
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
 from endwise.modalities.series import Series, SeriesContract, continued
+from endwise.modalities.spatial import Spatial
 from endwise.model import Model
 from endwise.network import Network, stacked
 from endwise.nn.interface import Tokens
@@ -292,9 +293,20 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[
             "confidence": answers[index].confidence,
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
+            **_drawn(scored, index, answers[index], dataset),
         }
         for index in _shown(wrong, scored)
     ]
+
+
+def _drawn(scored: Answered, index: int, answer: Answer, dataset: Dataset) -> dict[str, Any]:
+    """{"drawn": {"on", "truth", "answer"}} of an output that lies on an input of this row and can be outlined there."""
+    item, row = scored.item, int(scored.rows[index])
+    if not isinstance(item, Spatial) or answer.value is None or not dataset.fields[item.under()].present[row]:
+        return {}
+    shape = dataset.fields[item.under()][row].shape
+    truth, given = (item.outlines(value, shape) for value in (scored.truths[index], answer.value))
+    return {"drawn": {"on": item.under(), "truth": truth, "answer": given}} if truth or given else {}
 
 
 def _shown(wrong: Sequence[int], scored: Answered) -> Sequence[int]:

@@ -28,7 +28,7 @@ from endwise.network import Network, Predictions
 from endwise.nn.interface import Head
 from endwise.nn.size import Size
 from endwise.recipe import Recipe
-from endwise.rows import FieldError, check_names, collate, file_fetcher, may_be_missing, read_row, written
+from endwise.rows import FieldError, check_names, collate, file_fetcher, listed, may_be_missing, read_row, written
 from endwise.stages import network_of
 from endwise.stream import Stream
 
@@ -519,8 +519,10 @@ def _is_folder(text: str) -> bool:
 
 
 def _spoken(name: str, answer: Answer) -> str:
-    value = f"{answer.value:.6g}" if isinstance(answer.value, float) else repr(answer.value)
-    value = value if len(value) <= 80 else value[:79] + "…"
+    value = listed(answer.value) or ""
+    if not value:
+        value = f"{answer.value:.6g}" if isinstance(answer.value, float) else repr(answer.value)
+        value = value if len(value) <= 80 else value[:79] + "…"
     unit = f" {answer.unit}" if answer.unit else ""
     sure = f" ({answer.confidence:.0%})" if answer.confidence is not None else ""
     return f"{name}={value}{unit}{sure}"

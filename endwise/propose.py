@@ -19,11 +19,14 @@ from typing import Any
 import yaml
 
 from endwise.data.files import locate
+from endwise.data.gather import gathered
+from endwise.data.join import joined
 from endwise.data.split import SIDES, side_of
 from endwise.data.table import Table, family, is_table, open_table
 from endwise.errors import DataError, refusal
+from endwise.modalities.boxes import Boxes
 from endwise.modalities.number import MISSING_WORDS
-from endwise.recipe import NAME, Recipe
+from endwise.recipe import NAME, Data, Recipe
 
 SAMPLE_ROWS = 2_000
 WIDE_ROWS = 64  # of a column with files or lists in its cells
@@ -63,6 +66,13 @@ ID_NAMES = (
 )
 MEASURED_NAMES = ("width", "height", "seconds", "duration", "duration_s", "length", "sample_rate", "samplerate", "rate",
                   "rate_hz", "size", "bytes", "channels", "num_samples", "num_frames", "frames", "fps")  # fmt: skip
+PICTURE_NAMES = ("image", "file", "filename", "imagename", "imagepath", "imagefile", "path", "photo", "picture", "img")
+KIND_NAMES = ("label", "class", "classname", "category", "name", "kind")
+CORNER_NAMES = (
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x1", "y1", "x2", "y2"),
+    ("x0", "y0", "x1", "y1"),
+)  # of annotation tables
 DATE = re.compile(r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$")
 ODD_DATES = {
     "%d.%m.%Y": re.compile(r"^\d{1,2}\.\d{1,2}\.\d{4}$"), "%Y/%m/%d": re.compile(r"^\d{4}/\d{1,2}/\d{1,2}$"),
@@ -124,7 +134,14 @@ class _Found:
 def propose(path: Any) -> Proposal:
     """Propose a recipe for a folder, a table file, an address or a frame. DataError when nothing can be predicted."""
     data, table, notes, questions = _source(path)
-    found = [_look(table, name) for name in table.columns]
+    boxes = _one_row_a_box(table)
+    if boxes is None:
+        found = [_look(table, name) for name in table.columns]
+    else:
+        data["gather"], columns = boxes
+        table = joined(gathered(table, Data(path=table, gather=data["gather"])), {"boxes": Boxes(columns=columns)})
+        found = [_look(table, name) for name in table.columns if name not in (*columns, "boxes")]
+        found.append(_boxes(table, columns))
     plan = _Plan(data, found, table)
     plan.reasons.extend(notes)
     plan.questions.extend(questions)
@@ -190,6 +207,27 @@ def _test_beside(tops: list[str], name: str) -> str | None:
     if side_of(re.split(r"[._\-]", name)[0]) != "train":
         return None
     return next((item for item in tops if is_table(item) and side_of(re.split(r"[._\-]", item)[0]) == "test"), None)
+
+
+def _one_row_a_box(table: Table) -> tuple[str, tuple[str, ...]] | None:
+    """(the column that names the picture, the columns of a box) of an annotation table."""
+    names = {re.sub(r"[^a-z0-9]+", "", name.lower()): name for name in table.columns}
+    picture, label = (
+        next((names[item] for item in wanted if item in names), None) for wanted in (PICTURE_NAMES, KIND_NAMES)
+    )
+    corners = next(
+        (tuple(names[item] for item in four) for four in CORNER_NAMES if all(item in names for item in four)), None
+    )
+    return None if picture is None or label is None or corners is None else (picture, (label, *corners))
+
+
+def _boxes(table: Table, columns: tuple[str, ...]) -> _Found:
+    """All boxes of a picture, as one column."""
+    return _Found(
+        "boxes", "boxes", f"{', '.join(columns)} are a class and two corners, one row a box", count=len(table),
+        settings={"columns": list(columns)}, cells=[table.cell("boxes", row) for row in range(min(WIDE_ROWS, len(table)))],
+        doubt=f"are {', '.join(columns[1:])} two corners in pixels? Else say format: and unit:",
+    )  # fmt: skip
 
 
 # ---- one column ------------------------------------------------------------------------------------------------------
@@ -268,6 +306,8 @@ def _magic(cell: Any) -> str | None:
 def _listed(name: str, cells: list[Any]) -> _Found:
     lists = [cell.tolist() if hasattr(cell, "tolist") else list(cell) for cell in cells]
     items = [item for cell in lists for item in cell[:50]]
+    if items and all(isinstance(item, Mapping) and "label" in item for item in items):
+        return _Found(name, "boxes", "its cells are lists of things with a label and a box")
     if items and all(isinstance(item, str) for item in items):
         return _Found(name, "tags", "its cells are lists of words")
     lengths = {len(cell) for cell in lists}
@@ -614,6 +654,10 @@ class _Plan:
     # -- the answers
 
     def _choose_outputs(self) -> list[_Found]:
+        if any(item.kind == "image" for item in self.media) and (
+            boxes := [item for item in self.open.values() if item.kind == "boxes"]
+        ):
+            return boxes
         legal = [item for item in self.open.values() if item.kind in ("category", "number", "boolean", "tags", "text")]
         if not legal:
             left = ", ".join(f"{item.name} ({item.kind.removeprefix('lost ')})" for item in self.found)

@@ -130,6 +130,19 @@ def written(
     }
 
 
+def listed(value: Any) -> str | None:
+    """A list of mappings (boxes) in a line for people: how many there are, and what each holds. None for anything else."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
+        return None
+    return f"{len(value)}: " + "; ".join(" ".join(map(_part, item.values())) for item in value)
+
+
+def _part(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return " ".join(f"{item:.1f}" for item in value) if isinstance(value, list) else str(value)
+
+
 def check_names(
     row: Mapping[str, Any], inputs: Mapping[str, Modality], outputs: Mapping[str, Modality], where: str
 ) -> None:

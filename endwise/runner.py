@@ -30,6 +30,7 @@ from endwise.rows import (
     collate,
     file_fetcher,
     is_missing,
+    listed,
     may_be_missing,
     read_row,
     written,
@@ -484,5 +485,5 @@ def _spoken(answers: Mapping[str, Any]) -> str:
         value = answer["value"]
         if isinstance(value, str) and value.startswith(WAV_URI):
             value = "(sound: give --out FOLDER or --json)"
-        parts.append(f"{name}: {value}{unit}{sure}")
+        parts.append(f"{name}: {listed(value) or value}{unit}{sure}")
     return "   ".join(parts)

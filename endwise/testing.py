@@ -796,6 +796,7 @@ def cases() -> list[Case]:
         Case(Text(causal=True), TEXTS, INPUT_ROLE, (waiting, WORDS), label="causal text in"),
         Case(waiting, WORDS, OUTPUT_ROLE, (heard, _tones()), label="text by waiting attention out"),
         Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
+        Case(modality_class("boxes")(), drawn_boxes()[1], OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
         *(
             Case(modality_class("masked")(), TEXTS, OUTPUT_ROLE, partner, label=f"masked {partner[0].type} out")
             for partner in ((Text(), TEXTS), (modality_class("image")(), _pictures()), (sound, _tones()))
@@ -819,6 +820,7 @@ def cases() -> list[Case]:
 
 EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every modality once and every head once
     (("image in",), ("category out",)),
+    (("image in",), ("boxes out",)),
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),
@@ -917,6 +919,26 @@ def _pictures() -> tuple[bytes, ...]:
         )
         found.append(out.getvalue())
     return tuple(found)
+
+
+def drawn_boxes() -> tuple[tuple[bytes, ...], tuple[list[dict[str, Any]], ...]]:
+    """Pictures with up to three squares of two colours, and the box around each."""
+    from PIL import Image
+
+    random, pictures, found = np.random.default_rng(0), [], []
+    for index in range(8):
+        height, width = 24 + 2 * index, 40 - 2 * index
+        pixels, boxes = np.full((height, width, 3), 30, dtype=np.uint8), []
+        for kind in range(index % 3 + (index > 0)):
+            side = 8 + 2 * kind
+            x, y = int(random.integers(0, width - side)), int(random.integers(0, height - side))
+            pixels[y : y + side, x : x + side] = (60, 220, 60) if kind % 2 else (220, 60, 60)
+            boxes.append({"label": ("red", "green")[kind % 2], "box": [x, y, x + side, y + side]})
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, format="PNG")
+        pictures.append(out.getvalue())
+        found.append(boxes)
+    return tuple(pictures), tuple(found)
 
 
 def _tones() -> tuple[bytes, ...]:

@@ -1,8 +1,8 @@
 """Columns that are one value together: a box's class and four numbers.
 
 A field that names several columns (`Modality.reads_columns`) is given a column of its own, whose cells are mappings from
-their names to their cells. Not here: which columns belong together (the declarations), rows that do (gather.py), and windows over the channels of
-a series (windows.py).
+their names to their cells. Not here: which columns belong together (the declarations), rows that do (gather.py), and
+windows over the channels of a series (windows.py).
 """
 
 from collections.abc import Mapping, Sequence

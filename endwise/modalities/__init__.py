@@ -17,6 +17,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "boolean": ("endwise.modalities.boolean", "Boolean"),
     "date": ("endwise.modalities.date", "Date"),
     "tags": ("endwise.modalities.tags", "Tags"),
+    "boxes": ("endwise.modalities.boxes", "Boxes"),
     "embedding": ("endwise.modalities.embedding", "Embedding"),
     "items": ("endwise.modalities.items", "Items"),
     "masked": ("endwise.modalities.masked", "Masked"),

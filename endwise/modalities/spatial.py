@@ -6,7 +6,7 @@ here: any output of its own.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from endwise.errors import refusal, require, unknown_name
 from endwise.modalities.base import OUTPUT_ROLE, Modality, Role, output_field
@@ -27,6 +27,11 @@ class Spatial(Modality):
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """With `on` written out."""
         return replace(self, on=lies_on(self, self.on, inputs))
+
+    def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+        """What of a truth or an answer the report draws over the decoded input of this shape: {'label', 'box': [x, y,
+        width, height] in shares of its sides} and 'score' where there is one. Default: nothing."""
+        return []
 
     def under(self) -> str:
         """The input that it lies on; only known in a recipe."""

@@ -6,6 +6,7 @@ from data is escaped where it enters the page. Drawing is in plots.py, looks in 
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -252,12 +253,17 @@ def _mistakes(facts: _Facts) -> str:
 
 
 def _card(item: Mapping[str, Any]) -> str:
-    shown = "".join(_preview(name, value) for name, value in item.get("inputs", {}).items())
+    drawn = item.get("drawn") or {}
+    shown = "".join(
+        _outlined(name, value, drawn) if name == drawn.get("on") else _preview(name, value)
+        for name, value in item.get("inputs", {}).items()
+    )
     confidence = item.get("confidence")
     sure = f' <span class="quiet">({confidence:.0%} sure)</span>' if isinstance(confidence, int | float) else ""
+    answer, truth = (_counted(drawn[side]) if drawn else item[side] for side in ("answer", "truth"))
     return (
-        f"{shown}<div>answer {_value('wrong', item['answer'])}{sure}</div>"
-        f'<div>truth {_value("right", item["truth"])}</div><div class="quiet">{escape(str(item.get("origin", "")))}</div>'
+        f"{shown}<div>answer {_value('wrong', answer)}{sure}</div>"
+        f'<div>truth {_value("right", truth)}</div><div class="quiet">{escape(str(item.get("origin", "")))}</div>'
     )
 
 
@@ -268,6 +274,32 @@ def _value(kind: str, value: Any) -> str:
     if value == "":
         return f'<span class="{kind}">(nothing)</span>'
     return f'<span class="{kind}">{escape(_text(value))}</span>'
+
+
+def _counted(outlines: Sequence[Mapping[str, Any]]) -> str:
+    """'12 RBC, 1 WBC' of what is outlined on the picture."""
+    counts = Counter(str(item["label"]) for item in outlines)
+    return ", ".join(f"{count} {label}" for label, count in counts.most_common())
+
+
+def _outlined(name: str, value: Mapping[str, str], drawn: Mapping[str, Any]) -> str:
+    """A picture with what is true and what was answered drawn over it."""
+    picture = _preview(name, value)
+    if not picture.startswith("<img"):
+        return picture
+    boxes = [
+        f'<rect class="{kind}" x="{x:.2%}" y="{y:.2%}" width="{w:.2%}" height="{h:.2%}"><title>{_named(kind, item)}</title></rect>'
+        for kind, side in (("right", "truth"), ("wrong", "answer"))
+        for item in drawn[side]
+        for x, y, w, h in [map(float, item["box"])]
+    ]
+    told = "green: the truth, red and dashed: the answer; point at a box for its name"
+    return f'<div class="outlined">{picture}<svg role="img" aria-label="{told}">{"".join(boxes)}</svg></div>'
+
+
+def _named(kind: str, item: Mapping[str, Any]) -> str:
+    score = f" {item['score']:.2f}" if "score" in item else ""
+    return escape(f"{'truth' if kind == 'right' else 'answer'}: {item['label']}{score}")
 
 
 def _preview(name: str, value: Mapping[str, str]) -> str:

@@ -35,7 +35,7 @@ MULTIPLE_PX = 8
 WIDEST = 3.0  # the largest ratio of the sides that the network's canvas takes over
 KEPT_TIMES = 2  # the store keeps a picture at up to this multiple of the network's side
 STATISTICS_SIDE_PX = 256  # colours of larger pictures are measured on every n-th pixel
-PREVIEW_PX, PREVIEW_PNG_PX = 160, 64
+PREVIEW_PX, PREVIEW_PNG_PX, LARGE_PREVIEW_PX = 160, 64, 400
 FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65_535.0}
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG
 LITE_NAMES = tuple(f"tf_efficientnet_lite{number}" for number in range(5))  # of timm, built in: nn/efficientnet.py
@@ -251,12 +251,13 @@ class Image(PretrainedInput):
         return PictureFeatures()
 
     def preview(self, value: np.ndarray, contract: ImageContract) -> dict[str, str]:
-        """A data URI of at most 160 px: PNG for small pictures, JPEG for larger ones."""
+        """A data URI of at most 160 px, or 400 where an output lies on it: PNG for small pictures, JPEG for larger ones."""
         from PIL import Image as Pillow
 
         pixels = value if value.dtype == np.uint8 else (value // 257).astype(np.uint8)
         picture = Pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
-        picture.thumbnail((PREVIEW_PX, PREVIEW_PX))
+        side = LARGE_PREVIEW_PX if self.whole else PREVIEW_PX  # something is drawn over it
+        picture.thumbnail((side, side))
         kind = "png" if max(picture.size) <= PREVIEW_PNG_PX else "jpeg"
         file = io.BytesIO()
         picture.save(file, kind, **({"quality": 85} if kind == "jpeg" else {}))

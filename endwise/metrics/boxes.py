@@ -1,0 +1,174 @@
+"""Metrics of boxes: average precision, average recall, sensitivity at false alarms per picture, and F1.
+
+A truth is a list of {"label", "box"}, an answer's value the boxes that are given; `detail["more"]` has candidates below
+the threshold, which rankings look at too. A box without "score" is sure. Precision and recall follow COCO (Lin et al.
+2014): per class and overlap threshold, 101 recall points, the 100 surest boxes of a picture, all sizes; true boxes without
+area are in no metric, since nothing can overlap them. The library that COCO's figures are usually made with is the oracle
+in the tests.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from endwise.metrics.engine import Metric, mean_defined, ratio, same_length
+
+THRESHOLDS = tuple(np.arange(10) * 0.05 + 0.5)
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+ALARMS_PER_PICTURE = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # as in LUNA16 (Setio et al. 2017)
+MOST = 100  # boxes of a picture that are looked at
+EPSILON = float(np.spacing(1))
+
+
+def ap(classes: Sequence[str]) -> Metric:
+    """Average precision, mean over the classes that the truths have and overlaps of 0.5 to 0.95: COCO's AP."""
+    return _ranking("ap", classes, THRESHOLDS, _average_precision)
+
+
+def ap50(classes: Sequence[str]) -> Metric:
+    """Average precision at an overlap of 0.5, mean over the classes that the truths have."""
+    return _ranking("ap50", classes, THRESHOLDS[:1], _average_precision)
+
+
+def ar(classes: Sequence[str]) -> Metric:
+    """Average recall with 100 boxes a picture, mean over classes and overlaps of 0.5 to 0.95: COCO's AR@100."""
+    return _ranking("ar", classes, THRESHOLDS, _recall)
+
+
+def froc(classes: Sequence[str]) -> Metric:
+    """Sensitivity at an overlap of 0.5, mean over 1/8 to 8 false alarms a picture and over classes: the score of free-response
+    ROC curves of LUNA16, with boxes in the place of distances."""
+    return _ranking("froc", classes, THRESHOLDS[:1], _sensitivity)
+
+
+def f1(classes: Sequence[str]) -> Metric:
+    """F1 at an overlap of 0.5 of the boxes that are given, mean over the classes that the truths have."""
+    return _ranking("f1", classes, THRESHOLDS[:1], _f1, candidates=False)
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+# One picture is [slots, 2 + thresholds] flattened: score, class + 1 (0: an empty slot), and for each threshold whether the
+# box finds a true one; behind them how many true boxes of each class there are.
+
+
+def _ranking(
+    name: str, classes: Sequence[str], thresholds: Sequence[float], score: Any, *, candidates: bool = True
+) -> Metric:
+    ids = {label: index for index, label in enumerate(classes)}
+    width = 2 + len(thresholds)
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        same_length(truths, answers)
+        found = [
+            _picture(truth, _given(answer, candidates=candidates), ids, thresholds)
+            for truth, answer in zip(truths, answers, strict=True)
+        ]
+        slots = max((len(boxes) for boxes, _ in found), default=0)
+        out = np.zeros((len(found), slots * width + len(ids)))
+        for row, (boxes, counts) in enumerate(found):
+            out[row, : boxes.size] = boxes.ravel()
+            out[row, slots * width :] = counts
+        return out
+
+    def combine(stats: np.ndarray, weights: np.ndarray) -> float:
+        cut = stats.shape[1] - len(ids)
+        boxes = stats[:, :cut].reshape(len(stats), -1, width)
+        real = weights @ stats[:, cut:]
+        weight = np.broadcast_to(weights[:, None], boxes.shape[:2])
+        used = (boxes[..., 1] > 0) & (weight > 0)
+        flat, weight = boxes[used], weight[used]
+        order = np.argsort(-flat[:, 0], kind="mergesort")  # as COCO's: equal scores stay in the pictures' order
+        flat, weight = flat[order], weight[order]
+        values = np.full(len(ids), np.nan)
+        for index in range(len(ids)):
+            if real[index] > 0:
+                own = flat[:, 1] == index + 1
+                values[index] = score(flat[own, 2:].T, weight[own], real[index], weights.sum())
+        return float(mean_defined(values))
+
+    return Metric(name, "max", rows, combine)
+
+
+def _given(answer: Any, *, candidates: bool) -> list[Mapping[str, Any]]:
+    boxes = [*answer.value, *(answer.detail.get("more", ()) if candidates else ())]
+    return sorted(boxes, key=lambda box: -box.get("score", 1.0))[:MOST]
+
+
+def _picture(
+    truth: Sequence[Mapping[str, Any]],
+    given: Sequence[Mapping[str, Any]],
+    ids: Mapping[str, int],
+    thresholds: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """([box, 2 + thresholds], true boxes of each class). What is of a class that is not scored has no place."""
+    real = [item for item in truth if item["label"] in ids and _has_area(item["box"])]
+    counts = np.bincount([ids[item["label"]] for item in real], minlength=len(ids))
+    known = [item for item in given if item["label"] in ids]
+    out = np.zeros((len(known), 2 + len(thresholds)))
+    out[:, 0] = [item.get("score", 1.0) for item in known]
+    out[:, 1] = [ids[item["label"]] + 1 for item in known]
+    if known and real:
+        shared = overlaps([item["box"] for item in known], [item["box"] for item in real])
+        same = np.array([[one["label"] == other["label"] for other in real] for one in known])
+        for column, least in enumerate(thresholds):
+            out[:, 2 + column] = _hits(np.where(same, shared, -1.0), least)
+    return out, counts
+
+
+def _hits(shared: np.ndarray, least: float) -> np.ndarray:
+    """Which boxes, the surest first, find a true one: each takes the one that it overlaps most among those left."""
+    hits, left = np.zeros(len(shared)), np.ones(shared.shape[1], dtype=bool)
+    for row, own in enumerate(shared):
+        best = np.where(left, own, -1.0)
+        at = len(best) - 1 - int(best[::-1].argmax())  # of equals the last, as COCO's
+        if best[at] >= min(least, 1 - 1e-10):
+            hits[row], left[at] = 1.0, False
+    return hits
+
+
+def overlaps(one: Any, other: Any) -> np.ndarray:
+    """Intersection over union [n, m] of boxes [n, 2 d] and [m, 2 d]; 0 where neither has area."""
+    a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    (low, high), (other_low, other_high) = np.split(a, 2, axis=1), np.split(b, 2, axis=1)
+    shared = np.minimum(high[:, None], other_high) - np.maximum(low[:, None], other_low)
+    inside = np.maximum(shared, 0.0).prod(-1)
+    union = np.maximum(high - low, 0).prod(1)[:, None] + np.maximum(other_high - other_low, 0).prod(1) - inside
+    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+
+
+def _has_area(box: Sequence[float]) -> bool:
+    half = len(box) // 2
+    return all(high > low for low, high in zip(box[:half], box[half:], strict=True))
+
+
+# ---- from ranked boxes of one class to a number: (hits [threshold, box], weight [box], true boxes, pictures) -----------
+
+
+def _average_precision(hits: np.ndarray, weight: np.ndarray, real: float, pictures: float) -> float:
+    del pictures
+    right = np.cumsum(hits * weight, axis=1)
+    wrong = np.cumsum((1 - hits) * weight, axis=1)
+    recall, precision = right / real, right / np.maximum(right + wrong, EPSILON)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    values = []
+    for reached, best in zip(recall, envelope, strict=True):
+        at = np.searchsorted(reached, RECALL_POINTS, side="left")
+        values.append(np.append(best, 0.0)[np.minimum(at, len(best))].mean())
+    return float(np.mean(values))
+
+
+def _recall(hits: np.ndarray, weight: np.ndarray, real: float, pictures: float) -> float:
+    del pictures
+    return float(((hits * weight).sum(1) / real).mean())
+
+
+def _sensitivity(hits: np.ndarray, weight: np.ndarray, real: float, pictures: float) -> float:
+    right, alarms = np.cumsum(hits[0] * weight), np.cumsum((1 - hits[0]) * weight) / pictures
+    reached = np.append(0.0, right / real)
+    return float(np.mean([reached[np.searchsorted(alarms, most, side="right")] for most in ALARMS_PER_PICTURE]))
+
+
+def _f1(hits: np.ndarray, weight: np.ndarray, real: float, pictures: float) -> float:
+    del pictures
+    return float(ratio(2 * (hits[0] * weight).sum(), weight.sum() + real))

@@ -1,0 +1,389 @@
+"""Boxes around things on a picture: the declaration, how annotations are read, what is learnt about them, and how found
+boxes are written.
+
+A row's value is every box of one picture. Tables with one row a box become that by `data: {gather: ...}` (see
+endwise/data/gather.py); COCO and Pascal VOC annotations are opened as such rows (endwise/data/annotations.py). Not here:
+the network (network.py), the baselines (layout.py), the metrics (endwise/metrics/boxes.py).
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from endwise.errors import BadValue, DataError, refusal, require
+from endwise.modalities.base import Answer, Contract, Fetch, Role, output_field
+from endwise.modalities.category import class_name
+from endwise.modalities.spatial import Spatial
+
+if TYPE_CHECKING:
+    from endwise.metrics import Metric
+    from endwise.nn.interface import Head
+    from endwise.nn.size import Size
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+CORNER_COUNT = 4
+SHOWN = 6  # classes that a summary spells out
+LEAST_SCORE = 0.05  # candidates below are not written: rankings change by less than they can tell
+ABOUT_WHOLE = 1.0  # pixel coordinates that are all up to this were probably shares
+JSON_KINDS = (list, tuple, np.ndarray)
+
+Found = list[dict[str, Any]]  # [{"label": name, "box": [x0, y0, x1, y1]}], of answers with "score"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxesContract(Contract):
+    """The classes of the training boxes, sorted, and how many boxes each has; how large boxes are.
+
+    boxes: all of them; empty: those without width or height, which nothing can be learnt from; without: pictures that have
+    none; most: boxes of one picture. medians: (width, height) of each class, in `unit`. below: boxes with a negative
+    coordinate; small: whether all coordinates lie between 0 and 1.
+    """
+
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    medians: tuple[tuple[float, float], ...]
+    boxes: int
+    empty: int
+    without: int
+    most: int
+    below: int
+    small: bool
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Name -> class number."""
+        return {name: index for index, name in enumerate(self.classes)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes(Spatial):
+    """Every box of a picture: a list of {label, box}, or what several columns of a grouped table say about it.
+
+    A cell is a list (or its JSON text) of mappings with `label` and either `box`, four numbers in `format`, or the corners
+    xmin, ymin, xmax, ymax. With `columns`, which names the class's and the four numbers' in that order, it is put together
+    from them. An empty list is a value: nothing is there. Pixels are those of the picture's file, x to the right and y
+    down, from its upper left corner; a high corner lies behind the last pixel. A box whose high corner is below its low
+    one is refused, one without width or height is kept, counted, and learnt by nobody.
+
+    Answers are lists of {label, box, score} in pixels of the file or in shares of its sides, as `unit` says.
+    """
+
+    type: ClassVar[str] = "boxes"
+    contract_class = BoxesContract
+    axes: ClassVar[int] = 1
+    read_fields: ClassVar[tuple[str, ...]] = ("columns", "format", "unit")
+
+    columns: tuple[str, ...] = output_field(
+        (),
+        "of a table with one row a box (data.gather): the columns of the class and of the four numbers in `format`",
+    )
+    format: Literal["xyxy", "xywh", "cxcywh"] = output_field(
+        "xyxy", "what the four numbers are: two corners; corner, width, height; or centre, width, height"
+    )
+    unit: Literal["px", "share"] = output_field("px", "of the coordinates: pixels of the file, or shares of its sides")
+    matching: Literal["one", "many"] = output_field(
+        "one", "who answers for a thing: the one place that set prediction gave it, or the many that learn it beside"
+    )
+    stride_px: int | None = output_field(
+        None,
+        "pixels of the canvas from one place that looks for things to the next; null: 8, or less on small canvases",
+    )
+    overlap: float | None = output_field(
+        0.6, "of boxes of a class that share more than this the surest is given; null: all are"
+    )
+    threshold: float | None = output_field(
+        None, "the score from which on a box is given; null: per class, the best F1 on the validation rows"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            len(self.columns) in (0, 1 + CORNER_COUNT) and len(set(self.columns)) == len(self.columns),
+            field="Boxes.columns", got=list(self.columns), allowed="five columns: of the class, and of four numbers",
+            fix="write columns: [label, xmin, ymin, xmax, ymax]",
+        )  # fmt: skip
+        require(
+            not self.columns or self.column is None, field="Boxes.column", got=self.column, allowed="column or columns, not both",
+            fix="remove column",
+        )  # fmt: skip
+        require(
+            self.stride_px is None or self.stride_px in (1, 2, 4, 8, 16, 32), field="Boxes.stride_px", got=self.stride_px,
+            allowed="1, 2, 4, 8, 16 or 32 pixels, or null", fix="4 finds things of less than about 16 pixels of the canvas",
+        )  # fmt: skip
+        for name in ("overlap", "threshold"):
+            value = getattr(self, name)
+            require(
+                value is None or 0 < value < 1, field=f"Boxes.{name}", got=value, allowed="a number between 0 and 1, or null",
+                fix="leave it out",
+            )  # fmt: skip
+
+    def reads_columns(self) -> tuple[str, ...]:
+        """Of a table with one row a box."""
+        return self.columns
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        """JSON, uint8 [n]: a list of [class, x0, y0, x1, y1] in `unit`, in their order."""
+        found = [self._box(item, number) for number, item in enumerate(self._items(raw), 1)]
+        return np.frombuffer(json.dumps(found, ensure_ascii=False).encode(), dtype=np.uint8)
+
+    def _items(self, raw: Any) -> Iterator[Mapping[str, Any]]:
+        if isinstance(raw, str):
+            try:
+                raw = json.loads(raw)
+            except (ValueError, RecursionError):
+                raise BadValue(f"{raw[:60]!r} is no JSON list of boxes") from None
+        if isinstance(raw, Mapping) and self.columns:
+            raw = list(self._rows(raw))
+        if not isinstance(raw, JSON_KINDS):
+            raise BadValue(f"expected a list of boxes, got {type(raw).__name__} {raw!r:.60}")
+        for number, item in enumerate(raw, 1):
+            if not isinstance(item, Mapping):
+                raise BadValue(f"box {number}: expected {{label, box}}, got {type(item).__name__} {item!r:.60}")
+            yield item
+
+    def _rows(self, cells: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """The boxes of several columns; one whose cells are all empty says that there is none."""
+        label, *numbers = (cells[name] for name in self.columns)
+        if not isinstance(label, JSON_KINDS):
+            raise BadValue(f"column {self.columns[0]!r} has no list of boxes: write data: {{gather: COLUMN}}")
+        for row in zip(label, *numbers, strict=True):
+            if any(cell is not None for cell in row):
+                yield {"label": row[0], "box": row[1:]}
+
+    def _box(self, item: Mapping[str, Any], number: int) -> list[Any]:
+        """[class, x0, y0, x1, y1], refused where it is none."""
+        label = item.get("label")
+        if label is None:
+            raise BadValue(f"box {number} has no label")
+        corners = all(name in item for name in CORNERS)
+        if ("box" in item) == corners:
+            raise BadValue(
+                f"box {number} has {sorted(map(str, item))}: expected label, and either box or {', '.join(CORNERS)}"
+            )
+        given = [item[name] for name in CORNERS] if corners else item["box"]
+        if not isinstance(given, JSON_KINDS) or len(given) != CORNER_COUNT:
+            raise BadValue(f"box {number}: expected four numbers, got {given!r:.60}")
+        low_high = _corners([_number(value, number) for value in given], "xyxy" if corners else self.format)
+        for axis, low, high in zip("xy", low_high[:2], low_high[2:], strict=True):
+            if high < low:
+                raise BadValue(
+                    f"box {number} ends before it begins: its {axis} goes from {low:g} to {high:g} ({self.format})"
+                )
+        if self.unit == "share" and not all(0 <= value <= 1 for value in low_high):
+            raise BadValue(
+                f"box {number} goes from {low_high[:2]} to {low_high[2:]}: shares lie between 0 and 1; pixels are unit: px"
+            )
+        return [class_name(label), *low_high]
+
+    # ---- the contract ----------------------------------------------------------------------------------------------
+
+    def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> BoxesContract:
+        """Count classes and look at sizes, in one pass."""
+        counts: Counter[str] = Counter()
+        sizes: dict[str, list[tuple[float, float]]] = {}
+        seen = empty = without = most = below = 0
+        largest = 0.0
+        for value in values:
+            boxes = boxes_of(value)
+            seen, without, most = seen + 1, without + (not boxes), max(most, len(boxes))
+            for label, x0, y0, x1, y1 in boxes:
+                counts[label] += 1
+                sizes.setdefault(label, []).append((x1 - x0, y1 - y0))
+                empty += x1 <= x0 or y1 <= y0
+                below += min(x0, y0) < 0
+                largest = max(largest, x1, y1)
+        if not counts:
+            raise refusal(
+                field="boxes", got=f"{seen} pictures without any box, {missing} without a value",
+                allowed="at least one box among the training rows", fix="look at the column's name, or remove the field", error=DataError,
+            )  # fmt: skip
+        names = tuple(sorted(counts))
+        return BoxesContract(
+            count=seen, missing=missing, classes=names, counts=tuple(counts[name] for name in names),
+            medians=tuple(_median(sizes[name]) for name in names), boxes=counts.total(), empty=empty, without=without,
+            most=most, below=below, small=self.unit == "px" and largest <= ABOUT_WHOLE,
+        )  # fmt: skip
+
+    def transform(self, value: np.ndarray, contract: BoxesContract) -> np.ndarray:
+        """float32 [n, 5]: class number, x0, y0, x1, y1. A class that training never saw is -1: it teaches nothing."""
+        rows = [[contract.ids.get(label, -1), *corners] for label, *corners in boxes_of(value)]
+        return np.array(rows, dtype=np.float32).reshape(-1, 1 + CORNER_COUNT)
+
+    def blank(self, contract: BoxesContract) -> np.ndarray:
+        """No box."""
+        return np.zeros((0, 1 + CORNER_COUNT), dtype=np.float32)
+
+    def summary(self, contract: BoxesContract) -> str:
+        """'4888 boxes of 3 classes, 13 a picture: RBC (4155, about 102 x 101 px) …', the most frequent first."""
+        unit = {"px": " px", "share": " of the sides"}[self.unit]
+        facts = sorted(
+            zip(contract.counts, contract.classes, contract.medians, strict=True), key=lambda item: (-item[0], item[1])
+        )
+        shown = [f"{name[:40]} ({count}, about {w:.3g} x {h:.3g}{unit})" for count, name, (w, h) in facts[:SHOWN]]
+        many = "1 class" if len(facts) == 1 else f"{len(facts)} classes"
+        odd = f"; {contract.without} pictures have none" if contract.without else ""
+        odd += f"; {contract.empty} have no width or no height" if contract.empty else ""
+        return (
+            f"{contract.boxes} boxes of {many}, {contract.boxes / contract.count:.2g} a picture: "
+            f"{', '.join(shown)}{' …' if len(facts) > SHOWN else ''}{odd}"
+        )
+
+    def oddities(
+        self, train: Iterable[np.ndarray], held: Iterable[np.ndarray], contract: BoxesContract
+    ) -> Sequence[tuple[str, str, Sequence[int]]]:
+        """Boxes without area, boxes that begin outside the picture, and pixels that look like shares."""
+        empty, below = [], []
+        for row, value in enumerate(value for part in (train, held) for value in part):
+            for _, x0, y0, x1, y1 in boxes_of(value):
+                empty += [row] if x1 <= x0 or y1 <= y0 else []
+                below += [row] if min(x0, y0) < 0 else []
+        found = []
+        if empty:
+            found.append((f"{len(empty)} boxes have no width or no height: nothing is learnt from them, and no metric counts them",
+                          "mend or remove them", list(dict.fromkeys(empty))))  # fmt: skip
+        if below:
+            found.append((f"{len(below)} boxes begin at a negative coordinate: what lies outside the picture is not seen",
+                          "is format right? else mend them", list(dict.fromkeys(below))))  # fmt: skip
+        if contract.small:
+            found.append(
+                (
+                    "all coordinates lie between 0 and 1, and are taken for pixels",
+                    "write unit: share if they are shares",
+                    [],
+                )
+            )
+        return found
+
+    def preview(self, value: np.ndarray, contract: BoxesContract) -> dict[str, str]:
+        """How many of each class."""
+        counts = Counter(label for label, *_ in boxes_of(value))
+        return {"kind": "text", "data": ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "—"}
+
+    # ---- outputs ---------------------------------------------------------------------------------------------------
+
+    @property
+    def num_terms(self) -> int:
+        """The class of the place that answers, its box, and the many places that learn beside it."""
+        return 3
+
+    def truth(self, value: np.ndarray, contract: BoxesContract) -> Found:
+        """Every box, whatever its class and area."""
+        return [{"label": label, "box": corners} for label, *corners in boxes_of(value)]
+
+    def write(self, decoded: Mapping[str, np.ndarray], contract: BoxesContract) -> Answer:
+        """The boxes whose score reaches their class's threshold, the surest first; `detail["more"]` has the candidates
+        below it."""
+        found: Found = [
+            {"label": contract.classes[int(label)], "box": [float(value) for value in box], "score": float(score)}
+            for label, box, score in zip(decoded["classes"], decoded["boxes"], decoded["scores"], strict=True)
+            if score >= LEAST_SCORE
+        ]
+        given = [
+            bool(kept) for kept, score in zip(decoded["given"], decoded["scores"], strict=True) if score >= LEAST_SCORE
+        ]
+        value = [box for box, kept in zip(found, given, strict=True) if kept]
+        more = [box for box, kept in zip(found, given, strict=True) if not kept]
+        return Answer(value, detail={"more": more} if more else {})
+
+    def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+        """Each box as it lies on the picture."""
+        height, width = (1.0, 1.0) if self.unit == "share" else shape[:2]
+        out = []
+        for item in value:
+            x0, y0, x1, y1 = item["box"]
+            place = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+            score = {"score": item["score"]} if "score" in item else {}
+            out.append({"label": item["label"], "box": place, **score})
+        return out
+
+    def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: BoxesContract) -> Sequence[str]:
+        """True boxes that no answer can find."""
+        boxes = [box for truth in truths for box in truth]
+        empty = sum(1 for box in boxes if not has_area(box["box"]))
+        unseen = Counter(box["label"] for box in boxes if box["label"] not in contract.ids)
+        told = [f"{empty} of {len(boxes)} true boxes have no width or no height and are in no metric"] if empty else []
+        if unseen:
+            names = ", ".join(repr(name) for name in sorted(unseen)[:SHOWN])
+            told.append(
+                f"{unseen.total()} of {len(boxes)} true boxes are of classes that training never saw ({names}) and are in no metric"
+            )
+        return told
+
+    def metrics(self, contract: BoxesContract) -> Sequence["Metric"]:
+        """ap50, ap, ar, froc and f1."""
+        from endwise.metrics import boxes
+
+        return [made(contract.classes) for made in (boxes.ap50, boxes.ap, boxes.ar, boxes.froc, boxes.f1)]
+
+    def classical(self, contract: BoxesContract) -> Any:
+        """The boxes of the training picture that is most alike in hand features."""
+        from endwise.modalities.boxes.layout import Nearest
+
+        return Nearest()
+
+    def from_classical(self, predicted: Any, contract: BoxesContract) -> Answer:
+        """The boxes as they are, all sure."""
+        return Answer([{**box, "score": 1.0} for box in predicted])
+
+    def trivial(self, truths: Sequence[Any], contract: BoxesContract) -> Answer:
+        """The training picture whose boxes fit the others best."""
+        from endwise.modalities.boxes.layout import typical
+
+        return Answer(typical(truths))
+
+    # ---- network side ----------------------------------------------------------------------------------------------
+
+    def head(self, contract: BoxesContract, size: "Size") -> "Head":
+        """Set prediction over the places of the picture's feature maps."""
+        from endwise.modalities.boxes.network import BoxesHead
+
+        return BoxesHead(self, contract, size)
+
+
+def boxes_of(value: np.ndarray) -> list[list[Any]]:
+    """[[class, x0, y0, x1, y1], ...] of a decoded value."""
+    found: list[list[Any]] = json.loads(value.tobytes())
+    return found
+
+
+def has_area(box: Sequence[float]) -> bool:
+    """Whether its high corner lies above its low one on both axes."""
+    x0, y0, x1, y1 = box
+    return x1 > x0 and y1 > y0
+
+
+def _corners(given: Sequence[float], form: str) -> list[float]:
+    a, b, c, d = given
+    if form == "xyxy":
+        return [a, b, c, d]
+    if form == "xywh":
+        return [a, b, a + c, b + d]
+    return [a - c / 2, b - d / 2, a + c / 2, b + d / 2]
+
+
+def _number(value: Any, box: int) -> float:
+    if isinstance(value, bool) or value is None:
+        raise BadValue(f"box {box}: a coordinate is {value!r}")
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise BadValue(f"box {box}: {value!r:.40} is no number") from None
+    if not math.isfinite(found):
+        raise BadValue(f"box {box}: a coordinate is {found}")
+    return found
+
+
+def _median(sizes: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    width, height = np.median(np.array(sizes), axis=0)
+    return float(width), float(height)
+
+
+__all__ = ["Boxes", "BoxesContract", "boxes_of"]

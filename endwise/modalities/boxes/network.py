@@ -1,0 +1,249 @@
+"""The network side of boxes: set prediction over the places of a picture's feature maps.
+
+Every place of one fine map proposes a box, and says for each class how sure it is that it answers for a thing of it. Two
+such answers are learnt side by side. `one`: for every true box the one place that the Hungarian algorithm chooses by class,
+corners and generalised overlap (Carion et al. 2020; over a dense map Sun et al. 2021, "OneNet"), so that nothing has to be
+thrown away afterwards. `many`: the places of a box that agree with it best (Feng et al. 2021), which is learnt many times
+as fast, as one place a box is a few examples a picture. The second shapes the boxes and the features, and the first begins
+as its copy and learns which of the many is to speak (dual assignment: Wang et al. 2021, 2024). That is the cure for slow
+matching here: queries of a decoder and their denoising need some hundred epochs more than a small data set on a CPU has.
+
+Boxes are in shares of the canvas here, down before across as in its arrays. Not here: geometry and assignment
+(endwise/nn/boxes.py), the pyramid (endwise/nn/pyramid.py), names (`Boxes.write`).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from endwise.metrics.boxes import overlaps
+from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
+from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.placing import centres, lies_at, seen_at
+from endwise.nn.pyramid import Mix, Pyramid
+
+if TYPE_CHECKING:
+    from endwise.modalities.boxes import Boxes, BoxesContract
+    from endwise.nn.size import Size
+
+FINEST_PX = 8  # canvas pixels from place to place ...
+FEWEST_A_SIDE = 16  # ... or as many places as this along the shorter side, where that is finer
+REACH = 3.0  # what a place reaches to each side before it has learnt anything, in distances between places
+FURTHEST = 4.0  # of the logarithm of a reach
+PRIOR = 0.01  # the chance of a thing at a place before anything is learnt (Lin et al. 2017)
+NEIGHBOURS = 5  # a place is compared with the best of so many along each axis
+MOST = 100  # boxes of an answer
+VISIBLE = 0.25  # share of a box that has to be on the canvas
+CORNER_WEIGHT, OVERLAP_WEIGHT = 5.0, 2.0  # of the loss of a box, as in DETR
+SHARPNESS = 2.0  # of the quality focal loss
+UNSET = 0.3  # a threshold that no validation row has set
+MATCHED = 0.5  # of overlap, when thresholds are set
+FEWEST_TO_CALIBRATE = 5  # true boxes of a class
+
+
+class BoxesHead(Head):
+    """Feature maps -> {'one', 'many': a logit for each place and class, 'boxes': what each place proposes}."""
+
+    passes = 300  # over the training rows: a detector from nothing learns slowly (Zhu et al. 2019, "ScratchDet")
+    thresholds: Tensor
+    places: Tensor
+
+    def __init__(self, declared: "Boxes", contract: "BoxesContract", size: "Size") -> None:
+        super().__init__()
+        self.on, self.in_pixels, self.matching = declared.under(), declared.unit == "px", declared.matching
+        self.overlap, self.stride_px, self.given = declared.overlap, declared.stride_px, declared.threshold
+        self.classes, self.token_width, self.width = len(contract.classes), size.width, max(32, size.width // 2)
+        self.register_buffer("thresholds", torch.full((self.classes,), declared.threshold or UNSET))
+        self.beyond = 0
+
+    def meet(self, encoders: Mapping[str, Encoder]) -> None:
+        """The picture's feature maps, which everything after is made for."""
+        encoder, width = encoders[self.on], self.width
+        canvas = encoder.canvas_px
+        finest = float(self.stride_px or min(FINEST_PX, max(1, min(canvas) // FEWEST_A_SIDE)))
+        self.pyramid = Pyramid(encoder.maps, self.token_width, width=width, finest=finest)
+        stride = self.pyramid.strides[0]
+        shape = tuple(math.ceil(side / step) for side, step in zip(canvas, stride, strict=True))
+        step = torch.tensor([step / side for side, step in zip(canvas, stride, strict=True)])
+        self.register_buffer("step", step, persistent=False)
+        covered = torch.tensor([count * part for count, part in zip(shape, step.tolist(), strict=True)])
+        self.register_buffer("places", centres(shape, covered.device) * covered, persistent=False)
+        axes = len(canvas)
+        self.naming, self.reaching = (nn.Sequential(Mix(axes, width, width), Mix(axes, width, width)) for _ in range(2))
+        self.choosing = nn.Sequential(Mix(axes, width + 2 * self.classes, width), Mix(axes, width, width))
+        self.many, self.one = nn.Conv2d(width, self.classes, 1), nn.Conv2d(width, self.classes, 1)
+        self.reach = nn.Conv2d(width, 2 * axes, 1)
+        nn.init.normal_(self.many.weight, std=0.01)
+        nn.init.constant_(self.many.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        for layer in (self.one, self.reach):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """{'one', 'many': [batch, place, class], 'boxes': [batch, place, corners], 'seen', 'sizes': where they lie}."""
+        x = self.pyramid(tokens, self.on)[0]
+        many = self.many(self.naming(x))
+        # what stands out among its neighbours is most of what the one that answers has to know (Wang et al. 2021)
+        known = many.detach()
+        peak = known - F.max_pool2d(known, NEIGHBOURS, stride=1, padding=NEIGHBOURS // 2)
+        one = known + self.one(self.choosing(torch.cat([x, known, peak], dim=1)))
+        reach = self.reach(self.reaching(x)).flatten(2).transpose(1, 2).float().clamp(-FURTHEST, FURTHEST)
+        placed = tokens.placed[self.on]
+        return {
+            "one": one.flatten(2).transpose(1, 2).float(),
+            "many": many.flatten(2).transpose(1, 2).float(),
+            "boxes": around_places(self.places, reach.exp() * REACH * torch.cat([self.step, self.step])),
+            "seen": placed.seen.float(),
+            "sizes": placed.sizes,
+        }
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    def weight(self, target: Tensor, sizes: Tensor) -> Float[Tensor, " batch"]:
+        """The boxes of each row: a term is a mean over boxes. A picture without any counts for one."""
+        return self._real(target, sizes).sum(1).clamp(min=1).float()
+
+    def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
+        """{'class': of the place that answers for a box, 'box': how far it is from it, 'many': both, of all places that
+        learn beside}: per box. Boxes without area, of unknown classes, or moved off the canvas are not learnt."""
+        many, boxes = prediction["many"].float(), prediction["boxes"].float()
+        target = F.pad(target, (0, 0, 0, 1))  # there is always one to look at, real or not
+        truths, real = self._laid(prediction, target, sizes)
+        classes, count = target[..., 0].long().clamp(min=0), self.weight(target, sizes)
+        found = self._matched(prediction["one"].float(), boxes, truths, classes, real)
+        owner, quality = many_to_one(many.sigmoid(), boxes, self.places, truths, classes, real)
+        label = F.one_hot(classes.gather(1, owner), self.classes) * quality[..., None]
+        own = truths.gather(1, owner[..., None].expand(-1, -1, truths.shape[2]))
+        # every box weighs the same, however many places learn it
+        per_box = torch.zeros(real.shape, device=quality.device).scatter_add(1, owner, quality)
+        share = quality / per_box.gather(1, owner).clamp(min=1e-9)
+        beside = quality_focal(many, label).sum((1, 2)) + (share * self._apart(boxes, own)).sum(1)
+        return {**{name: value / count for name, value in found.items()}, "many": beside / count}
+
+    def _matched(self, one: Tensor, boxes: Tensor, truths: Tensor, classes: Tensor, real: Tensor) -> dict[str, Tensor]:
+        chosen = one_to_one(one.sigmoid(), boxes, self.places, truths, classes, real)
+        answers, at = chosen >= 0, chosen.clamp(min=0)
+        proposed = boxes.gather(1, at[..., None].expand(-1, -1, boxes.shape[2]))
+        quality = torch.where(answers, overlap(proposed, truths), 0.0).detach()
+        label = torch.zeros_like(one)
+        rows = torch.arange(len(one), device=one.device)[:, None].expand_as(at)
+        label = label.index_put((rows, at, classes), quality, accumulate=True)
+        apart = torch.where(answers, self._apart(proposed, truths), 0.0)
+        return {"class": quality_focal(one, label).sum((1, 2)), "box": apart.sum(1)}
+
+    def _apart(self, one: Float[Tensor, "*any corners"], other: Float[Tensor, "*any corners"]) -> Float[Tensor, "*any"]:
+        corners = (one - other).abs().sum(-1)
+        return CORNER_WEIGHT * corners + OVERLAP_WEIGHT * (1 - generalised_overlap(one, other))
+
+    def _real(self, target: Tensor, sizes: Tensor) -> Bool[Tensor, "batch box"]:
+        slots = torch.arange(target.shape[1], device=target.device) < sizes[:, :1]
+        return slots & (target[..., 0] >= 0) & (volume(target[..., 1:]) > 0)
+
+    def _laid(
+        self, prediction: Mapping[str, Tensor], target: Tensor, sizes: Tensor
+    ) -> tuple[Float[Tensor, "batch box 4"], Bool[Tensor, "batch box"]]:
+        """The true boxes on the canvas, cut to it, and which of them are there: the boxes around their moved corners."""
+        x0, y0, x1, y1 = target[..., 1:].float().unbind(2)
+        corners = torch.stack([torch.stack([y, x], dim=-1) for y in (y0, y1) for x in (x0, x1)], dim=2)
+        if self.in_pixels:
+            corners = corners / prediction["sizes"][:, None, None].float()
+        real = self._real(target, sizes)
+        if not self.training:
+            outside = (corners < -1e-3).any(3) | (corners > 1 + 1e-3).any(3)
+            self.beyond = max(self.beyond, int((outside.any(2) & real).sum()))
+        moved = lies_at(prediction["seen"], corners.flatten(1, 2)).unflatten(1, (-1, 4))
+        whole = torch.cat([moved.amin(2), moved.amax(2)], dim=-1)
+        cut = whole.clamp(0.0, 1.0)
+        return cut, real & (volume(cut) > VISIBLE * volume(whole))
+
+    # ---- answering -------------------------------------------------------------------------------------------------
+
+    def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{'boxes': [batch, rank, 4] x0 y0 x1 y1 in the user's unit, 'scores', 'classes', 'given': bool}, the surest first;
+        a suppressed box has score 0."""
+        scores = prediction[self.matching].sigmoid().flatten(1)
+        ranked, index = scores.topk(min(MOST, scores.shape[1]), dim=1)
+        classes, place = index % self.classes, index // self.classes
+        boxes = prediction["boxes"].gather(1, place[..., None].expand(-1, -1, prediction["boxes"].shape[2]))
+        if self.overlap is not None:
+            ranked = torch.where(suppressed(boxes, classes, self.overlap), 0.0, ranked)
+        return {
+            "boxes": self._in_picture(prediction, boxes),
+            "scores": ranked,
+            "classes": classes,
+            "given": ranked >= self.thresholds[classes],
+        }
+
+    def _in_picture(self, prediction: Mapping[str, Tensor], boxes: Float[Tensor, "batch rank 4"]) -> Tensor:
+        low, high = (seen_at(prediction["seen"], corner) for corner in boxes.chunk(2, dim=-1))
+        ends = torch.stack([torch.minimum(low, high), torch.maximum(low, high)], dim=2).clamp(0.0, 1.0)
+        if self.in_pixels:
+            ends = ends * prediction["sizes"][:, None, None].float()
+        return ends.flip(3).flatten(2)  # across before down: x y, as people write it
+
+    def notes(self) -> list[str]:
+        """How many true boxes reach beyond their picture."""
+        if not self.beyond:
+            return []
+        return [f"true boxes reach beyond their picture (up to {self.beyond} in a batch): what is outside was cut off"]
+
+    def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
+        """Each class's threshold for the best F1 at an overlap of 0.5; that of all where a class has few boxes."""
+        if self.given is not None:
+            return {}
+        found = {name: value.double().cpu().numpy() for name, value in self.decode(prediction).items()}
+        real = self._real(target, sizes).cpu().numpy()
+        truths, kinds = target[..., 1:].double().cpu().numpy(), target[..., 0].long().cpu().numpy()
+        pairs = [_hits(found, row, truths[row][there], kinds[row][there]) for row, there in enumerate(real)]
+        scores, classes, hits = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        total = np.bincount(kinds[real], minlength=self.classes)
+        of_all = _threshold(scores, hits, int(total.sum()))
+        chosen = [
+            _threshold(scores[classes == index], hits[classes == index], int(total[index]))
+            if total[index] >= FEWEST_TO_CALIBRATE
+            else of_all
+            for index in range(self.classes)
+        ]
+        self.thresholds.copy_(torch.tensor(chosen))
+        return {f"threshold {index}": value for index, value in enumerate(chosen)}
+
+
+def quality_focal(logits: Float[Tensor, "*any"], quality: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """Cross-entropy to a quality in [0, 1], weighted by how far the chance is from it: what is easy costs next to nothing,
+    however much of it there is (Li et al. 2020, "Generalized Focal Loss")."""
+    cost = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+    return (logits.sigmoid() - quality).abs() ** SHARPNESS * cost
+
+
+def _hits(
+    found: Mapping[str, np.ndarray], row: int, truths: np.ndarray, kinds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(score, class, whether it finds a true box that no surer one found) of a picture's boxes."""
+    there = found["scores"][row] > 0
+    boxes, classes, scores = (found[name][row][there] for name in ("boxes", "classes", "scores"))
+    hits, left = np.zeros(len(boxes)), np.ones(len(truths), dtype=bool)
+    shared = np.where(classes[:, None] == kinds[None], overlaps(boxes, truths), 0.0)
+    for index in range(len(boxes) if len(truths) else 0):
+        own = np.where(left, shared[index], 0.0)
+        best = int(own.argmax())
+        if own[best] >= MATCHED:
+            hits[index], left[best] = 1.0, False
+    return scores, classes, hits
+
+
+def _threshold(scores: np.ndarray, hits: np.ndarray, total: int) -> float:
+    """The score from which on F1 is best: between the last box that is given and the first that is not."""
+    if not total or not hits.any():
+        return UNSET
+    order = np.argsort(-scores, kind="stable")
+    right = np.cumsum(hits[order])
+    f1 = 2 * right / (np.arange(1, len(order) + 1) + total)
+    best = int(f1.argmax())
+    after = scores[order[best + 1]] if best + 1 < len(order) else 0.0
+    return float((scores[order[best]] + after) / 2)
