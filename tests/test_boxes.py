@@ -549,6 +549,41 @@ def test_a_target_moves_with_its_picture() -> None:
     assert decoded[0, 0].tolist() == pytest.approx([10.0, 20.0, 30.0, 60.0])
 
 
+def test_boxes_are_handed_on_to_a_stage_that_counts_them() -> None:
+    """The boxes that are given come first; a token a box, whatever the padding, and one where there is none."""
+    photos, cells = drawn_boxes()
+    case = Case(Boxes(threshold=0.2), cells, "output", (case_image(), photos))
+    model = case.trained()
+    head: Any = model.network.head("value")
+    with torch.no_grad():
+        head.many.bias.fill_(-1.0)
+    batch = case.batch().to("cpu")
+    with torch.no_grad():
+        prediction = model.network(batch.inputs, batch.present)["value"]
+        handed, found = head.handed(prediction, greedy=True), head.decode(prediction)
+    count = int(handed.sizes[3, 0])
+    assert 0 < count < found["given"].shape[1]
+    torch.testing.assert_close(handed.hard[3, :count, 1:], found["boxes"][3][found["given"][3]])
+    said = case.declared.said(handed.hard[3, :count].numpy(), case.contract)
+    given = model.predict(case.raw_rows[3])["value"]
+    np.testing.assert_allclose([item["box"] for item in said], [item["box"] for item in given], atol=1e-2)
+    carrier = case.declared.carrier(case.contract, model.size).eval()
+    target = torch.tensor([[[0.0, 1, 2, 5, 6], [1.0, 3, 3, 4, 9], [-1.0, 0, 0, 2, 2]]])
+    with torch.no_grad():
+        three, two = carrier(target, torch.tensor([[3]])), carrier(target, torch.tensor([[2]]))
+        alone = carrier(target[:, :2], torch.tensor([[2]]))
+        none = carrier(target[:, :0], torch.tensor([[0]]))
+    assert three.mask.sum() == 4
+    assert none.values.shape[1] == none.mask.sum() == 1
+    torch.testing.assert_close(two.values[:, :3], alone.values)
+    assert not torch.allclose(two.pooled(), three.pooled())
+    recipe = Recipe(
+        data=[{}], inputs={"photo": "image"}, outputs={"count": "number"}, regime="modular",
+        stages={"find": {"from": "photo", "to": {"cells": "boxes"}}, "count": {"from": "cells", "to": "count", "hand_off": "hard"}},
+    )  # fmt: skip
+    assert recipe.outputs["cells"].under() == "photo"  # type: ignore[attr-defined]
+
+
 def test_it_finds_things_and_the_report_draws_them(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     rows = []

@@ -134,7 +134,7 @@ def overlaps(one: Any, other: Any) -> np.ndarray:
     shared = np.minimum(high[:, None], other_high) - np.maximum(low[:, None], other_low)
     inside = np.maximum(shared, 0.0).prod(-1)
     union = np.maximum(high - low, 0).prod(1)[:, None] + np.maximum(other_high - other_low, 0).prod(1) - inside
-    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    return np.asarray(np.divide(inside, union, out=np.zeros_like(inside), where=union > 0))
 
 
 def _has_area(box: Sequence[float]) -> bool:

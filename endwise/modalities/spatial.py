@@ -25,8 +25,8 @@ class Spatial(Modality):
     on: str | None = output_field(None, ON_HELP)
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
-        """With `on` written out."""
-        return replace(self, on=lies_on(self, self.on, inputs))
+        """With `on` written out; an answer that is handed on lies on nothing there."""
+        return self if self.handed else replace(self, on=lies_on(self, self.on, inputs))
 
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """What of a truth or an answer the report draws over the decoded input of this shape: {'label', 'box': [x, y,

@@ -5,8 +5,6 @@ Pure functions, in float32 whatever the autocast. Not here: losses and terms (th
 (endwise/modalities/boxes), scoring them (endwise/metrics/boxes.py).
 """
 
-from typing import cast
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -136,4 +134,4 @@ def suppressed(
     stays = torch.ones_like(classes, dtype=torch.bool)
     for _ in range(ROUNDS):
         stays = ~(covers & stays[:, :, None]).any(1)
-    return cast(Tensor, ~stays)
+    return ~stays

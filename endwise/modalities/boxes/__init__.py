@@ -23,7 +23,7 @@ from endwise.modalities.spatial import Spatial
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
-    from endwise.nn.interface import Head
+    from endwise.nn.interface import Encoder, Head
     from endwise.nn.size import Size
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -42,7 +42,7 @@ class BoxesContract(Contract):
 
     boxes: all of them; empty: those without width or height, which nothing can be learnt from; without: pictures that have
     none; most: boxes of one picture. medians: (width, height) of each class, in `unit`. below: boxes with a negative
-    coordinate; small: whether all coordinates lie between 0 and 1.
+    coordinate; reach: the largest coordinate.
     """
 
     classes: tuple[str, ...]
@@ -53,7 +53,7 @@ class BoxesContract(Contract):
     without: int
     most: int
     below: int
-    small: bool
+    reach: float
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -76,6 +76,7 @@ class Boxes(Spatial):
 
     type: ClassVar[str] = "boxes"
     contract_class = BoxesContract
+    can_be_said: ClassVar[bool] = True
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("columns", "format", "unit")
 
@@ -209,7 +210,7 @@ class Boxes(Spatial):
         return BoxesContract(
             count=seen, missing=missing, classes=names, counts=tuple(counts[name] for name in names),
             medians=tuple(_median(sizes[name]) for name in names), boxes=counts.total(), empty=empty, without=without,
-            most=most, below=below, small=self.unit == "px" and largest <= ABOUT_WHOLE,
+            most=most, below=below, reach=float(largest),
         )  # fmt: skip
 
     def transform(self, value: np.ndarray, contract: BoxesContract) -> np.ndarray:
@@ -252,7 +253,7 @@ class Boxes(Spatial):
         if below:
             found.append((f"{len(below)} boxes begin at a negative coordinate: what lies outside the picture is not seen",
                           "is format right? else mend them", list(dict.fromkeys(below))))  # fmt: skip
-        if contract.small:
+        if self.unit == "px" and contract.reach <= ABOUT_WHOLE:
             found.append(
                 (
                     "all coordinates lie between 0 and 1, and are taken for pixels",
@@ -277,6 +278,14 @@ class Boxes(Spatial):
     def truth(self, value: np.ndarray, contract: BoxesContract) -> Found:
         """Every box, whatever its class and area."""
         return [{"label": label, "box": corners} for label, *corners in boxes_of(value)]
+
+    def said(self, target: np.ndarray, contract: BoxesContract) -> Found:
+        """The boxes of classes that training saw."""
+        return [
+            {"label": contract.classes[int(label)], "box": [float(value) for value in corners]}
+            for label, *corners in target
+            if label >= 0
+        ]
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: BoxesContract) -> Answer:
         """The boxes whose score reaches their class's threshold, the surest first; `detail["more"]` has the candidates
@@ -340,6 +349,12 @@ class Boxes(Spatial):
         return Answer(typical(truths))
 
     # ---- network side ----------------------------------------------------------------------------------------------
+
+    def carrier(self, contract: BoxesContract, size: "Size") -> "Encoder":
+        """A token a box, and what there is in all."""
+        from endwise.modalities.boxes.network import BoxesCarrier
+
+        return BoxesCarrier(contract, size)
 
     def head(self, contract: BoxesContract, size: "Size") -> "Head":
         """Set prediction over the places of the picture's feature maps."""

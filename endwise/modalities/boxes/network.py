@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.metrics.boxes import overlaps
 from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.interface import Encoder, Handed, Head, Tokens
 from endwise.nn.placing import centres, lies_at, seen_at
 from endwise.nn.pyramid import Mix, Pyramid
+from endwise.nn.scalars import Residual
 
 if TYPE_CHECKING:
     from endwise.modalities.boxes import Boxes, BoxesContract
@@ -53,6 +54,7 @@ class BoxesHead(Head):
     passes = 300  # over the training rows: a detector from nothing learns slowly (Zhu et al. 2019, "ScratchDet")
     thresholds: Tensor
     places: Tensor
+    step: Tensor
 
     def __init__(self, declared: "Boxes", contract: "BoxesContract", size: "Size") -> None:
         super().__init__()
@@ -157,7 +159,7 @@ class BoxesHead(Head):
         if not self.training:
             outside = (corners < -1e-3).any(3) | (corners > 1 + 1e-3).any(3)
             self.beyond = max(self.beyond, int((outside.any(2) & real).sum()))
-        moved = lies_at(prediction["seen"], corners.flatten(1, 2)).unflatten(1, (-1, 4))
+        moved = lies_at(prediction["seen"], corners.flatten(1, 2)).reshape(corners.shape)
         whole = torch.cat([moved.amin(2), moved.amax(2)], dim=-1)
         cut = whole.clamp(0.0, 1.0)
         return cut, real & (volume(cut) > VISIBLE * volume(whole))
@@ -187,6 +189,14 @@ class BoxesHead(Head):
             ends = ends * prediction["sizes"][:, None, None].float()
         return ends.flip(3).flatten(2)  # across before down: x y, as people write it
 
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """The boxes that are given, before all others: [batch, rank, 5] as a target has them."""
+        found = self.decode(prediction)
+        rows = torch.cat([found["classes"][..., None].float(), found["boxes"]], dim=2)
+        first = (found["scores"] + found["given"].float()).topk(rows.shape[1], dim=1).indices
+        ordered = rows.gather(1, first[..., None].expand(-1, -1, rows.shape[2]))
+        return Handed(ordered, found["given"].sum(1, keepdim=True))
+
     def notes(self) -> list[str]:
         """How many true boxes reach beyond their picture."""
         if not self.beyond:
@@ -212,6 +222,38 @@ class BoxesHead(Head):
         ]
         self.thresholds.copy_(torch.tensor(chosen))
         return {f"threshold {index}": value for index, value in enumerate(chosen)}
+
+
+class BoxesCarrier(Encoder):
+    """Boxes as another stage reads them: a token for each, from its class, place and size, and one more that is there
+    without any. How many of each class there are is in all of them: a mean over tokens would lose it."""
+
+    scale: Tensor
+
+    def __init__(self, contract: "BoxesContract", size: "Size") -> None:
+        super().__init__()
+        self.classes = len(contract.classes)
+        self.register_buffer("scale", torch.tensor(1 / max(contract.reach, 1e-6)), persistent=False)
+        self.kind = nn.Embedding(self.classes + 1, size.width)  # the last one: a class that training never saw
+        self.place = nn.Linear(6, size.width)
+        self.counts = nn.Linear(2 * (self.classes + 1), size.width)
+        self.start = nn.Parameter(torch.zeros(size.width))
+        self.block, self.norm = Residual(size.width, size.width, size.dropout), nn.LayerNorm(size.width)
+
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 1"]) -> Tokens:
+        """[batch, box, 5] as a target has them -> [batch, 1 + box, width]."""
+        kinds = values[..., 0].long()
+        kinds = torch.where(kinds < 0, self.classes, kinds)
+        corners = values[..., 1:].float() * self.scale
+        low, high = corners.chunk(2, dim=-1)
+        own = self.kind(kinds) + self.place(torch.cat([corners, high - low], dim=-1))
+        real = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
+        counts = (F.one_hot(kinds, self.classes + 1) * real[..., None]).sum(1).float()
+        known = self.counts(torch.cat([counts, counts.log1p()], dim=1))
+        start = self.start.expand(values.shape[0], 1, -1)
+        tokens = torch.cat([start, own], dim=1) + known[:, None]
+        mask = torch.cat([torch.ones_like(sizes, dtype=torch.bool), real], dim=1)
+        return Tokens(self.norm(self.block(tokens)), mask)
 
 
 def quality_focal(logits: Float[Tensor, "*any"], quality: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
