@@ -178,6 +178,12 @@ def compare(
         str | None, typer.Option(metavar="COLUMN[=VALUE]", help="Hold out a group; default: disturbed inputs.")
     ] = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Also train every subset of the inputs.")] = False,
+    pretrained: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=WEIGHTS", help="Also one network that begins with them, as in a recipe. Repeatable."
+        ),
+    ] = None,
     out: Annotated[str | None, typer.Option(help="The folder; default runs/compare-<recipe name>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
     settings: Settings = None,
@@ -196,6 +202,7 @@ def compare(
             shares=None if shares is None else _shares(shares),
             shift=shift,
             inputs=inputs,
+            pretrained=dict(_pair(item, "--pretrained") for item in pretrained or []),
             out=out,
             resume=resume,
             progress=progress,

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import endwise as ew
 from endwise.batch import Ragged
 from endwise.cli import main
 from endwise.compare import _held_out, measure
-from endwise.compare.arms import APART, ONE, Arm, Cost, allowed, arms_of, fewer_labels, only
+from endwise.compare.arms import APART, ONE, PRETRAINED, Arm, Cost, allowed, arms_of, begun_with, fewer_labels, only
 from endwise.compare.findings import Findings, Kept, substitutions
 from endwise.compare.settings import FILE, settle
 from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, SAME, WINS, best, drifted, judge
@@ -27,6 +29,7 @@ from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import DataError, RecipeError
 from endwise.metrics import Estimate, accuracy, estimate, mae, pooled, pooled_difference
 from endwise.modalities.base import Answer
+from endwise.nn.efficientnet import EfficientNetLite
 from endwise.plan import resolve_goal
 from endwise.recipe import REGIMES, Recipe
 from endwise.report.comparison import _curves, build
@@ -205,7 +208,7 @@ def test_nothing_wrong_in_any_training_still_leaves_room() -> None:
 
 def asked(recipe: Recipe, place: Path, **changes: Any) -> Any:
     usual = {"regimes": None, "seeds": None, "quick": False, "budget": None, "shares": None, "shift": None, "inputs": False,
-             "resume": False}  # fmt: skip
+             "pretrained": None, "resume": False}  # fmt: skip
     return settle(recipe, place, **{**usual, **changes})
 
 
@@ -549,3 +552,121 @@ def test_a_curve_with_a_hole_keeps_its_columns() -> None:
     page = _curves({"goal": "g", "about": about, "against": {"pipeline": "a", "end_to_end": "b"}, "curves": curves})
     assert "<th class=number>10%</th><th class=number>30%</th><th class=number>100%</th>" in page
     assert "<td>a</td><td class=number>—</td>" in page
+
+
+# ---- weights from elsewhere ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Random weights in the layout of real ones."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    state = EfficientNetLite("tf_efficientnet_lite0").state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
+    scale = {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.5, 0.5], "input_size": [3, 32, 32]}
+    (folder / "config.json").write_text(json.dumps({"architecture": "tf_efficientnet_lite0", "pretrained_cfg": scale}))
+    return f"timm:{folder}"
+
+
+def pictured(count: int = 40, **changes: Any) -> Recipe:
+    """A picture says which colour it has, and that whether to stop."""
+    chance, shown = np.random.default_rng(0), []
+    for _ in range(count):
+        red = bool(chance.random() < 0.5)
+        picture = chance.integers(0, 90, (16, 16, 3)).astype(np.uint8)
+        picture[..., 0 if red else 2] += 120
+        shown.append(
+            {"picture": picture, "colour": "red" if red else "blue", "stop": red, "place": "x" if red else "y"}
+        )
+    values: dict[str, Any] = {
+        "name": "signal", "data": shown,
+        "inputs": {"picture": {"type": "image", "side_px": 16}, "place": "category"},
+        "outputs": {"stop": "boolean"},
+        "stages": {"see": {"from": "picture", "to": {"colour": "category"}}, "act": {"from": ["colour", "place"], "to": "stop"}},
+        "train": {"size": "tiny", "steps": 2, "batch_size": 64},
+    }  # fmt: skip
+    return Recipe(**{**values, **changes})
+
+
+def test_weights_from_elsewhere_stand_beside_the_regimes_and_have_no_say_in_the_verdict(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, place = pictured(), tmp_path / "run"
+    first = ew.compare(recipe, out=place, regimes=["modular", "joint"], seeds=1, shares=(0.5,)).to_dict()
+    monkeypatch.chdir(Path(weights.removeprefix("timm:")).parent)  # as seen from where it is said
+    relative = f"timm:{Path(weights).name}"
+    ew.compare(recipe, out=place, resume=True, pretrained={"picture": relative})
+    found = ew.compare(recipe, out=place, resume=True).to_dict()
+    assert list(found["regimes"]) == list(found["costs"]) == list(found["curves"]) == ["modular", "joint", PRETRAINED]
+    assert found["settings"]["pretrained"] == {"picture": weights}
+    for same in ("against", "verdict"):
+        assert found[same] == first[same]
+    assert {name: found["regimes"][name] for name in first["regimes"]} == first["regimes"]
+    child = Run.open(place / f"{PRETRAINED}-seed0-100").recipe
+    assert (child.inputs["picture"].pretrained, child.inputs["picture"].fine_tune) == (weights, None)  # type: ignore[attr-defined]
+    assert (child.stages, child.train.steps) == ({}, recipe.train.steps)
+    assert found["pretrained"]["weights"] == {"picture": weights}
+    assert found["pretrained"]["against"] in ("modular", "joint")
+    assert any(said.startswith("pretrained is not told from the regimes: 1 seed") for said in found["considerations"])
+    assert PRETRAINED in (place / "report.html").read_text()
+
+
+def test_weights_are_better_than_the_best_regime_where_the_paired_interval_says_so() -> None:
+    """The regimes are held against their best by the validation rows."""
+    recipe = staged(rows(300))
+    dataset = prepare(recipe)
+    contracts, goal = fit_contracts(recipe, dataset), {"output": "open", "metric": "accuracy", "direction": "max"}
+    recipe = recipe.replace(goal=goal)
+    bench = measure.Bench(recipe, dataset, contracts, resolve_goal(recipe, contracts), dataset.splits.train, dataset.splits.val,
+                          np.zeros(0, np.int64))  # fmt: skip
+    chance = np.random.default_rng(0)
+
+    def kept(name: str, seed: int, share: float) -> Kept:
+        right = {key: chance.random(len(rows)) < share for key, rows in (("test/open", bench.test), ("val", bench.val))}
+        return Kept(Arm(name, seed, 1.0, {}), Cost(done=True), {key: runs_of(hits)[0] for key, hits in right.items()})
+
+    for share, words in ((0.95, WINS), (0.5, PIPELINE), (0.8, SAME)):
+        every = [
+            kept(name, seed, own)
+            for name, own in (("modular", 0.5), ("joint", 0.8), (PRETRAINED, share))
+            for seed in range(3)
+        ]
+        found = Findings(bench, every, {})
+        verdict = found.pretrained()
+        assert verdict is not None
+        assert (verdict.words, verdict.pipeline) == (words, "joint")
+        assert found.verdict().end_to_end == "joint"
+
+
+def test_weights_that_cannot_be_begun_with_are_refused_before_there_is_a_folder(weights: str, tmp_path: Path) -> None:
+    for named, said in (
+        ({"pictre": weights}, "did you mean 'picture'"),
+        ({"place": weights}, "category cannot.* name one of picture"),
+        ({"picture": "timm:no/such/folder"}, "an existing folder"),
+        ({"picture": weights.removeprefix("timm:")}, "timm:FOLDER"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            ew.compare(pictured(), out=tmp_path / "run", pretrained=named)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RecipeError, match="no input of this recipe can"):
+        asked(staged(rows(9)), tmp_path, pretrained={"hour": weights})
+    with pytest.raises(RecipeError, match="from_run"):
+        asked(
+            pictured(stages={}, from_run="runs/x", outputs={"stop": "boolean"}),
+            tmp_path,
+            pretrained={"picture": weights},
+        )
+    own = begun_with(
+        pictured(inputs={"picture": {"type": "image", "backbone": "conv"}, "place": "category"}), {"picture": weights}
+    )
+    assert own.inputs["picture"].to_dict()["pretrained"] == weights  # in the place of the encoder from scratch
+    other = asked(pictured(), tmp_path, pretrained={"picture": weights})
+    (tmp_path / FILE).write_text(json.dumps(other.to_dict()))
+    with pytest.raises(RecipeError, match="begun with"):
+        asked(
+            pictured(),
+            tmp_path,
+            resume=True,
+            pretrained={"picture": f"timm:{shutil.copytree(weights[5:], tmp_path / 'other')}"},
+        )

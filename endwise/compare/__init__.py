@@ -9,9 +9,10 @@ Here: the order of things and the result. The trainings are arms.py, what is mea
 findings.py, the rule verdict.py, the sentences words.py; the page is the report's.
 """
 
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from endwise.baselines import baselines
 from endwise.compare import arms as training
 from endwise.compare import measure
-from endwise.compare.arms import KEPT, Arm, Trained
+from endwise.compare.arms import KEPT, PRETRAINED, Arm, Trained
 from endwise.compare.findings import Findings, Kept, substitutions
 from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics
 from endwise.compare.settings import FILE, Settings, settle
@@ -29,6 +30,7 @@ from endwise.compare.words import lines, summary
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.errors import DataError, refusal, require, unknown_name
 from endwise.files import plain, read_json, write_json
+from endwise.model import Model
 from endwise.plan import resolve_goal
 from endwise.recipe import Recipe
 from endwise.run import RUNS, Run, default_path
@@ -68,6 +70,7 @@ def compare(
     shares: Sequence[float] | None = None,
     shift: str | None = None,
     inputs: bool = False,
+    pretrained: Mapping[str, str] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -78,9 +81,10 @@ def compare(
     quick: modular_predicted, warm_joint and direct, and one seed on fewer labels. budget: seconds, or text such as 30m,
     for everything, shared out equally; default: what the recipe says for each training. shares: of the labels, beside all
     of them, default 10 and 30 %; () for none. shift: 'column=value', a group that is held out of all trainings and scored
-    by itself, or 'column': some of its values; default: disturbed inputs. inputs: also every subset of the inputs. out:
-    default `runs/compare-<recipe name>`; with `resume` finished trainings are taken, and what was asked for before is
-    asked for again.
+    by itself, or 'column': some of its values; default: disturbed inputs. inputs: also every subset of the inputs.
+    pretrained: {input: weights}, as in a recipe: also the one network without stages that begins with them. out: default
+    `runs/compare-<recipe name>`; with `resume` finished trainings are taken, and what was asked for before is asked for
+    again.
 
     The rule of the verdict is `verdict.RULE`. Raises RecipeError and DataError for what cannot be compared, Stopped with
     the line to go on with after Ctrl-C.
@@ -88,7 +92,7 @@ def compare(
     place = Path(out) if out is not None else Path(RUNS) / f"compare-{default_path(recipe).name}"
     settings = settle(
         recipe, place, regimes=regimes, seeds=seeds, quick=quick, budget=budget, shares=shares, shift=shift, inputs=inputs,
-        resume=resume,
+        pretrained=pretrained, resume=resume,
     )  # fmt: skip
     run = Run.create(recipe, out=place, resume=resume)
     try:
@@ -116,16 +120,18 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
     bench = _bench(recipe, dataset, shifted)
     scales = {} if len(shifted) else measure.disturbable(bench)
     how = how or _disturbed(scales)
+    begun = training.begun_with(recipe, settings.pretrained) if settings.pretrained else None
+    beginning = bench if begun is None else _with_weights(bench, begun, tuple(settings.pretrained), progress)
     wanted = training.arms_of(
-        recipe, settings.regimes, len(dataset.splits.train), bench.contracts, seeds=settings.seeds, shares=settings.shares,
-        curve_seeds=settings.curve_seeds, budget=settings.each, subsets=settings.inputs,
+        recipe, settings.ways, len(dataset.splits.train), bench.contracts, seeds=settings.seeds, shares=settings.shares,
+        curve_seeds=settings.curve_seeds, budget=settings.each, subsets=settings.inputs, begun=begun,
     )  # fmt: skip
     run.write("data.json", {"fingerprint": whole.fingerprint})
     run.write(FILE, settings.to_dict())
     kept = []
     for number, arm in enumerate(wanted, 1):
         _say(progress, f"{arm} ({number} of {len(wanted)})")
-        kept.append(_arm(arm, run.path, bench, scales, progress))
+        kept.append(_arm(arm, run.path, beginning if arm.name == PRETRAINED else bench, scales, progress))
     _doing(progress, "fitting the baselines")
     ends = direct_recipe(recipe) if recipe.stages else recipe
     beside = baselines(bench.contracts, ends, dataset, dataset.splits.train, bench.test)
@@ -155,6 +161,38 @@ def _bench(recipe: Recipe, dataset: Dataset, shifted: np.ndarray) -> Bench:
         fix="give test rows, or leave the split to endwise: data: {path: ...}", error=DataError,
     )  # fmt: skip
     return Bench(recipe, dataset, contracts, goal, test, val, other)
+
+
+def _with_weights(bench: Bench, recipe: Recipe, names: tuple[str, ...], progress: Progress | None) -> Bench:
+    """The same rows on the same sides, with these inputs as a recipe with other weights reads them. What does not fit the
+    weights is refused here, before anything is trained."""
+    dataset = _with_fields(bench.dataset, recipe, names, progress)
+    sides = dataset.splits
+    rows = np.concatenate([sides.train, sides.val, sides.test, bench.shifted])
+    for name in names:
+        lost = rows[bench.dataset.fields[name].present[rows] & ~dataset.fields[name].present[rows]]
+        if len(lost):
+            first, reasons = int(lost[0]), dict(dataset.fields[name].bad)
+            raise refusal(
+                field=f"pretrained: {name}", got=f"{len(lost)} rows that cannot be read for these weights",
+                allowed="rows that all ways of training can read",
+                fix=f"mend or remove them, the first: {dataset.origin(first)}: {reasons.get(first)}", error=DataError,
+            )  # fmt: skip
+    Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
+    return replace(bench, dataset=dataset)
+
+
+def _with_fields(dataset: Dataset, recipe: Recipe, names: tuple[str, ...], progress: Progress | None) -> Dataset:
+    """The same rows on the same sides, with these fields as another recipe of the same data declares them."""
+    other = prepare(recipe, progress=lambda what, done, total: _doing(progress, f"reading {what}", done, total))
+    fields = {name: other.fields[name] for name in names}
+    told = hashlib.sha256(dataset.fingerprint.encode())
+    for name, store in fields.items():
+        told.update(f"\n{name} {store.fingerprint}".encode())
+    return replace(
+        dataset, fields={**dataset.fields, **fields}, fingerprint=told.hexdigest(),
+        columns={**dataset.columns, **{name: other.columns[name] for name in names}},
+    )  # fmt: skip
 
 
 def _held_out(dataset: Dataset, shift: str | None, seed: int) -> tuple[Dataset, np.ndarray, str]:

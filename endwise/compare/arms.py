@@ -24,9 +24,10 @@ import numpy as np
 from endwise import regimes
 from endwise.data.dataset import Dataset
 from endwise.data.subset import nested
-from endwise.errors import DataError, TrainingError
+from endwise.errors import DataError, TrainingError, refusal, require, unknown_name
 from endwise.files import read_json, write_json
 from endwise.modalities.base import Contract
+from endwise.modalities.pretrained import HINTS, PretrainedInput
 from endwise.model import Model
 from endwise.plan import default_passes
 from endwise.recipe import Recipe
@@ -37,6 +38,7 @@ from endwise.train import Progress
 KEPT = "measured"  # the folder of what is known about the arms, beside their runs
 HALVED = frozenset({"modular_predicted", "warm_joint"})  # they train the stages apart before anything else
 ONE, APART = "one_network", "one_per_output"
+PRETRAINED = "pretrained"  # the one network without stages, beginning with somebody else's weights
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,19 @@ def arms_of(
     curve_seeds: int,
     budget: float | None,
     subsets: Sequence[tuple[str, ...]] = (),
+    begun: Recipe | None = None,
 ) -> list[Arm]:
     """All arms, those on all labels first: what is said about them stands even if the rest is never trained. rows: to
-    learn from. budget: seconds for a training on all labels."""
+    learn from. budget: seconds for a training on all labels. begun: what is trained as `PRETRAINED`, where that is among
+    the names."""
     found = []
     for share in (1.0, *sorted(shares, reverse=True)):
         limits = _Limits(_epochs(recipe, contracts, max(1, round(share * rows))), allowed(budget, share))
         for seed in range(recipe.train.seed, recipe.train.seed + (seeds if share == 1 else min(seeds, curve_seeds))):
-            found += [Arm(name, seed, share, _parts(recipe, name, seed, limits)) for name in names]
+            for name in names:
+                one = begun if name == PRETRAINED else recipe if name == ONE else None
+                parts = _parts(recipe, name, seed, limits) if one is None else {"": limits.put_on(one, seed, 1.0)}
+                found.append(Arm(name, seed, share, parts))
     limits = _Limits(_epochs(recipe, contracts, rows), budget)
     for given, seed in itertools.product(subsets, range(recipe.train.seed, recipe.train.seed + seeds)):
         own = limits.put_on(only(recipe, given), seed, 1.0)
@@ -159,8 +166,6 @@ def _epochs(recipe: Recipe, contracts: Mapping[str, Contract], rows: int) -> flo
 
 
 def _parts(recipe: Recipe, name: str, seed: int, limits: _Limits) -> dict[str, Recipe]:
-    if name == ONE:
-        return {"": limits.put_on(recipe, seed, 1.0)}
     if name == APART:
         share = 1 / len(recipe.outputs)
         own = _Limits(limits.epochs, None if limits.budget is None else limits.budget * share)
@@ -188,6 +193,36 @@ def only(recipe: Recipe, given: Sequence[str]) -> Recipe:
         objective=ends.objective.among(inputs, ends.outputs, [*ends.inputs, *ends.outputs]),
         trunk=ends.trunk, train=ends.train,
     )  # fmt: skip
+
+
+def begun_with(recipe: Recipe, weights: Mapping[str, str]) -> Recipe:
+    """The one network of a recipe (that without the stages in between, where it has some) whose inputs begin with weights
+    from elsewhere, {input: source}. RecipeError or SetupError where an input cannot, or the weights are not there."""
+    ends = direct_recipe(recipe) if recipe.stages else recipe
+    require(
+        ends.from_run is None, field="pretrained", got=dict(weights), allowed="a recipe that begins with no other run",
+        fix="remove from_run: from the recipe, or leave the weights out",
+    )  # fmt: skip
+    changes = {}
+    for name, source in weights.items():
+        if name not in ends.inputs:
+            raise unknown_name(field="pretrained", got=name, names=ends.inputs)
+        item = ends.inputs[name]
+        if not isinstance(item, PretrainedInput):
+            can = [given for given, own in ends.inputs.items() if isinstance(own, PretrainedInput)]
+            raise refusal(
+                field=f"pretrained: {name}", got=source, allowed=f"an input that can begin with weights, and {item.type} cannot",
+                fix=f"name one of {', '.join(can)}" if can else "leave it out: no input of this recipe can",
+            )  # fmt: skip
+        left = {*type(item).instead, *HINTS}  # of an encoder from scratch, and how other weights are tuned
+        kept = {key: value for key, value in item.to_dict().items() if key not in left}
+        changes[f"inputs.{name}"] = {**kept, "type": type(item), PRETRAINED: source}
+    found = ends.replace(**changes)
+    for name in weights:
+        declared = found.inputs[name]
+        assert isinstance(declared, PretrainedInput)
+        declared.weights_description()  # refuses what is not there
+    return found
 
 
 def fewer_labels(dataset: Dataset, share: float, seed: int) -> Dataset:
@@ -300,4 +335,7 @@ def _peak_mb() -> float | None:
     return None
 
 
-__all__ = ["APART", "KEPT", "ONE", "Arm", "Cost", "Trained", "allowed", "arms_of", "fewer_labels", "only", "train"]
+__all__ = [
+    "APART", "KEPT", "ONE", "PRETRAINED", "Arm", "Cost", "Trained", "allowed", "arms_of", "begun_with", "fewer_labels",
+    "only", "train",
+]  # fmt: skip

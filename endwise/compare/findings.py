@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from endwise.baselines import Baseline
-from endwise.compare.arms import APART, ONE, Arm, Cost
+from endwise.compare.arms import APART, ONE, PRETRAINED, Arm, Cost
 from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics, value_of
 from endwise.compare.verdict import NONE, PIPELINE, PIPELINES, WINS, Verdict, best, drifted, judge
 from endwise.metrics import RESAMPLES, Estimate, Metric, pooled, pooled_difference
@@ -199,6 +199,18 @@ class Findings:
         }
         told = words.get(found.words, found.words)
         return Verdict(NONE, f"{said}; {told}: {found.because}", ONE, APART, gain, found.detectable)
+
+    def pretrained(self) -> Verdict | None:
+        """Whether the weights from elsewhere (in the place of end-to-end) beat the best of the regimes; None where there are
+        no such weights."""
+        if not self._whole([PRETRAINED]):
+            return None
+        rival = self.chosen([name for name in self.names if name != PRETRAINED])
+        if rival is None:
+            return Verdict(NONE, "there is no best regime to hold it against", PRETRAINED)
+        mine, theirs = self.runs(PRETRAINED, self.own), self.runs(rival, self.own)
+        gain = self.apart(mine, theirs, self.bench.goal.output, self.bench.test)
+        return judge(PRETRAINED, rival, gain, (len(mine), len(theirs)), self.called)
 
     # ---- baselines ---------------------------------------------------------------------------------------------------
 

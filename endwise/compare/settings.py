@@ -4,15 +4,16 @@ Not here: what is trained for it (arms.py).
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from endwise import regimes
-from endwise.compare.arms import APART, HALVED, ONE, allowed
+from endwise.compare.arms import APART, HALVED, ONE, PRETRAINED, allowed, begun_with
 from endwise.errors import RecipeError, refusal, require, unknown_name
 from endwise.files import read_json
+from endwise.modalities.pretrained import rebased
 from endwise.recipe import REGIMES, Recipe, Train
 
 FILE = "settings.json"
@@ -27,7 +28,8 @@ MOST_INPUTS = 4  # every subset of them is trained: 15 of four
 class Settings:
     """regimes with `seeds` trainings on all labels, and `curve_seeds` on each of the `shares`. budget: seconds for all of
     it; each: for one training on all labels (None: as long as its steps take). shift: 'column' or 'column=value'. inputs:
-    subsets of the inputs that are trained by themselves."""
+    subsets of the inputs that are trained by themselves. pretrained: {input: weights} that one more way of training begins
+    with."""
 
     regimes: tuple[str, ...]
     seeds: int
@@ -37,6 +39,12 @@ class Settings:
     each: float | None
     shift: str | None
     inputs: tuple[tuple[str, ...], ...]
+    pretrained: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """All ways of training: the regimes, and that which begins with other weights."""
+        return (*self.regimes, *((PRETRAINED,) if self.pretrained else ()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -54,10 +62,12 @@ def settle(
     shares: Sequence[float] | None,
     shift: str | None,
     inputs: bool,
+    pretrained: Mapping[str, str] | None,
     resume: bool,
 ) -> Settings:
-    """What is asked for, with what was asked for before in the place of what is not said now. More seeds, regimes, shares
-    and inputs may be asked for when a comparison goes on; another budget or shift would make its trainings unlike."""
+    """What is asked for, with what was asked for before in the place of what is not said now. More seeds, regimes, shares,
+    inputs and weights may be asked for when a comparison goes on; another budget or shift, or other weights, would make its
+    trainings unlike."""
     before = _before(place) if resume else None
     names = regimes if regimes is not None else None if before is None or quick else before.regimes
     count = seeds if seeds is not None else SEEDS if before is None else before.seeds
@@ -76,10 +86,16 @@ def settle(
         each=None,
         shift=shift,
         inputs=_subsets(recipe) if inputs else () if before is None else before.inputs,
+        pretrained=_weights(pretrained) or (before.pretrained if before is not None else {}),
     )
+    if found.pretrained:
+        begun_with(recipe, found.pretrained)  # refused before there is a folder
     if before is None:
         return _replaced(found, each=_each(recipe, found))
-    for name, new, old in (("budget", found.budget, before.budget), ("shift", shift, before.shift)):
+    told = [("budget", found.budget, before.budget), ("shift", shift, before.shift)]
+    if before.pretrained:
+        told.append(("pretrained", found.pretrained, before.pretrained))
+    for name, new, old in told:
         if new is not None and new != old:
             raise refusal(
                 field=name, got=new, allowed=f"{old!r}, which this comparison was begun with",
@@ -100,6 +116,11 @@ def _before(place: Path) -> Settings | None:
     return Settings(**{**values, **lists, "inputs": tuple(map(tuple, values["inputs"]))})
 
 
+def _weights(given: Mapping[str, str] | None) -> dict[str, str]:
+    """The weights by input, a relative folder as seen from everywhere."""
+    return {name: str(rebased(source, Path.cwd())) for name, source in (given or {}).items()}
+
+
 def _seconds(budget: float | str | None) -> float | None:
     return None if budget is None else Train.model_validate({"budget": budget}).budget
 
@@ -109,7 +130,7 @@ def _each(recipe: Recipe, found: Settings) -> float | None:
     if found.budget is None:
         return recipe.train.budget
     shared = max(0, len(HALVED.intersection(found.regimes)) - 1)
-    trainings = len(found.regimes) - regimes.APART_SHARE * shared  # the stages that they begin with are trained once
+    trainings = len(found.ways) - regimes.APART_SHARE * shared  # the stages that they begin with are trained once
     shorter = sum(allowed(1.0, share) or 0.0 for share in found.shares)
     whole = found.seeds * (trainings + len(found.inputs)) + found.curve_seeds * trainings * shorter
     return TRAINED_SHARE * found.budget / whole

@@ -7,11 +7,13 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from endwise.compare.arms import PRETRAINED
 from endwise.compare.findings import KINDS, WATTS, Findings
 from endwise.compare.measure import STRENGTHS
 from endwise.compare.settings import Settings
-from endwise.compare.verdict import FEWEST_SEEDS, PIPELINE, RULE, SAME, WINS, Verdict
+from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, RULE, SAME, WINS, Verdict
 from endwise.metrics import Estimate
+from endwise.modalities.base import Modality
 
 
 def summary(found: Findings, settings: Settings, how: str) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def summary(found: Findings, settings: Settings, how: str) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "regimes": found.regimes(), "attribution": found.attribution(), "baselines": found.beside, "reach": found.reach(),
         "curves": found.curves(), "shift": found.shift(how), "costs": found.costs(), "inputs": found.inputs(),
-        "exchanged": found.exchanged(), "faithfulness": found.faithfulness(),
+        "exchanged": found.exchanged(), "faithfulness": found.faithfulness(), "pretrained": _pretrained(found, settings),
     }  # fmt: skip
     parts["intermediates"], parts["drift"] = found.intermediates()
     goal = {
@@ -66,6 +68,7 @@ def notes(found: Findings, settings: Settings) -> list[str]:
         f"every training on all labels had {each}, the same rows, augmentation, size and learning rate; none was tuned",
         f"energy is an estimate: processor seconds at {WATTS:g} W a core",
     ]
+    said += [_begins(bench.recipe.inputs[name], name, source) for name, source in settings.pretrained.items()]
     if settings.seeds < FEWEST_SEEDS:
         said.append(f"{settings.seeds} of the {FEWEST_SEEDS} seeds that a verdict takes")
     for item in found.kept:
@@ -87,6 +90,7 @@ def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) 
         for item in parts["drift"]
     ]
     said += _against_baselines(found, parts)
+    said += [f"{PRETRAINED} {parts['pretrained']['said']}"] if parts["pretrained"].get("said") else []
     if verdict.end_to_end is None or verdict.pipeline is None or not found.bench.recipe.stages:
         return said
     pair = (verdict.end_to_end, verdict.pipeline)
@@ -106,6 +110,28 @@ def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) 
         gain = found.gain_under(f"disturbed/{strength:g}", found.bench.some, pair)
         seen.append((f"with noise of {strength:g} on the inputs", gain))
     return said + _leads([(where, gain) for where, gain in seen if gain is not None], verdict, pair)
+
+
+def _pretrained(found: Findings, settings: Settings) -> dict[str, Any]:
+    """The weights from elsewhere, and whether they are better than the best regime; {} where there are none."""
+    verdict = found.pretrained()
+    if verdict is None:
+        return {"weights": dict(settings.pretrained)} if settings.pretrained else {}
+    best = f"{verdict.pipeline}, the best regime by the validation rows"
+    words = {WINS: f"is better than {best}", PIPELINE: f"is worse than {best}",
+             SAME: f"is not seen to be better or worse than {best}", NONE: "is not told from the regimes"}  # fmt: skip
+    told = verdict.to_dict()
+    return {
+        "weights": dict(settings.pretrained), "against": told["pipeline"], "gain": told["gain"],
+        "detectable": told["detectable"], "said": f"{words[verdict.words]}: {verdict.because}",
+    }  # fmt: skip
+
+
+def _begins(item: Modality, name: str, source: str) -> str:
+    """What an input begins with, and what it goes without for that."""
+    left = [field for field in getattr(item, "instead", ()) if field in item.to_dict()]
+    without = f", without its {', '.join(left)}" if left else ""
+    return f"{PRETRAINED}: {name} begins with {source}{without}; their layers learn at a rate of their own (fine_tune: full)"
 
 
 def _leads(seen: Sequence[tuple[str, Estimate]], verdict: Verdict, pair: tuple[str, str]) -> list[str]:
