@@ -184,6 +184,9 @@ def compare(
             metavar="INPUT=WEIGHTS", help="Also one network that begins with them, as in a recipe. Repeatable."
         ),
     ] = None,
+    retarget: Annotated[
+        str | None, typer.Option(metavar="COLUMN[:TYPE]", help="Also what it costs to answer it in the goal's place.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="The folder; default runs/compare-<recipe name>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
     settings: Settings = None,
@@ -203,6 +206,7 @@ def compare(
             shift=shift,
             inputs=inputs,
             pretrained=dict(_pair(item, "--pretrained") for item in pretrained or []),
+            retarget=retarget,
             out=out,
             resume=resume,
             progress=progress,

@@ -214,7 +214,8 @@ class Pulls:
         self.first = next(iter(places))
         open_ = {place: tokens for place, tokens in places.items() if tokens.requires_grad}
         found: dict[str, dict[str, Tensor]] = {place: {} for place in open_}
-        for name, value in values.items() if open_ else ():
+        taught = {name: value for name, value in values.items() if value.requires_grad}  # not of what stays as it is
+        for name, value in taught.items() if open_ else ():
             gradients = torch.autograd.grad(value, list(open_.values()), retain_graph=True, allow_unused=True)
             for place, gradient in zip(open_, gradients, strict=True):
                 if (

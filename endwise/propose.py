@@ -23,7 +23,7 @@ from endwise.data.gather import gathered
 from endwise.data.join import joined
 from endwise.data.split import SIDES, side_of
 from endwise.data.table import Table, family, is_table, open_table
-from endwise.errors import DataError, refusal
+from endwise.errors import DataError, refusal, require, unknown_name
 from endwise.modalities.boxes import Boxes
 from endwise.modalities.number import MISSING_WORDS
 from endwise.recipe import NAME, Data, Recipe
@@ -33,6 +33,7 @@ WIDE_ROWS = 64  # of a column with files or lists in its cells
 FILE_ROWS = 8  # paths whose file is looked for
 MOST_CLASSES = 1_000
 FEW_NUMBERS = 20  # different whole numbers that may still be class numbers
+ANSWERS = ("category", "number", "boolean", "tags", "text")  # what a column is taken for an answer of
 MOST_ODD = 0.05  # of a column of numbers or dates that may be typing mistakes
 
 LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "categories", "y", "answer", "outcome", "output",
@@ -148,6 +149,18 @@ def propose(path: Any) -> Proposal:
     plan.decide()
     recipe = Recipe(version=1, name=_name(path), data=plan.data, inputs=plan.inputs, outputs=plan.outputs)
     return Proposal(recipe, plan.reasons, plan.questions, plan.beside)
+
+
+def proposed_answer(table: Table, column: str) -> dict[str, Any]:
+    """How one more column of a table would be declared as an answer. DataError where it looks like none."""
+    if column not in table.columns:
+        raise unknown_name(field="column", got=column, names=table.columns, error=DataError)
+    found = _Plan({}, [], table)._as_answer(_look(table, column))
+    require(
+        found.kind in ANSWERS, field=f"column {column!r}", got=found.kind, allowed="a column that looks like an answer",
+        fix=f"{found.why}; name its type, as in {column}:category", error=DataError,
+    )  # fmt: skip
+    return {"type": found.kind, **found.settings}
 
 
 # ---- the source ------------------------------------------------------------------------------------------------------
@@ -658,7 +671,7 @@ class _Plan:
             boxes := [item for item in self.open.values() if item.kind == "boxes"]
         ):
             return boxes
-        legal = [item for item in self.open.values() if item.kind in ("category", "number", "boolean", "tags", "text")]
+        legal = [item for item in self.open.values() if item.kind in ANSWERS]
         if not legal:
             left = ", ".join(f"{item.name} ({item.kind.removeprefix('lost ')})" for item in self.found)
             raise refusal(
@@ -839,4 +852,4 @@ def _relative(source: Any, folder: str | Path) -> Any:
     return Path(os.path.relpath(source, folder)).as_posix()
 
 
-__all__ = ["Proposal", "propose"]
+__all__ = ["Proposal", "propose", "proposed_answer"]

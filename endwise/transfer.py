@@ -2,7 +2,8 @@
 
 A part is an input's encoder, the trunk, or an output's head; it is taken where both networks have it by the same name.
 Weights mean something only beside the contract they were learnt with (units, scales), so the contracts of the shared
-inputs are that run's as well. Here: which parts fit, what is refused, what is said about it. Not here: training.
+inputs are that run's as well. A network in stages that answers one thing anew begins with the run of the same stages.
+Here: which parts fit, what is refused, what is said about it. Not here: training.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from endwise.artefact import DESCRIPTION, find_model
 from endwise.errors import refusal, require
@@ -22,6 +24,7 @@ from endwise.nn.hiding import STAND_IN
 from endwise.nn.size import Size
 from endwise.recipe import FromRun, Recipe
 from endwise.run import Run
+from endwise.stages import StagedNetwork
 
 FACTS = "from_run.json"
 PLACE = ("column", "optional", "loss_weight")  # of a declaration: what weights do not depend on
@@ -143,6 +146,54 @@ class Origin:
         if _different(item, other):
             return False
         return item.continued(self.model.contracts[name], model.contracts[name], OUTPUT_ROLE) is not None
+
+
+@dataclass(frozen=True)
+class Redirected:
+    """The finished model that another of the same stages begins with, where one stage answers something that it did not answer
+    there. Of that stage all is taken but what is new or of another shape; the other stages are taken and stay as they are.
+    alone: whether the stage is trained by itself."""
+
+    model: Model
+    stage: str
+    alone: bool = False
+
+    def contracts(self, recipe: Recipe, fitted: Mapping[str, Contract]) -> dict[str, Contract]:
+        """That model's, of all fields that it has: its weights read and say nothing else."""
+        return {name: self.model.contracts.get(name, own) for name, own in fitted.items()}
+
+    def begin(self, model: Model, run: Run) -> list[str]:
+        """Fill an untrained model and write down with what; the lines for people."""
+        network, given = model.network, self.model.network
+        assert isinstance(given, StagedNetwork)
+        theirs = (given.stage(self.stage) if self.alone else given).parts()
+        taken = [name for name, part in network.parts().items() if name in theirs and _alike(part, theirs[name])]
+        for name in taken:
+            network.parts()[name].load_state_dict(theirs[name].state_dict())
+        frozen: list[nn.Module] = [network.encoder(name) for name in self.model.recipe.stages[self.stage].shares]
+        if not self.alone:
+            assert isinstance(network, StagedNetwork)
+            frozen += [network.stage(name) for name in network.declared if name != self.stage]
+        for part in frozen:
+            _stay(part)
+        fresh = [name for name in network.parts() if name not in taken]
+        place = str(self.model.run.path) if self.model.run else None
+        run.write(FACTS, {"run": place, "stage": self.stage, "taken": taken, "fresh": fresh})
+        return [f"from {place}: {', '.join(taken)}; fresh: {', '.join(fresh)}"]
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether the weights of one fit the other."""
+    shapes = [{key: value.shape for key, value in part.state_dict().items()} for part in (one, other)]
+    return shapes[0] == shapes[1]
+
+
+def _stay(part: nn.Module) -> None:
+    """Neither the weights learn nor do the statistics of batches move."""
+    part.requires_grad_(False)
+    for layer in part.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.0
 
 
 def _different(one: Modality, other: Modality) -> list[str]:

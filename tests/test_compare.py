@@ -21,7 +21,19 @@ import endwise as ew
 from endwise.batch import Ragged
 from endwise.cli import main
 from endwise.compare import _held_out, measure
-from endwise.compare.arms import APART, ONE, PRETRAINED, Arm, Cost, allowed, arms_of, begun_with, fewer_labels, only
+from endwise.compare.arms import (
+    APART,
+    ONE,
+    PRETRAINED,
+    Anew,
+    Arm,
+    Cost,
+    allowed,
+    arms_of,
+    begun_with,
+    fewer_labels,
+    only,
+)
 from endwise.compare.findings import Findings, Kept, substitutions
 from endwise.compare.settings import FILE, settle
 from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, SAME, WINS, best, drifted, judge
@@ -31,9 +43,10 @@ from endwise.metrics import Estimate, accuracy, estimate, mae, pooled, pooled_di
 from endwise.modalities.base import Answer
 from endwise.nn.efficientnet import EfficientNetLite
 from endwise.plan import resolve_goal
-from endwise.recipe import REGIMES, Recipe
+from endwise.recipe import REGIMES, Goal, Recipe
 from endwise.report.comparison import _curves, build
 from endwise.run import Run
+from endwise.stages import StagedNetwork
 from endwise.train import Stopped
 
 SPANS = {"night": (0, 6), "morning": (6, 12), "afternoon": (12, 18), "evening": (18, 24)}
@@ -208,7 +221,7 @@ def test_nothing_wrong_in_any_training_still_leaves_room() -> None:
 
 def asked(recipe: Recipe, place: Path, **changes: Any) -> Any:
     usual = {"regimes": None, "seeds": None, "quick": False, "budget": None, "shares": None, "shift": None, "inputs": False,
-             "pretrained": None, "resume": False}  # fmt: skip
+             "pretrained": None, "retarget": None, "resume": False}  # fmt: skip
     return settle(recipe, place, **{**usual, **changes})
 
 
@@ -569,7 +582,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"timm:{folder}"
 
 
-def pictured(count: int = 40, **changes: Any) -> Recipe:
+def pictured(count: int = 48, **changes: Any) -> Recipe:
     """A picture says which colour it has, and that whether to stop."""
     chance, shown = np.random.default_rng(0), []
     for _ in range(count):
@@ -577,14 +590,20 @@ def pictured(count: int = 40, **changes: Any) -> Recipe:
         picture = chance.integers(0, 90, (16, 16, 3)).astype(np.uint8)
         picture[..., 0 if red else 2] += 120
         shown.append(
-            {"picture": picture, "colour": "red" if red else "blue", "stop": red, "place": "x" if red else "y"}
+            {
+                "picture": picture,
+                "colour": "red" if red else "blue",
+                "stop": red,
+                "light": float(picture.mean()),
+                "place": "x" if red else "y",
+            }
         )
     values: dict[str, Any] = {
         "name": "signal", "data": shown,
         "inputs": {"picture": {"type": "image", "side_px": 16}, "place": "category"},
         "outputs": {"stop": "boolean"},
         "stages": {"see": {"from": "picture", "to": {"colour": "category"}}, "act": {"from": ["colour", "place"], "to": "stop"}},
-        "train": {"size": "tiny", "steps": 2, "batch_size": 64},
+        "train": {"size": "tiny", "steps": 2, "batch_size": 64, "precision": "fp32"},
     }  # fmt: skip
     return Recipe(**{**values, **changes})
 
@@ -670,3 +689,154 @@ def test_weights_that_cannot_be_begun_with_are_refused_before_there_is_a_folder(
             resume=True,
             pretrained={"picture": f"timm:{shutil.copytree(weights[5:], tmp_path / 'other')}"},
         )
+
+
+# ---- another answer ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def retargeted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, dict[str, Any]]:
+    """Regimes with stages and one without, and what it costs them to say how light a picture is."""
+    recipe, place = (
+        pictured(train={"size": "tiny", "steps": 4, "batch_size": 64, "precision": "fp32"}),
+        tmp_path_factory.mktemp("anew") / "run",
+    )
+    ways = ["modular", "warm_joint", "direct"]
+    return place, recipe, ew.compare(recipe, out=place, regimes=ways, seeds=1, shares=(), retarget="light").to_dict()
+
+
+def test_another_answer_is_learnt_by_every_regime_further_and_from_nothing(
+    retargeted: tuple[Path, Recipe, dict[str, Any]],
+) -> None:
+    place, _, result = retargeted
+    found = json.loads(json.dumps(result, allow_nan=False))["retarget"]
+    assert (found["output"], found["type"], found["in_place_of"], found["direction"]) == (
+        "light",
+        "number",
+        "stop",
+        "min",
+    )
+    assert list(found["regimes"]) == ["modular", "warm_joint", "direct"]
+    assert result["settings"]["retarget"] == {"light": {"type": "number"}}
+    train = result["rows"]["train"]
+    for item in found["regimes"].values():
+        for way in ("further", "anew"):
+            assert [at["share"] for at in item[way]] == [0.1, 0.3, 1.0]
+            assert all(abs(at["labels"] - at["share"] * train) <= 0.5 for at in item[way])
+            assert all(at["low"] <= at["value"] <= at["high"] and at["n"] == result["rows"]["test"] for at in item[way])
+            assert item["labels_needed"][way] in (None, *(at["labels"] for at in item[way]))
+        assert 0 < item["changed"]["share"] <= 1
+    assert (
+        list(result["regimes"]) == list(result["costs"]) == ["modular", "warm_joint", "direct"]
+    )  # they are no regimes
+    assert result["curves"] == {}
+    for name in ("modular", "warm_joint"):
+        assert {part.partition(".")[0] for part in found["regimes"][name]["changed"]["parts"]} == {"act"}
+    assert found["regimes"]["direct"]["changed"]["share"] > found["regimes"]["modular"]["changed"]["share"]
+    assert Run.open(place / "further-direct-seed0-100").recipe.train.steps == 1  # a quarter
+    page = (place / "report.html").read_text()
+    assert "What another answer costs" in page
+
+
+def test_stages_that_do_not_answer_it_stay_as_they_are(retargeted: tuple[Path, Recipe, dict[str, Any]]) -> None:
+    """Their weights, and the statistics of batches in them; the stage that answers goes on where it was."""
+    place, _, _ = retargeted
+    for name in ("modular", "warm_joint"):
+        before, after = (
+            Run.open(place / f"{folder}-seed0-100").model().network for folder in (name, f"further-{name}")
+        )
+        assert isinstance(before, StagedNetwork)
+        assert isinstance(after, StagedNetwork)
+        old, new = before.stage("see").state_dict(), after.stage("see").state_dict()
+        assert set(old) == set(new)
+        assert all(torch.equal(old[key], new[key]) for key in old if not key.endswith("num_batches_tracked"))
+        assert set(before.parts()) - set(after.parts()) == {"act.outputs.stop"}
+    facts = Run.open(place / "further-warm_joint-seed0-100").read("from_run.json")
+    assert facts["fresh"] == ["act.outputs.light"]
+    assert {"see.inputs.picture", "act.inputs.colour", "act.inputs.place", "act.trunk"} <= set(facts["taken"])
+
+
+def test_another_answer_is_found_again_and_no_third_is_asked_for(
+    retargeted: tuple[Path, Recipe, dict[str, Any]],
+) -> None:
+    place, recipe, result = retargeted
+    before = {path: path.stat().st_mtime_ns for path in place.glob("*/log.jsonl")}
+    for asked_for in (None, "light", "light:number"):
+        assert asked(recipe, place, resume=True, retarget=asked_for).retarget == {"light": {"type": "number"}}
+    for other in ("shade:number", "light:category"):
+        with pytest.raises(RecipeError, match="begun with"):
+            asked(recipe, place, resume=True, retarget=other)
+    again = ew.compare(recipe, out=place, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in place.glob("*/log.jsonl")} == before
+    assert again.to_dict()["retarget"] == result["retarget"]
+    lines = str(again).splitlines()
+    assert any(line.startswith("mae of light in the place of stop") for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_one_network_for_each_output_changes_one_of_them(tmp_path: Path) -> None:
+    shown = [{**row, "late": row["hour"] > 20} for row in rows(90)]
+    found = ew.compare(flat(shown), out=tmp_path / "run", seeds=1, shares=(), retarget="late:boolean").to_dict()
+    one, apart = (found["retarget"]["regimes"][name]["changed"] for name in (ONE, APART))
+    assert "outputs.late" in one["parts"]
+    assert "outputs.part" in one["parts"]  # whatever it has in common goes on learning
+    assert "outputs.late" in apart["parts"]
+    assert apart["share"] < 0.7 < one["share"]
+    assert Run.open(tmp_path / "run" / f"further-{ONE}-seed0-100").recipe.from_run is not None
+    assert not (tmp_path / "run" / f"further-{APART}-seed0-100" / "part").exists()
+
+
+def test_what_cannot_be_another_answer_is_refused_with_the_fix(tmp_path: Path) -> None:
+    recipe = staged(rows(60))
+    for wrong, said in (
+        ("open", "does not use yet"), ("hour:number", "does not use yet"), ("place:", "COLUMN:TYPE"), ("place:clas", "category"),
+        ("place:masked", "a column holds"),
+    ):  # fmt: skip
+        with pytest.raises(RecipeError, match=said):
+            asked(recipe, tmp_path, retarget=wrong)
+    middle = staged(rows(9), goal={"output": "part", "metric": "accuracy", "direction": "max"})
+    with pytest.raises(RecipeError, match="no stage reads"):
+        asked(middle, tmp_path, regimes=["joint"], retarget="place:category")
+    stages = {"see": {"from": "hour", "to": {"part": "category"}}, "decide": {"from": "part", "to": "open", "by": bool}}
+    with pytest.raises(RecipeError, match="decide is a function"):
+        asked(
+            staged(rows(9), stages=stages, regime="modular"), tmp_path, regimes=["modular"], retarget="place:category"
+        )
+    with pytest.raises(DataError, match="did you mean 'place'"):
+        ew.compare(recipe, out=tmp_path / "a", retarget="plce")
+    with pytest.raises(DataError, match="name its type"):
+        ew.compare(
+            staged([{**row, "key": f"k{index}"} for index, row in enumerate(rows(60))]),
+            out=tmp_path / "b",
+            retarget="key",
+        )
+    assert not list(tmp_path.glob("*/*/log.jsonl"))  # nothing was trained
+
+
+def test_labels_needed_are_the_fewest_that_come_near_what_all_of_them_give() -> None:
+    recipe = staged(rows(300))
+    dataset = prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    goal = Goal(output="open", metric="accuracy", direction="max")
+    none = np.zeros(0, np.int64)
+    bench = measure.Bench(recipe, dataset, contracts, goal, dataset.splits.train, dataset.splits.val, none)
+    like = Arm("joint", 0, 1.0, {})
+
+    def kept(way: str, share: float, right: float) -> Kept:
+        hits, numbers = (
+            np.arange(len(bench.test)) < right * len(bench.test),
+            {"labels": round(200 * share), "changed": {}},
+        )
+        arm = Arm(f"{way}-joint", 0, share, {}, anew=Anew(like, way == "further"))
+        return Kept(arm, Cost(seconds=30, done=True), {"test/open": runs_of(hits)[0]}, numbers)
+
+    values = {"further": {0.1: 0.8, 0.3: 0.94, 1.0: 0.95}, "anew": {0.1: 0.5, 0.3: 0.6, 1.0: 0.7}}
+    every = [kept(way, share, right) for way, own in values.items() for share, right in own.items()]
+    found = Findings(bench, every, {}).anew()["joint"]
+    assert found["labels_needed"] == {"further": 60, "anew": None}
+    assert 0 < found["margin"] < 0.05
+    assert [at["minutes"] for at in found["anew"]] == [0.5] * 3
+    poor = [kept(way, 1.0, 0.3) for way in values]
+    assert Findings(bench, poor, {}).anew()["joint"]["labels_needed"] == {"further": None, "anew": None}
+    lacking = Findings(bench, every[:2], {}).anew()["joint"]
+    assert lacking["labels_needed"] == {"further": None, "anew": None}

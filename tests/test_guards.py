@@ -145,6 +145,7 @@ ALLOWED_VERBS = {
     ("compare", "train"): "what a training may be asked to do and how it stops",
     ("compare", "evaluate"): "its regimes are scored as validation scores",
     ("compare", "report"): "a comparison ends with its report",
+    ("compare", "propose"): "the type of a column that no recipe declares is proposed",
 }
 
 

@@ -25,14 +25,15 @@ from endwise.compare import measure
 from endwise.compare.arms import KEPT, PRETRAINED, Arm, Trained
 from endwise.compare.findings import Findings, Kept, substitutions
 from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics
-from endwise.compare.settings import FILE, Settings, settle
+from endwise.compare.settings import FILE, Settings, answer, settle
 from endwise.compare.words import lines, summary
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.errors import DataError, refusal, require, unknown_name
 from endwise.files import plain, read_json, write_json
 from endwise.model import Model
 from endwise.plan import resolve_goal
-from endwise.recipe import Recipe
+from endwise.propose import proposed_answer
+from endwise.recipe import Goal, Recipe
 from endwise.run import RUNS, Run, default_path
 from endwise.stages import StagedNetwork, direct_recipe
 from endwise.train import Progress, Stopped
@@ -71,6 +72,7 @@ def compare(
     shift: str | None = None,
     inputs: bool = False,
     pretrained: Mapping[str, str] | None = None,
+    retarget: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -82,7 +84,8 @@ def compare(
     for everything, shared out equally; default: what the recipe says for each training. shares: of the labels, beside all
     of them, default 10 and 30 %; () for none. shift: 'column=value', a group that is held out of all trainings and scored
     by itself, or 'column': some of its values; default: disturbed inputs. inputs: also every subset of the inputs.
-    pretrained: {input: weights}, as in a recipe: also the one network without stages that begins with them. out: default
+    pretrained: {input: weights}, as in a recipe: also the one network without stages that begins with them. retarget:
+    'column' or 'column:type', also what it costs each regime to learn this column in the place of the goal. out: default
     `runs/compare-<recipe name>`; with `resume` finished trainings are taken, and what was asked for before is asked for
     again.
 
@@ -92,7 +95,7 @@ def compare(
     place = Path(out) if out is not None else Path(RUNS) / f"compare-{default_path(recipe).name}"
     settings = settle(
         recipe, place, regimes=regimes, seeds=seeds, quick=quick, budget=budget, shares=shares, shift=shift, inputs=inputs,
-        pretrained=pretrained, resume=resume,
+        pretrained=pretrained, retarget=retarget, resume=resume,
     )  # fmt: skip
     run = Run.create(recipe, out=place, resume=resume)
     try:
@@ -113,7 +116,7 @@ def _how_to_go_on(place: Path) -> str:
 
 
 def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress | None) -> dict[str, Any]:
-    whole = prepare(recipe, progress=lambda what, done, total: _doing(progress, f"reading {what}", done, total))
+    whole = _read(recipe, progress)
     if run.has(FILE):  # finished trainings are taken as they are
         run.same_data(whole.fingerprint)
     dataset, shifted, how = _held_out(whole, settings.shift, recipe.train.seed)
@@ -122,6 +125,7 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
     how = how or _disturbed(scales)
     begun = training.begun_with(recipe, settings.pretrained) if settings.pretrained else None
     beginning = bench if begun is None else _with_weights(bench, begun, tuple(settings.pretrained), progress)
+    settings, other = _other(bench, settings, progress) if settings.retarget else (settings, None)
     wanted = training.arms_of(
         recipe, settings.ways, len(dataset.splits.train), bench.contracts, seeds=settings.seeds, shares=settings.shares,
         curve_seeds=settings.curve_seeds, budget=settings.each, subsets=settings.inputs, begun=begun,
@@ -132,10 +136,11 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
     for number, arm in enumerate(wanted, 1):
         _say(progress, f"{arm} ({number} of {len(wanted)})")
         kept.append(_arm(arm, run.path, beginning if arm.name == PRETRAINED else bench, scales, progress))
+    anew = None if other is None else _anew(other, beginning, settings, kept, run, progress)
     _doing(progress, "fitting the baselines")
     ends = direct_recipe(recipe) if recipe.stages else recipe
     beside = baselines(bench.contracts, ends, dataset, dataset.splits.train, bench.test)
-    return summary(Findings(bench, kept, beside, tuple(scales)), settings, how)
+    return summary(Findings(bench, kept, beside, tuple(scales)), settings, how, anew)
 
 
 def _say(progress: Progress | None, message: str) -> None:
@@ -149,6 +154,10 @@ def _doing(progress: Progress | None, what: str, done: int = 0, total: int = 1) 
 
 
 # ---- the rows ----------------------------------------------------------------------------------------------------------
+
+
+def _read(recipe: Recipe, progress: Progress | None) -> Dataset:
+    return prepare(recipe, progress=lambda what, done, total: _doing(progress, f"reading {what}", done, total))
 
 
 def _bench(recipe: Recipe, dataset: Dataset, shifted: np.ndarray) -> Bench:
@@ -166,7 +175,7 @@ def _bench(recipe: Recipe, dataset: Dataset, shifted: np.ndarray) -> Bench:
 def _with_weights(bench: Bench, recipe: Recipe, names: tuple[str, ...], progress: Progress | None) -> Bench:
     """The same rows on the same sides, with these inputs as a recipe with other weights reads them. What does not fit the
     weights is refused here, before anything is trained."""
-    dataset = _with_fields(bench.dataset, recipe, names, progress)
+    dataset = _with_fields(bench.dataset, _read(recipe, progress), names)
     sides = dataset.splits
     rows = np.concatenate([sides.train, sides.val, sides.test, bench.shifted])
     for name in names:
@@ -182,9 +191,60 @@ def _with_weights(bench: Bench, recipe: Recipe, names: tuple[str, ...], progress
     return replace(bench, dataset=dataset)
 
 
-def _with_fields(dataset: Dataset, recipe: Recipe, names: tuple[str, ...], progress: Progress | None) -> Dataset:
-    """The same rows on the same sides, with these fields as another recipe of the same data declares them."""
-    other = prepare(recipe, progress=lambda what, done, total: _doing(progress, f"reading {what}", done, total))
+def _other(bench: Bench, settings: Settings, progress: Progress | None) -> tuple[Settings, Bench]:
+    """(what is asked for with the answer declared, the rows that have it and the yardstick for it)."""
+    ((name, declared),) = settings.retarget.items()
+    item = answer(name, declared if declared is not None else proposed_answer(bench.dataset.tables[0], name))
+    recipe = training.with_another(bench.recipe, bench.goal.output, name, item)
+    dataset = _with_fields(bench.dataset, _read(recipe, progress), (name,))
+    there, sides = dataset.fields[name].present, dataset.splits
+    dataset = dataset.with_sides(
+        **{side: sides.side(side)[there[sides.side(side)]] for side in ("train", "val", "test")}
+    )
+    for side in ("train", "test"):
+        require(
+            len(dataset.splits.side(side)) > 0, field="retarget", got=f"no {side} row with {name}",
+            allowed="a column with values on all sides", fix="name another column", error=DataError,
+        )  # fmt: skip
+    contracts = fit_contracts(recipe, dataset)
+    usual = recipe.outputs[name].metrics(contracts[name])[0]
+    goal = Goal(output=name, metric=usual.name, direction=usual.direction)
+    rows = dataset.splits
+    other = Bench(recipe.replace(goal=goal), dataset, contracts, goal, rows.test, rows.val, np.zeros(0, np.int64))
+    return replace(settings, retarget={name: item.to_dict()}), other
+
+
+def _anew(
+    bench: Bench, beginning: Bench, settings: Settings, kept: Sequence[Kept], run: Run, progress: Progress | None
+) -> Findings:
+    """Another answer, learnt by every way of training whose first one on all labels was finished. beginning: the bench of the
+    inputs with weights from elsewhere."""
+    names, weights = settings.ways, settings.pretrained
+    begun = training.begun_with(bench.recipe, weights) if weights else None
+    finished = [
+        item.arm for item in kept
+        if item.arm.name in names and (item.arm.seed, item.arm.share) == (bench.recipe.train.seed, 1) and not item.cost.failed
+    ]  # fmt: skip
+    wanted = training.arms_anew(
+        bench.recipe,
+        finished,
+        run.path,
+        len(bench.dataset.splits.train),
+        bench.contracts,
+        budget=settings.each,
+        begun=begun,
+    )
+    own = replace(bench, dataset=_with_fields(bench.dataset, beginning.dataset, tuple(weights)))
+    found = []
+    for number, arm in enumerate(wanted, 1):
+        _say(progress, f"{bench.goal.output}: {arm} ({number} of {len(wanted)})")
+        reads_weights = arm.anew is not None and arm.anew.like.name == PRETRAINED
+        found.append(_arm(arm, run.path, own if reads_weights else bench, {}, progress))
+    return Findings(bench, found, {})
+
+
+def _with_fields(dataset: Dataset, other: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The same rows on the same sides, with these fields as they were read for another recipe of the same data."""
     fields = {name: other.fields[name] for name in names}
     told = hashlib.sha256(dataset.fingerprint.encode())
     for name, store in fields.items():
@@ -259,9 +319,13 @@ def _arm(arm: Arm, folder: Path, bench: Bench, scales: Mapping[str, float], prog
 def _measured(
     trained: Trained, bench: Bench, scales: Mapping[str, float], folder: Path
 ) -> tuple[Statistics, dict[str, Any]]:
-    """What is kept of an arm: on fewer labels or inputs the goal alone."""
+    """What is kept of an arm: on fewer labels or inputs, or of another answer, the goal alone."""
     output, arm = bench.goal.output, trained.arm
     model = trained.models[arm.answers(output)]
+    if arm.anew is not None:
+        return {f"test/{output}": measure.statistics(model, bench, bench.test, [output])[output]}, _cost_of_another(
+            trained, bench, folder
+        )
     if arm.share < 1 or arm.given:
         return {f"test/{output}": measure.statistics(model, bench, bench.test, [output])[output]}, {}
     kept: Statistics = {}
@@ -285,6 +349,18 @@ def _measured(
         "reach": measure.reach(model, bench),
     }
     return kept, told
+
+
+def _cost_of_another(trained: Trained, bench: Bench, folder: Path) -> dict[str, Any]:
+    """{"labels": how many the arm had, "changed": see `measure.changed`, of one that went on}."""
+    arm, output = trained.arm, bench.goal.output
+    found: dict[str, Any] = {"labels": len(training.fewer_labels(bench.dataset, arm.share, arm.seed).splits.train)}
+    if arm.anew is not None and arm.anew.goes_on:
+        before = training.finished(arm.anew.like, folder)
+        (part,) = set(before) - set(bench.recipe.outputs)  # '', or the network that answered the goal
+        beside = sum(model.parameters for name, model in before.items() if name != part)
+        found["changed"] = measure.changed(trained.models[arm.answers(output)], before[part], beside)
+    return found
 
 
 def _on_the_way(trained: Trained, bench: Bench, folder: Path) -> Statistics:

@@ -4,8 +4,10 @@ All arms have the same rows on the same sides, the same augmentation, learning r
 wall-clock, or of steps. A step of a staged network costs about what one step of each stage costs, so a regime that
 trains its stages first has half of the steps for them and half for the rest; one network for each output has its share
 of them. What regimes begin with is trained once and taken by all of them. On a share of the labels, the clock allows the
-square root of that share. Each arm is a run in the comparison's
-folder; those that are finished are taken as they are.
+square root of that share. Each arm is a run in the comparison's folder; those that are finished are taken as they are.
+
+What another answer costs is seen by arms that learn it in the place of the goal: each regime's network, going on from what
+it has learnt or from nothing, with a part of the budget.
 
 Not here: a single training (train.py, regimes.py), measuring (measure.py).
 """
@@ -24,33 +26,47 @@ import numpy as np
 from endwise import regimes
 from endwise.data.dataset import Dataset
 from endwise.data.subset import nested
-from endwise.errors import DataError, TrainingError, refusal, require, unknown_name
+from endwise.errors import DataError, RecipeError, TrainingError, refusal, require, unknown_name
 from endwise.files import read_json, write_json
-from endwise.modalities.base import Contract
+from endwise.modalities.base import Contract, Modality
 from endwise.modalities.pretrained import HINTS, PretrainedInput
 from endwise.model import Model
 from endwise.plan import default_passes
 from endwise.recipe import Recipe
 from endwise.run import Run
-from endwise.stages import direct_recipe
-from endwise.train import Progress
+from endwise.stages import direct_recipe, stage_recipe
+from endwise.train import Progress, fit
+from endwise.transfer import Redirected
 
 KEPT = "measured"  # the folder of what is known about the arms, beside their runs
 HALVED = frozenset({"modular_predicted", "warm_joint"})  # they train the stages apart before anything else
 ONE, APART = "one_network", "one_per_output"
+ANEW_SHARE = 0.25  # of a training's budget, for learning another answer, whether going on or from nothing
+ANEW_LABELS = (1.0, 0.3, 0.1)  # of the labels of another answer
 PRETRAINED = "pretrained"  # the one network without stages, beginning with somebody else's weights
+
+
+@dataclass(frozen=True)
+class Anew:
+    """That an arm learns another answer in the place of the goal, in the way of an arm that has learnt the goal. goes_on:
+    from what that one has learnt, or from nothing."""
+
+    like: "Arm"
+    goes_on: bool
 
 
 @dataclass(frozen=True)
 class Arm:
     """One way of training, with one seed, on a share of the labels. parts: its networks by the output they answer; ''
-    for one that answers all. given: the inputs it has, where it is there to find out what they are worth."""
+    for one that answers all. given: the inputs it has, where it is there to find out what they are worth. anew: where it is
+    there to find out what another answer costs."""
 
     name: str
     seed: int
     share: float
     parts: Mapping[str, Recipe]
     given: tuple[str, ...] = ()
+    anew: Anew | None = None
 
     @property
     def folder(self) -> str:
@@ -123,13 +139,55 @@ def arms_of(
         for seed in range(recipe.train.seed, recipe.train.seed + (seeds if share == 1 else min(seeds, curve_seeds))):
             for name in names:
                 one = begun if name == PRETRAINED else recipe if name == ONE else None
-                parts = _parts(recipe, name, seed, limits) if one is None else {"": limits.put_on(one, seed, 1.0)}
+                parts = _parts(recipe, name, seed, limits) if one is None else {"": limits.put_on(one, seed)}
                 found.append(Arm(name, seed, share, parts))
     limits = _Limits(_epochs(recipe, contracts, rows), budget)
     for given, seed in itertools.product(subsets, range(recipe.train.seed, recipe.train.seed + seeds)):
         own = limits.put_on(only(recipe, given), seed, 1.0)
         found.append(Arm("inputs-" + "+".join(given), seed, 1.0, {"": own}, given))
     return found
+
+
+def arms_anew(
+    recipe: Recipe,
+    finished: Sequence[Arm],
+    folder: Path,
+    rows: int,
+    contracts: Mapping[str, Contract],
+    *,
+    budget: float | None,
+    begun: Recipe | None = None,
+) -> list[Arm]:
+    """For each of these arms, which have learnt a goal, those that learn the goal of this recipe in its place, all else being
+    as it was (`with_another`). rows: with its label. budget and begun: as in `arms_of`."""
+    found = []
+    for share in ANEW_LABELS:
+        limits = _Limits(_epochs(recipe, contracts, max(1, round(share * rows))), allowed(budget, share))
+        for like, goes_on in itertools.product(finished, (True, False)):
+            parts = _parts_anew(
+                recipe if like.name != PRETRAINED or begun is None else begun, like, folder, limits, goes_on
+            )
+            name = f"{'further' if goes_on else 'anew'}-{like.name}"
+            found.append(Arm(name, like.seed, share, parts, anew=Anew(like, goes_on)))
+    return found
+
+
+def _parts_anew(recipe: Recipe, like: Arm, folder: Path, limits: "_Limits", goes_on: bool) -> dict[str, Recipe]:
+    place, goal = folder / like.folder, recipe.goal
+    assert goal is not None
+    if like.name == APART:
+        own = limits.part(ANEW_SHARE / len(recipe.outputs)).put_on(_answering(recipe, goal.output), like.seed)
+        (before,) = set(like.parts) - set(recipe.outputs)
+        return {goal.output: own.replace(from_run=str(place / before)) if goes_on else own}
+    if like.name == "direct":  # as deep as it was made
+        depth = Run(place).model(recipe=like.parts[""]).recipe.trunk.depth
+        recipe = direct_recipe(recipe).replace(**{"trunk.depth": depth})
+    if not recipe.stages:
+        own = limits.part(ANEW_SHARE).put_on(recipe, like.seed)
+        return {"": own.replace(from_run=str(place)) if goes_on else own}
+    twice = like.name in HALVED and not goes_on  # stages apart, and then together
+    own = limits.part(ANEW_SHARE).put_on(recipe.replace(regime=like.name), like.seed, 0.5 if twice else 1.0)
+    return {"": own}
 
 
 def allowed(budget: float | None, share: float) -> float | None:
@@ -143,16 +201,21 @@ class _Limits:
 
     epochs: float | None
     budget: float | None
+    steps_share: float = 1.0
 
-    def put_on(self, recipe: Recipe, seed: int, share: float) -> Recipe:
+    def part(self, share: float) -> "_Limits":
+        """A share of the steps and of the seconds."""
+        return _Limits(self.epochs, None if self.budget is None else self.budget * share, self.steps_share * share)
+
+    def put_on(self, recipe: Recipe, seed: int, share: float = 1.0) -> Recipe:
         """The recipe with a seed and `share` of the steps."""
         settings: dict[str, Any] = {"train.seed": seed}
         if self.budget is not None:
             settings["train.budget"] = self.budget
         if self.epochs is not None:
-            settings["train.epochs"] = self.epochs * share
+            settings["train.epochs"] = self.epochs * self.steps_share * share
         elif recipe.train.steps is not None:
-            settings["train.steps"] = max(1, round(recipe.train.steps * share))
+            settings["train.steps"] = max(1, round(recipe.train.steps * self.steps_share * share))
         return recipe.replace(**settings)
 
 
@@ -167,9 +230,8 @@ def _epochs(recipe: Recipe, contracts: Mapping[str, Contract], rows: int) -> flo
 
 def _parts(recipe: Recipe, name: str, seed: int, limits: _Limits) -> dict[str, Recipe]:
     if name == APART:
-        share = 1 / len(recipe.outputs)
-        own = _Limits(limits.epochs, None if limits.budget is None else limits.budget * share)
-        return {output: own.put_on(_answering(recipe, output), seed, share) for output in recipe.outputs}
+        own = limits.part(1 / len(recipe.outputs))
+        return {output: own.put_on(_answering(recipe, output), seed) for output in recipe.outputs}
     return {"": limits.put_on(recipe.replace(regime=name), seed, 0.5 if name in HALVED else 1.0)}
 
 
@@ -192,6 +254,31 @@ def only(recipe: Recipe, given: Sequence[str]) -> Recipe:
         name=ends.name, data=ends.data, inputs=inputs, outputs=dict(ends.outputs), goal=ends.goal,
         objective=ends.objective.among(inputs, ends.outputs, [*ends.inputs, *ends.outputs]),
         trunk=ends.trunk, train=ends.train,
+    )  # fmt: skip
+
+
+def with_another(recipe: Recipe, output: str, name: str, item: Modality) -> Recipe:
+    """The same recipe, beginning with no run, with another output in the place of one that no stage reads. RecipeError where
+    it cannot be so."""
+    outputs = {name if own == output else own: item if own == output else kept for own, kept in recipe.outputs.items()}
+    more: dict[str, Any] = {}
+    if recipe.stages:
+        maker = next(stage for stage, declared in recipe.stages.items() if output in declared.to)
+        require(
+            output not in recipe.intermediates, field="retarget", got=name, allowed=f"a goal that no stage reads, and {output} is read",
+            fix="name a goal: at the end of the stages",
+        )  # fmt: skip
+        require(
+            recipe.stages[maker].by is None, field="retarget", got=name, allowed=f"a goal that is learnt: stage {maker} is a function",
+            fix="let a network learn the stage, or leave it out",
+        )  # fmt: skip
+        to = tuple(name if own == output else own for own in recipe.stages[maker].to)
+        more["stages"] = {**recipe.stages, maker: recipe.stages[maker].model_copy(update={"to": to, "run": None})}
+        more["regime"] = recipe.regime
+    return Recipe(
+        name=recipe.name, data=recipe.data, inputs=dict(recipe.inputs), outputs=outputs,
+        objective=recipe.objective.among(recipe.inputs, outputs, [*recipe.inputs, *recipe.outputs]),
+        trunk=recipe.trunk, train=recipe.train, **more,
     )  # fmt: skip
 
 
@@ -248,8 +335,7 @@ def train(arm: Arm, folder: Path, dataset: Dataset, progress: Progress | None) -
     place, file = folder / arm.folder, folder / KEPT / f"{arm.folder}.cost.json"
     cost = Cost(**read_json(file)) if file.is_file() else Cost()
     if cost.done:
-        parts = {} if cost.failed else arm.parts
-        return Trained(arm, cost, {part: Run(_place(place, part)).model(recipe=own) for part, own in parts.items()})
+        return Trained(arm, cost, {} if cost.failed else finished(arm, folder))
     rows, models, failed = fewer_labels(dataset, arm.share, arm.seed), {}, None
     stages = folder / arm.stages_folder if arm.name in HALVED else None
     with _metered(file, cost) as spent:
@@ -258,6 +344,9 @@ def train(arm: Arm, folder: Path, dataset: Dataset, progress: Progress | None) -
                 where = _place(place, part)
                 foreign = set(rows.fields) - {*recipe.inputs, *recipe.outputs}
                 own = rows.narrowed(recipe) if foreign else rows
+                if arm.anew is not None and arm.anew.goes_on and recipe.stages:
+                    models[part] = _gone_on(arm.anew.like, recipe, folder, where, own, progress)
+                    continue
                 if stages is not None:
                     spent["taken"] = _apart(recipe, stages, own, progress)
                 models[part] = regimes.fit(
@@ -265,14 +354,37 @@ def train(arm: Arm, folder: Path, dataset: Dataset, progress: Progress | None) -
                 )  # fmt: skip
         except TrainingError as wrong:
             failed = str(wrong)
-        except DataError as wrong:
-            if arm.share == 1:
+        except (DataError, RecipeError) as wrong:  # another answer is beside the point, after hours of training
+            if arm.anew is None and (arm.share == 1 or isinstance(wrong, RecipeError)):
                 raise
             failed = str(wrong)
         spent["done"], spent["failed"] = True, failed
         spent["parameters"] = sum(model.parameters for model in models.values())
-        spent["trained_parts"] = sum(map(_trainings, arm.parts.values()))
+        further = arm.anew is not None and arm.anew.goes_on
+        spent["trained_parts"] = sum(1 if further else _trainings(recipe) for recipe in arm.parts.values())
     return Trained(arm, Cost(**read_json(file)), {} if failed else models)
+
+
+def finished(arm: Arm, folder: Path) -> dict[str, Model]:
+    """The models of an arm that has been trained."""
+    return {part: Run(_place(folder / arm.folder, part)).model(recipe=own) for part, own in arm.parts.items()}
+
+
+def _gone_on(like: Arm, recipe: Recipe, folder: Path, where: Path, rows: Dataset, progress: Progress | None) -> Model:
+    """Of a network in stages, train the one that answers something new; where parts are trained apart, by itself, on true
+    answers of the others."""
+    before = finished(like, folder)[""]
+    maker = next(stage for stage, item in recipe.stages.items() if not set(item.to) <= set(before.recipe.outputs))
+    Run.create(recipe, out=where, resume=where.exists())
+    if not recipe.is_assembled:
+        return fit(recipe, out=where, resume=True, progress=progress, score=False, dataset=rows,
+                   beginning=Redirected(before, maker))  # fmt: skip
+    own, alone = stage_recipe(recipe, maker), where / "stages" / maker
+    made = fit(own, out=alone, resume=alone.exists(), progress=progress, score=False, dataset=rows.narrowed(own),
+               beginning=Redirected(before, maker, alone=True))  # fmt: skip
+    taken = {stage: before for stage, item in recipe.stages.items() if item.by is None} | {maker: made}
+    beginning = regimes.Parts({**before.contracts, **made.contracts}, taken)
+    return fit(recipe, out=where, resume=True, progress=progress, score=False, dataset=rows, beginning=beginning)
 
 
 def _apart(recipe: Recipe, folder: Path, rows: Dataset, progress: Progress | None) -> Cost:
@@ -336,6 +448,6 @@ def _peak_mb() -> float | None:
 
 
 __all__ = [
-    "APART", "KEPT", "ONE", "PRETRAINED", "Arm", "Cost", "Trained", "allowed", "arms_of", "begun_with", "fewer_labels",
-    "only", "train",
+    "ANEW_LABELS", "ANEW_SHARE", "APART", "KEPT", "ONE", "PRETRAINED", "Anew", "Arm", "Cost", "Trained", "allowed", "arms_anew",
+    "arms_of", "begun_with", "fewer_labels", "finished", "only", "train", "with_another",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ FEWER_RESAMPLES = 400  # of rankings and means over classes: a hundred intervals
 KINDS = ("trivial", "classical")
 END_TO_END = ("warm_joint", "joint", "joint_goal_only", "direct")
 DRIFT_REGIMES = ("warm_joint", "joint", "joint_goal_only")
+NEAR = 0.05  # of the way from a constant answer to what is reached with all labels: as good as that
 
 
 @dataclass
@@ -371,6 +372,40 @@ class Findings:
         """By how much the one is better than the other there."""
         first, second = (self.runs(name, key, share) for name in pair)
         return self.apart(first, second, self.bench.goal.output, rows) if first and second else None
+
+    # ---- another answer ----------------------------------------------------------------------------------------------
+
+    def anew(self) -> dict[str, Any]:
+        """Of arms that learn another answer, this one's goal: {regime: {'further': [{'share', 'labels', estimate, 'minutes'}],
+        'anew': [...], 'changed': what of the network is new or other, 'margin', 'labels_needed': {'further', 'anew'}}}."""
+        found = {}
+        for name in dict.fromkeys(item.arm.anew.like.name for item in self.kept if item.arm.anew is not None):
+            ways = {way: [item for item in self.kept if item.arm.name == f"{way}-{name}" and not item.cost.failed]
+                    for way in ("further", "anew")}  # fmt: skip
+            curves = {
+                way: sorted(map(self._learnt, own), key=lambda point: point["share"]) for way, own in ways.items()
+            }
+            changed = next((item.numbers["changed"] for item in ways["further"]), None)  # the first: of all labels
+            found[name] = {**curves, "changed": changed, **self._needed(curves)}
+        return found
+
+    def _learnt(self, item: Kept) -> dict[str, Any]:
+        value = self.pool([item.statistics[self.own]], self.bench.goal.output, self.bench.test)
+        return {"share": item.arm.share, "labels": item.numbers["labels"], **value.to_dict(),
+                "minutes": item.cost.seconds / 60}  # fmt: skip
+
+    def _needed(self, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+        """How many labels come within a margin of the better of the two ways with all labels; None: no number tried does, or
+        that is no better than a constant answer."""
+        full = [point["value"] for own in curves.values() for point in own if point["share"] == 1]
+        best_value = max((self.sign * value for value in full if np.isfinite(value)), default=None)
+        constant = self.trivial(self.bench.goal.output)
+        if best_value is None or (constant is not None and best_value <= self.sign * constant):
+            return {"margin": None, "labels_needed": dict.fromkeys(curves)}
+        margin = NEAR * abs(best_value - (self.sign * constant if constant is not None else 0.0))
+        near = {way: [point["labels"] for point in own if best_value - self.sign * point["value"] <= margin]
+                for way, own in curves.items()}  # fmt: skip
+        return {"margin": margin, "labels_needed": {way: min(labels, default=None) for way, labels in near.items()}}
 
     # ---- costs -------------------------------------------------------------------------------------------------------
 

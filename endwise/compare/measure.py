@@ -338,6 +338,25 @@ def _loss(network: Network, predictions: Predictions, batch: Batch, output: str)
     return torch.stack([value for term, value in terms.items() if term.rpartition(".")[0] == output]).sum()
 
 
+# ---- what has changed --------------------------------------------------------------------------------------------------
+
+
+def changed(model: Model, before: Model, beside: int = 0) -> dict[str, Any]:
+    """What of a model is not as it was in the one that it goes on from: {"parts": their names, "parameters": how many numbers,
+    "share": of all}. beside: numbers of other models that stay as they are and belong to the whole."""
+    old = dict(before.network.named_parameters(remove_duplicate=False))
+    new = {
+        id(value): value.numel()
+        for name, value in model.network.named_parameters()
+        if name not in old or old[name].shape != value.shape or not torch.equal(value, old[name])
+    }
+    parts = [
+        name for name, part in model.network.parts().items() if any(id(value) in new for value in part.parameters())
+    ]
+    numbers = sum(new.values())
+    return {"parts": parts, "parameters": numbers, "share": numbers / (model.parameters + beside)}
+
+
 # ---- gradients and time --------------------------------------------------------------------------------------------
 
 
@@ -395,6 +414,7 @@ def value_of(metric: Metric, kept: np.ndarray, weights: np.ndarray | None) -> fl
 __all__ = [
     "Bench",
     "Statistics",
+    "changed",
     "disturbable",
     "faithfulness",
     "latency",

@@ -5,16 +5,27 @@ Not here: what is trained for it (arms.py).
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from endwise import regimes
-from endwise.compare.arms import APART, HALVED, ONE, PRETRAINED, allowed, begun_with
+from endwise.compare.arms import (
+    ANEW_LABELS,
+    ANEW_SHARE,
+    APART,
+    HALVED,
+    ONE,
+    PRETRAINED,
+    allowed,
+    begun_with,
+    with_another,
+)
 from endwise.errors import RecipeError, refusal, require, unknown_name
 from endwise.files import read_json
+from endwise.modalities.base import OUTPUT_ROLE, Modality
 from endwise.modalities.pretrained import rebased
-from endwise.recipe import REGIMES, Recipe, Train
+from endwise.recipe import REGIMES, Recipe, Train, declare
 
 FILE = "settings.json"
 QUICK = ("modular_predicted", "warm_joint", "direct")
@@ -29,7 +40,8 @@ class Settings:
     """regimes with `seeds` trainings on all labels, and `curve_seeds` on each of the `shares`. budget: seconds for all of
     it; each: for one training on all labels (None: as long as its steps take). shift: 'column' or 'column=value'. inputs:
     subsets of the inputs that are trained by themselves. pretrained: {input: weights} that one more way of training begins
-    with."""
+    with. retarget: {column: its declaration as an answer} that the regimes learn in the place of the goal (None: still to be
+    proposed); {} for none."""
 
     regimes: tuple[str, ...]
     seeds: int
@@ -40,6 +52,7 @@ class Settings:
     shift: str | None
     inputs: tuple[tuple[str, ...], ...]
     pretrained: Mapping[str, str] = field(default_factory=dict)
+    retarget: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -63,11 +76,12 @@ def settle(
     shift: str | None,
     inputs: bool,
     pretrained: Mapping[str, str] | None,
+    retarget: str | None,
     resume: bool,
 ) -> Settings:
     """What is asked for, with what was asked for before in the place of what is not said now. More seeds, regimes, shares,
-    inputs and weights may be asked for when a comparison goes on; another budget or shift, or other weights, would make its
-    trainings unlike."""
+    inputs, weights and another answer may be asked for when a comparison goes on; another budget or shift, other weights or
+    yet another answer would make its trainings unlike."""
     before = _before(place) if resume else None
     names = regimes if regimes is not None else None if before is None or quick else before.regimes
     count = seeds if seeds is not None else SEEDS if before is None else before.seeds
@@ -87,25 +101,22 @@ def settle(
         shift=shift,
         inputs=_subsets(recipe) if inputs else () if before is None else before.inputs,
         pretrained=_weights(pretrained) or (before.pretrained if before is not None else {}),
+        retarget=_another(recipe, retarget, {} if before is None else before.retarget),
     )
     if found.pretrained:
         begun_with(recipe, found.pretrained)  # refused before there is a folder
     if before is None:
-        return _replaced(found, each=_each(recipe, found))
-    told = [("budget", found.budget, before.budget), ("shift", shift, before.shift)]
-    if before.pretrained:
-        told.append(("pretrained", found.pretrained, before.pretrained))
+        return replace(found, each=_each(recipe, found))
+    told: list[tuple[str, Any, Any]] = [("budget", found.budget, before.budget), ("shift", shift, before.shift)]
+    told += [(name, new, old) for name, new, old in (("pretrained", found.pretrained, before.pretrained),
+                                                     ("retarget", found.retarget, before.retarget)) if old]  # fmt: skip
     for name, new, old in told:
         if new is not None and new != old:
             raise refusal(
                 field=name, got=new, allowed=f"{old!r}, which this comparison was begun with",
                 fix="leave it out, or start a new one with another --out",
             )  # fmt: skip
-    return _replaced(found, budget=before.budget, each=before.each, shift=before.shift)
-
-
-def _replaced(settings: Settings, **changes: Any) -> Settings:
-    return Settings(**{**{name: getattr(settings, name) for name in settings.to_dict()}, **changes})
+    return replace(found, budget=before.budget, each=before.each, shift=before.shift)
 
 
 def _before(place: Path) -> Settings | None:
@@ -121,6 +132,38 @@ def _weights(given: Mapping[str, str] | None) -> dict[str, str]:
     return {name: str(rebased(source, Path.cwd())) for name, source in (given or {}).items()}
 
 
+def _another(recipe: Recipe, asked: str | None, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """{column: declaration} of 'COLUMN' or 'COLUMN:TYPE'; of a column alone what it was before, or None."""
+    if asked is None:
+        return before
+    name, mark, kind = asked.partition(":")
+    require(bool(name) and (bool(kind) or not mark), field="retarget", got=asked, allowed="COLUMN or COLUMN:TYPE",
+            fix="write parity, or parity:category")  # fmt: skip
+    known = {own: item.column or own for own, item in (*recipe.inputs.items(), *recipe.outputs.items())}
+    require(
+        name not in (*known, *known.values()), field="retarget", got=name,
+        allowed=f"a column that the recipe does not use yet ({', '.join(known)})", fix="name another column of the data",
+    )  # fmt: skip
+    if mark:
+        found = answer(name, kind)
+        with_another(recipe, goal_output(recipe), name, found)  # refused before there is a folder
+        return {name: found.to_dict()}
+    return before if name in before else {name: None}
+
+
+def answer(name: str, declared: Any) -> Modality:
+    """The declaration of another answer. RecipeError where it cannot be one that stands in a column."""
+    found = declare(declared, where="retarget", role=OUTPUT_ROLE, name=name)
+    require(found.of_row == 0, field="retarget", got=f"{name}:{found.type}", allowed="an answer that a column holds",
+            fix="name its type, such as category or number")  # fmt: skip
+    return found
+
+
+def goal_output(recipe: Recipe) -> str:
+    """The output that decides."""
+    return recipe.goal.output if recipe.goal is not None else next(iter(recipe.outputs))
+
+
 def _seconds(budget: float | str | None) -> float | None:
     return None if budget is None else Train.model_validate({"budget": budget}).budget
 
@@ -133,6 +176,8 @@ def _each(recipe: Recipe, found: Settings) -> float | None:
     trainings = len(found.ways) - regimes.APART_SHARE * shared  # the stages that they begin with are trained once
     shorter = sum(allowed(1.0, share) or 0.0 for share in found.shares)
     whole = found.seeds * (trainings + len(found.inputs)) + found.curve_seeds * trainings * shorter
+    if found.retarget:  # each going on and from nothing
+        whole += 2 * len(found.ways) * ANEW_SHARE * sum(allowed(1.0, share) or 0.0 for share in ANEW_LABELS)
     return TRAINED_SHARE * found.budget / whole
 
 
@@ -150,7 +195,7 @@ def _regimes(recipe: Recipe, names: Sequence[str] | None, quick: bool) -> tuple[
         fix="leave it out for all of them",
     )  # fmt: skip
     found = tuple(dict.fromkeys(names or usual))
-    goal = recipe.goal.output if recipe.goal is not None else next(iter(recipe.outputs))
+    goal = goal_output(recipe)
     require(
         "direct" not in found or goal not in recipe.intermediates, field="goal.output", got=goal,
         allowed="an output that no stage reads: direct has no answers on the way",
@@ -170,4 +215,4 @@ def _subsets(recipe: Recipe) -> tuple[tuple[str, ...], ...]:
     )
 
 
-__all__ = ["FILE", "Settings", "settle"]
+__all__ = ["FILE", "Settings", "answer", "settle"]

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from endwise.compare.arms import PRETRAINED
+from endwise.compare.arms import ANEW_SHARE, PRETRAINED
 from endwise.compare.findings import KINDS, WATTS, Findings
 from endwise.compare.measure import STRENGTHS
 from endwise.compare.settings import Settings
@@ -16,13 +16,15 @@ from endwise.metrics import Estimate
 from endwise.modalities.base import Modality
 
 
-def summary(found: Findings, settings: Settings, how: str) -> dict[str, Any]:
-    """The documented JSON. how: the rows of another kind in words, '' where there are none."""
+def summary(found: Findings, settings: Settings, how: str, other: Findings | None = None) -> dict[str, Any]:
+    """The documented JSON. how: the rows of another kind in words, '' where there are none. other: of the arms that learn
+    another answer."""
     bench, verdict = found.bench, found.verdict()
     parts: dict[str, Any] = {
         "regimes": found.regimes(), "attribution": found.attribution(), "baselines": found.beside, "reach": found.reach(),
         "curves": found.curves(), "shift": found.shift(how), "costs": found.costs(), "inputs": found.inputs(),
         "exchanged": found.exchanged(), "faithfulness": found.faithfulness(), "pretrained": _pretrained(found, settings),
+        "retarget": {} if other is None else _retarget(found, other),
     }  # fmt: skip
     parts["intermediates"], parts["drift"] = found.intermediates()
     goal = {
@@ -40,7 +42,7 @@ def summary(found: Findings, settings: Settings, how: str) -> dict[str, Any]:
         "gains": {"over": rival, "regimes": found.gains(rival)}, **parts,
         "name": bench.recipe.name, "about": goal, "rule": RULE, "rows": {**sides, "costly": len(bench.some)},
         "stages": {name: {"from": list(item.given), "to": list(item.to)} for name, item in bench.recipe.stages.items()},
-        "settings": settings.to_dict(), "notes": notes(found, settings),
+        "settings": settings.to_dict(), "notes": notes(found, settings, other),
     }  # fmt: skip
 
 
@@ -55,12 +57,17 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {kind + ' baseline':<20}{'none' if item is None else _spelled(item)}"
     for name, item in found["inputs"].items():
         yield f"  only {name:<15}{_spelled(item)}"
+    if found["retarget"]:
+        yield f"{found['retarget']['goal']} in the place of {found['retarget']['in_place_of']}, going on with all labels:"
+    for name, item in found["retarget"].get("regimes", {}).items():
+        further, anew = (f"{_spelled(own[-1]) if own else 'failed'}" for own in (item["further"], item["anew"]))
+        yield f"  {name:<20}{further}, from nothing {anew.partition(' ')[0]}; {_changed(item['changed'])}"
     yield ""
     for line in (f"{found['verdict']}: {found['against']['because']}", *found["considerations"], *found["notes"]):
         yield from textwrap.wrap(line, 80, subsequent_indent="  ")
 
 
-def notes(found: Findings, settings: Settings) -> list[str]:
+def notes(found: Findings, settings: Settings, other: Findings | None) -> list[str]:
     """What a reader has to know about how it was made."""
     bench = found.bench
     each = f"at most {settings.each:.0f} s of wall-clock" if settings.each is not None else "equally many steps"
@@ -71,7 +78,12 @@ def notes(found: Findings, settings: Settings) -> list[str]:
     said += [_begins(bench.recipe.inputs[name], name, source) for name, source in settings.pretrained.items()]
     if settings.seeds < FEWEST_SEEDS:
         said.append(f"{settings.seeds} of the {FEWEST_SEEDS} seeds that a verdict takes")
-    for item in found.kept:
+    if other is not None:
+        said.append(
+            f"{other.bench.goal.output} was learnt in the place of the goal with {ANEW_SHARE:.0%} of a training's budget, with one seed, from the finished "
+            "training on all labels and from nothing; in regimes with stages, those that do not answer it stay as they are"
+        )
+    for item in (*found.kept, *(other.kept if other is not None else ())):
         if item.cost.failed:
             said.append(f"{item.arm} came to nothing: {item.cost.failed}")
     if len(bench.some) < len(bench.test):
@@ -125,6 +137,20 @@ def _pretrained(found: Findings, settings: Settings) -> dict[str, Any]:
         "weights": dict(settings.pretrained), "against": told["pipeline"], "gain": told["gain"],
         "detectable": told["detectable"], "said": f"{words[verdict.words]}: {verdict.because}",
     }  # fmt: skip
+
+
+def _retarget(found: Findings, other: Findings) -> dict[str, Any]:
+    """What another answer costs each regime."""
+    goal, metric = other.bench.goal, other.goal
+    return {
+        "output": goal.output, "type": other.bench.recipe.outputs[goal.output].type, "goal": other.called, "metric": metric.name,
+        "direction": metric.direction, "in_place_of": found.bench.goal.output, "budget_share": ANEW_SHARE,
+        "constant": other.trivial(goal.output), "seed": found.bench.recipe.train.seed, "regimes": other.anew(),
+    }  # fmt: skip
+
+
+def _changed(changed: Mapping[str, Any] | None) -> str:
+    return "—" if changed is None else f"{changed['share']:.0%} new"
 
 
 def _begins(item: Modality, name: str, source: str) -> str:

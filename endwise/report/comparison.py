@@ -35,6 +35,7 @@ def _page(found: Mapping[str, Any]) -> str:
         ("labels", "With fewer labels", _curves(found)),
         ("shift", "On other rows", _shift(found)),
         ("inputs", "What each input is worth", _inputs(found)),
+        ("retarget", "What another answer costs", _retarget(found)),
         ("reach", "How far the gradient reaches", _reach(found)),
         ("costs", "What it costs", _costs(found)),
         ("aspects", "The table", _aspects(found)),
@@ -89,6 +90,47 @@ def _inputs(found: Mapping[str, Any]) -> str:
         f"{found['goal']} of one network without answers on the way that has these inputs alone, under the same budget"
     )
     return plots.intervals(_intervals(found["inputs"]), x=found["about"]["metric"], alt=told) if found["inputs"] else ""
+
+
+def _retarget(found: Mapping[str, Any]) -> str:
+    about = found.get("retarget")
+    if not about:
+        return ""
+    told = (
+        f"{about['output']} is learnt in the place of {about['in_place_of']}: further, from the finished training (in stages, those that do "
+        f"not answer it stay as they are), and anew, from nothing; each with {about['budget_share']:.0%} of a training's budget and one "
+        "seed. Needed: the fewest labels of those tried that come within a margin of the better of the two with all labels, where that is better "
+        "than a constant answer."
+    )
+    shares, lines, rows = _shares(about), list[plots.Line](), list[list[str]]()
+    for name, item in about["regimes"].items():
+        known = [(at["labels"], at["value"]) for at in item["further"] if at["value"] is not None]
+        lines += [plots.Line(name, known)] if known else []
+        for way, changed in (("further", item["changed"]), ("anew", None)):
+            needed = item["labels_needed"][way]
+            rows.append([
+                escape(name), way, *(_learnt(item[way], share) for share in shares), "—" if needed is None else f"{needed:,}",
+                "everything" if changed is None else escape(_changed(changed)),
+            ])  # fmt: skip
+    alt = f"{about['goal']} by its labels, going on from the finished training of each regime"
+    drawn = plots.curves(lines, x=f"labels of {about['output']}", y=about["metric"], alt=alt) if lines else ""
+    names = ["", "", *(f"{share:.0%} of the labels" for share in shares), "needed", "what is new or other"]
+    return f'<p class="quiet">{escape(told)}</p>' + drawn + _table(names, rows, numbers=range(2, len(names) - 1))
+
+
+def _changed(changed: Mapping[str, Any]) -> str:
+    return f"{', '.join(changed['parts'])}: {changed['parameters']:,} numbers, {changed['share']:.0%} of all"
+
+
+def _shares(about: Mapping[str, Any]) -> list[float]:
+    return sorted(
+        {at["share"] for item in about["regimes"].values() for way in ("further", "anew") for at in item[way]}
+    )
+
+
+def _learnt(points: Sequence[Mapping[str, Any]], share: float) -> str:
+    at = next((point for point in points if point["share"] == share), None)
+    return "—" if at is None else f"{_estimate(at)}, n = {at['n']}, {_seconds(60 * at['minutes'])}"
 
 
 def _intervals(items: Mapping[str, Mapping[str, Any]]) -> list[plots.Interval]:
