@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from endwise.modalities.category import Category
     from endwise.modalities.date import Date
     from endwise.modalities.embedding import Embedding
+    from endwise.modalities.graph import Graph
     from endwise.modalities.image import Image
     from endwise.modalities.items import Items
     from endwise.modalities.masked import Masked
@@ -62,6 +63,7 @@ _HOMES = {
     "Series": "endwise.modalities.series",
     "Boxes": "endwise.modalities.boxes",
     "Embedding": "endwise.modalities.embedding",
+    "Graph": "endwise.modalities.graph",
     "Items": "endwise.modalities.items",
     "Masked": "endwise.modalities.masked",
     "propose": "endwise.propose",

@@ -429,6 +429,7 @@ class Model:
         return {names[0]: row}
 
     def _table_source(self, rows: Any, base: str | Path) -> _Source:
+        from endwise.data.lookup import looked_up
         from endwise.data.table import open_table
         from endwise.data.windows import needs_view, view
 
@@ -437,6 +438,7 @@ class Model:
         table = rows if hasattr(rows, "fetch") else open_table(rows)
         if needs_view(self.recipe):
             table = view(table, self.recipe, ahead=True)
+        table = looked_up({"rows": table}, self.recipe)["rows"]
         columns: dict[str, Sequence[Any]] = {}
         for name, item in self.recipe.inputs.items():
             column = item.column or name

@@ -129,6 +129,10 @@ class Data(Part):
     )
     weight: str | None = Field(None, description="a column of sample weights above or equal to 0")
     gather: Gather | None = Field(None, description="rows of the table that are one row of the task, see below")
+    tables: dict[str, Any] = Field(
+        {},
+        description="further tables by name, whose rows are no rows of the task: where a graph's edges and nodes are looked up",
+    )
     max_bad: float = Field(
         0.01, ge=0, le=1, description="share of unreadable rows that is put aside and counted; more is refused"
     )
@@ -1022,7 +1026,12 @@ def _rebased(data: Any, folder: Path) -> Any:
 
     if isinstance(data, Mapping):
         return {
-            name: rebase(value) if name in ("path", "train", "val", "test") else value for name, value in data.items()
+            name: {key: rebase(item) for key, item in value.items()}
+            if name == "tables" and isinstance(value, Mapping)
+            else rebase(value)
+            if name in SOURCES
+            else value
+            for name, value in data.items()
         }
     return rebase(data)
 
@@ -1050,6 +1059,8 @@ def _plain_source(value: Any) -> Any:
         return str(value)
     if isinstance(value, Part):
         return value.model_dump(exclude_defaults=True)
+    if isinstance(value, Mapping) and not _is_columns(value):
+        return {name: _plain_source(item) for name, item in value.items()}
     return f"memory:{type(value).__name__}"
 
 

@@ -759,6 +759,24 @@ BASKETS = (
 )  # fmt: skip
 NEW = ("c", "d", "e", "f", "a", "b", ["d", "e"], "b")  # none of them in its basket
 CHOICES = ("b", "a", ["c", "e"], "d", "f", "c", "a", "e")
+
+
+def _graphs() -> tuple[dict[str, Any], ...]:
+    """Payments before a moment; each row brings its own, of other people."""
+    random, found = np.random.default_rng(1), []
+    for index in range(8):
+        edges = [
+            {
+                "source": f"P{random.integers(4)}", "target": f"S{random.integers(3)}", "when": float(place),
+                "amount": round(float(random.normal(10 * index, 5)), 2), "kind": "cash" if (place + index) % 3 else "card",
+            }
+            for place in range(4 + index)
+        ]  # fmt: skip
+        found.append({"at": ["P0", "S0"], "time": 3.5 + index, "edges": edges})
+        edges += [{"source": "P0", "target": "S0", "when": 0.5, "amount": 7.5 * index, "kind": "card"}]
+    return tuple(found)
+
+
 WORDS = ("ab", "b", "ba", "a", "abba", "bb", "aab", "baa")
 SCALARS: dict[str, Sequence[Any]] = {
     "number": (0.5, "-3", 12, 7.25, 1e3, 2.5, -40, 88),
@@ -773,6 +791,7 @@ VECTORS = tuple((float(i), 3.0 - i * i, 0.1 * i) for i in range(8))
 def cases() -> list[Case]:
     """Every modality of the package in every role it has."""
     from endwise.modalities.audio import Audio
+    from endwise.modalities.graph import Graph
     from endwise.modalities.items import Items
     from endwise.modalities.text import Text
 
@@ -808,6 +827,8 @@ def cases() -> list[Case]:
         Case(baskets, CHOICES, OUTPUT_ROLE),
         Case(after, NEW, OUTPUT_ROLE, (baskets, BASKETS), label="items after items out"),
     ]
+    payments = Graph(time="when", numbers=("amount",), classes=("kind",))
+    found.append(Case(payments, _graphs(), INPUT_ROLE))
     roles: tuple[Role, Role] = (INPUT_ROLE, OUTPUT_ROLE)
     for name, examples in SCALARS.items():
         scalar = modality_class(name)()
@@ -825,6 +846,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),
     (("text in",), ("masked text out",)),
+    (("graph in",), ("category out",)),
     (("items in",), ("items after items out",)),
     (("text in",), ("items out",)),
     (("image in",), ("masked image out",)),

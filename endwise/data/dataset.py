@@ -221,6 +221,7 @@ def fit_contract(name: str, modality: Modality, role: Role, store: FieldStore, r
 def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
     from endwise.data.gather import gathered
     from endwise.data.join import joined
+    from endwise.data.lookup import looked_up
     from endwise.data.table import open_table
 
     data, declared = recipe.data, {**recipe.inputs, **recipe.outputs}
@@ -229,7 +230,8 @@ def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
     else:
         given = {name: getattr(data, name) for name in ("train", "val", "test") if getattr(data, name) is not None}
     tables = {name: joined(gathered(open_table(item), data), declared) for name, item in given.items()}
-    return {name: view(table, recipe) for name, table in tables.items()} if needs_view(recipe) else tables
+    tables = {name: view(table, recipe) for name, table in tables.items()} if needs_view(recipe) else tables
+    return looked_up(tables, recipe)
 
 
 def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, *, other: bool) -> dict[str, str]:

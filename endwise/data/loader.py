@@ -88,6 +88,7 @@ class Loader:
             for name, item in {**self._inputs, **self._outputs}.items()
         }
         self._lengths = self._ranked()
+        self._drawn = self._sampled(contracts) if shuffle else {}
         total = np.sum(self._lengths, axis=0) if self._lengths else np.zeros(len(self.rows))
         self._sorted = np.lexsort((np.arange(len(self.rows)), -total)) if order == "length" else None
         self._plans: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -101,7 +102,10 @@ class Loader:
         """The batch of a step (numpy arrays); step // batches_per_epoch is its epoch."""
         began = time.perf_counter()
         rows = self.batch_rows(step)
-        fields = {name: gather(rows) for name, gather in self._gather.items()}
+        fields = {
+            name: self._drawn[name](rows, step) if name in self._drawn else gather(rows)
+            for name, gather in self._gather.items()
+        }
         made = Batch(
             inputs={name: fields[name] for name in self._inputs},
             targets={name: fields[name] for name in self._outputs},
@@ -150,6 +154,24 @@ class Loader:
         with self._lock:
             share = 1.0 - self._real / self._slots if self._slots else 0.0
             return Counters(self._done, self._done_rows, share, self._read_s, self._wait_s)
+
+    def _sampled(self, contracts: Mapping[str, Contract]) -> "dict[str, _Sampled]":
+        """The inputs that training sees a part of, without what held-out rows are about."""
+        found = {}
+        for name, item in self._inputs.items():
+            if item.samples:
+                hidden = self._held_out(name, item) if item.hides_held_out else frozenset()
+                found[name] = _Sampled(self.dataset.fields[name], item, contracts[name], hidden, self.seed)
+        return found
+
+    def _held_out(self, name: str, item: Modality) -> frozenset[float]:
+        """What rows of the other sides are about, and none of these."""
+        store, splits = self.dataset.fields[name], self.dataset.splits
+
+        def about(rows: np.ndarray) -> frozenset[float]:
+            return frozenset(one for row in rows[store.present[rows]].tolist() for one in item.asked_about(store[row]))
+
+        return about(np.concatenate([splits.val, splits.test])) - about(self.rows)
 
     # ---- order ---------------------------------------------------------------------------------------------------
 
@@ -205,7 +227,7 @@ class Loader:
     def _measured(self, name: str, modality: Modality) -> np.ndarray:
         """float64 [rows]: of what the network will be given where that is another length than what is stored."""
         gather, lengths = self._gather[name], self.dataset.fields[name].lengths(modality)[self.rows].astype(np.float64)
-        if not self.shuffle or len(self.rows) > MEASURED_ROWS or not lengths.any():
+        if not self.shuffle or modality.samples or len(self.rows) > MEASURED_ROWS or not lengths.any():
             return lengths
         if not isinstance(gather, _Stacked) or gather.as_stored:
             return lengths
@@ -265,6 +287,26 @@ class _Stacked:
 
     def _value(self, row: int) -> np.ndarray:
         return self._transformed(row) if self._store.present[row] else self._blank
+
+
+class _Sampled:
+    """Parts of values, drawn anew in each step: a function of (seed, step, row)."""
+
+    def __init__(self, store: FieldStore, modality: Modality, contract: Any, hidden: frozenset[float], seed: int):
+        self._store, self._modality, self._contract = store, modality, contract
+        self._hidden, self._seed = hidden, seed
+        self._blank = modality.blank(contract)
+
+    def __call__(self, rows: np.ndarray, step: int) -> Ragged:
+        return Ragged.stack([self._value(row, step) for row in rows.tolist()], self._modality.axes)
+
+    def _value(self, row: int, step: int) -> np.ndarray:
+        if not self._store.present[row]:
+            return self._blank
+        seen = self._store[row]
+        if self._hidden:
+            seen = self._modality.without(seen, self._hidden)
+        return self._modality.sample(self._modality.transform(seen, self._contract), (self._seed, int(step), row))
 
 
 def _uniform(store: FieldStore, rows: np.ndarray, axes: int) -> Ragged:

@@ -19,6 +19,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "tags": ("endwise.modalities.tags", "Tags"),
     "boxes": ("endwise.modalities.boxes", "Boxes"),
     "embedding": ("endwise.modalities.embedding", "Embedding"),
+    "graph": ("endwise.modalities.graph", "Graph"),
     "items": ("endwise.modalities.items", "Items"),
     "masked": ("endwise.modalities.masked", "Masked"),
     "series": ("endwise.modalities.series", "Series"),

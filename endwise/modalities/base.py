@@ -125,6 +125,7 @@ class Modality:
     can_be_said: ClassVar[bool] = False  # whether a function can be given it as another stage's answer: it has `said`
     canvas_axes: ClassVar[int] = 0  # of an input: axes of the canvas that outputs can lie on (a picture has two)
     lies_on_axes: ClassVar[frozenset[int]] = frozenset()  # of an output: axes of the canvases that it can lie on
+    samples: ClassVar[bool] = False  # whether training sees a part of a value, drawn anew in each step: it has `sample`
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
@@ -186,6 +187,32 @@ class Modality:
         """The columns that a raw value is put together from, where they are several: `read` then gets {column: cell}.
         Default: none, since a value is the cell of one."""
         return ()
+
+    # ---- numpy side: a row and other tables ------------------------------------------------------------------------
+
+    def looks_up(self, tables: Mapping[str, Any]) -> Callable[[Any], Sequence[Any]] | None:
+        """Of a field that looks things up in `data.tables`: from a table of rows to the raw value of each row, None where it is
+        missing. Such a value also reads as one that needs no table (a mapping), for whoever writes it down. Raises
+        RecipeError or DataError. Default: a field is read from its column."""
+        return None
+
+    def sample(self, value: np.ndarray, key: Sequence[int]) -> np.ndarray:
+        """A part of a transformed value: a function of the value and the key (seed, step, row), drawn by numpy's raw Philox words.
+        Only of modalities that `samples`."""
+        raise NotImplementedError
+
+    @property
+    def hides_held_out(self) -> bool:
+        """Whether training rows must not see what held-out rows are about: it has `asked_about` and `without`."""
+        return False
+
+    def asked_about(self, value: np.ndarray) -> Sequence[float]:
+        """What a row with this decoded value is about, as numbers."""
+        raise NotImplementedError
+
+    def without(self, value: np.ndarray, hidden: frozenset[float]) -> np.ndarray:
+        """A decoded value without what these numbers stand for."""
+        raise NotImplementedError
 
     # ---- numpy side: inputs ------------------------------------------------------------------------------------
 

@@ -1,0 +1,35 @@
+"""Rows and the tables beside them (`data.tables`): a field that looks things up there gets a column of its own, whose cells
+read as raw values that need no table. So reading, storing, evaluating and exporting know nothing of it.
+
+Not here: what is looked up (`Modality.looks_up`), opening tables (`table.py`).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from endwise.data.columns import ListColumn
+from endwise.data.table import Table, open_table
+from endwise.modalities.base import Modality
+
+if TYPE_CHECKING:
+    from endwise.recipe import Recipe
+
+
+def looked_up(tables: Mapping[str, Table], recipe: "Recipe") -> dict[str, Table]:
+    """The tables with a column for each input that looks things up; one that has such a column keeps it."""
+    looking = {
+        item.column or name: item for name, item in recipe.inputs.items() if type(item).looks_up is not Modality.looks_up
+    }
+    if all(table.has(column) for table in tables.values() for column in looking):
+        return dict(tables)
+    others = {name: open_table(source) for name, source in recipe.data.tables.items()}
+    found = dict(tables)
+    for column, item in looking.items():
+        cells = item.looks_up(others)
+        for name, table in tables.items():
+            if cells is not None and not table.has(column):
+                found[name] = found[name].with_columns({column: ListColumn(cells(table))})
+    return found
+
+
+__all__ = ["looked_up"]

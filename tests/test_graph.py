@@ -1,0 +1,294 @@
+"""Rows and the edges around them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import endwise as ew
+from endwise.data.dataset import fit_contracts, prepare
+from endwise.data.loader import Loader
+from endwise.errors import BadValue, DataError, RecipeError
+from endwise.modalities.base import INPUT_ROLE
+from endwise.modalities.graph import Graph
+from endwise.modalities.graph.index import AGE, DIRECTION, HOP, NODE, PARENT, hash_of, thinned
+from endwise.modalities.graph.network import GraphEncoder, Hop
+from endwise.nn.size import Size
+
+SIZE = Size.of("tiny", width=16, depth=1, heads=2, dropout=0.0)
+PAYMENTS = Graph(time="when", numbers=("amount",), classes=("kind",))
+SMALL = Graph(time="when", numbers=("amount",), classes=("kind",), neighbours=(2, 1), cap=(3, 2))
+Edge = dict[str, Any]
+
+
+def edge(source: str, target: str, when: float, amount: float = 1.0, kind: str = "cash") -> Edge:
+    return {"source": source, "target": target, "when": when, "amount": amount, "kind": kind}
+
+
+def around(edges: Sequence[Edge], at: Sequence[str], time: float, graph: Graph = PAYMENTS) -> np.ndarray:
+    return graph.read({"at": list(at), "time": time, "edges": list(edges)}, str.encode)
+
+
+CHAIN = [edge("a", "b", 1, 10), edge("b", "c", 2, 20), edge("c", "d", 3, 30), edge("b", "e", 9, 90)]
+
+
+def edges_of(count: int = 30) -> st.SearchStrategy[list[Edge]]:
+    name, number = st.sampled_from("abcdef"), st.integers(0, 9).map(float)
+    one = st.builds(edge, name, name, number, number, st.sampled_from(["cash", "card"]))
+    return st.lists(one, max_size=count)
+
+
+# ---- what lies around a row ------------------------------------------------------------------------------------------
+
+
+def test_the_edges_of_a_node_come_first_and_then_those_behind_them() -> None:
+    found = around(CHAIN, ["b"], 8)
+    assert found[:, HOP].tolist() == [0, 1, 1, 2]
+    assert found[:, PARENT].tolist() == [-1, 0, 0, 2]
+    assert found[:, DIRECTION].tolist() == [-1, 1, 0, 0]
+    assert found[:, NODE].tolist() == [hash_of(name) for name in "bacd"]
+    assert found[1:, AGE].tolist() == [7, 6, 5]
+    assert found[1:, AGE + 1].tolist() == [10, 20, 30]
+
+
+def test_the_newest_edges_are_seen_up_to_the_cap() -> None:
+    edges = [edge("a", f"n{when}", when) for when in range(10)]
+    assert around(edges, ["a"], 8, SMALL)[1:, AGE].tolist() == [3, 2, 1]
+
+
+def test_a_node_without_edges_stands_alone() -> None:
+    assert around(CHAIN, ["zebra", "a"], 0.5)[:, HOP].tolist() == [0, 0]
+
+
+def test_a_row_that_names_no_node_is_about_all_of_them() -> None:
+    found = Graph(cap=(5,), neighbours=(5,)).read(
+        {"edges": [{"source": 1, "target": 2}, {"source": 2, "target": 3}]}, str.encode
+    )
+    assert found[:, HOP].tolist() == [0, 0, 0, 1, 1, 1, 1]
+
+
+@settings(deadline=None)
+@given(edges_of(), st.integers(0, 10))
+def test_no_edge_is_from_the_future(edges: list[Edge], time: int) -> None:
+    found = around(edges, ["a", "b"], time)
+    assert (found[found[:, HOP] > 0][:, AGE] > 0).all()
+    past = [one for one in edges if one["when"] < time]
+    assert np.array_equal(found, around(past, ["a", "b"], time), equal_nan=True)
+
+
+@settings(deadline=None)
+@given(edges_of(), st.randoms())
+def test_the_order_of_the_table_changes_nothing(edges: list[Edge], random: Any) -> None:
+    turned = list(edges)
+    random.shuffle(turned)
+    assert np.array_equal(around(edges, ["a", "b"], 10, SMALL), around(turned, ["a", "b"], 10, SMALL), equal_nan=True)
+
+
+# ---- what training sees of it ----------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(edges_of(60), st.tuples(*[st.integers(0, 1000)] * 3))
+def test_drawing_is_a_function_of_seed_step_and_row(edges: list[Edge], key: tuple[int, int, int]) -> None:
+    value = around(edges, ["a", "b"], 10)
+    found = thinned(value, (3, 2), key)
+    assert np.array_equal(found, thinned(value, (3, 2), key), equal_nan=True)
+    parents = found[:, PARENT].astype(int)
+    assert (parents < np.arange(len(found))).all()
+    assert (found[1:, HOP][parents[1:] >= 0] == found[parents[1:]][:, HOP][parents[1:] >= 0] + 1).all()
+    counts = np.bincount(parents[parents >= 0], minlength=len(found))
+    assert (counts <= np.array([3, 2, 0])[found[:, HOP].astype(int)]).all()
+
+
+def test_another_step_draws_another_part() -> None:
+    value = around([edge("a", f"n{when}", when) for when in range(9)], ["a"], 9)
+    seen = {tuple(thinned(value, (3, 2), (0, step, 5))[1:, AGE].tolist()) for step in range(30)}
+    assert len(seen) > 5
+
+
+def test_everything_is_drawn_in_the_end() -> None:
+    value = around([edge("a", f"n{when}", when) for when in range(9)], ["a"], 9)
+    ages = [age for step in range(300) for age in thinned(value, (3, 2), (0, step, 5))[1:, AGE].tolist()]
+    shares = np.bincount(np.array(ages, int))[1:] / 300
+    assert shares == pytest.approx(np.full(9, 1 / 3), abs=0.12)
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def tables() -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    payments = [
+        edge(f"S{random.integers(12)}", f"T{random.integers(5)}", float(when), float(when % 7)) for when in range(60)
+    ]
+    rows = [{**one, "fraud": ["no", "yes"][place % 2]} for place, one in enumerate(payments)]
+    return {"path": rows, "tables": {"payments": payments}, "time": "when"}
+
+
+def declared(**more: Any) -> ew.Recipe:
+    graph = {
+        "type": "graph",
+        "at": ["source", "target"],
+        "edges": "payments",
+        "time": "when",
+        "numbers": ["amount"],
+        "classes": ["kind"],
+    }
+    return ew.Recipe(
+        data=tables(), inputs={"around": {**graph, **more}}, outputs={"fraud": "boolean"}, train={"size": "tiny"}
+    )
+
+
+def test_a_row_finds_its_edges_in_the_table_and_reads_as_if_it_had_brought_them() -> None:
+    recipe = declared()
+    dataset = prepare(recipe)
+    item = recipe.inputs["around"]
+    for row in (0, 7, 40):
+        cell = dataset.raw("around", row)
+        assert isinstance(cell, Mapping)
+        brought = json.loads(json.dumps(dict(cell)))
+        assert all(one["when"] < cell["time"] for one in brought["edges"])
+        assert np.array_equal(item.read(brought, str.encode), dataset.fields["around"][row], equal_nan=True)
+
+
+def test_what_a_batch_sees_depends_on_seed_step_and_row_and_evaluation_sees_all() -> None:
+    recipe = declared(cap=[20, 10], neighbours=[2, 1])
+    dataset = prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    rows = dataset.splits.train
+
+    def loader(seed: int, shuffle: bool) -> Loader:
+        return Loader(dataset, recipe, contracts, rows, batch_size=16, seed=seed, shuffle=shuffle)
+
+    one, again = loader(0, True).batch(3).inputs["around"], loader(0, True).batch(3).inputs["around"]
+    assert np.array_equal(one.values, again.values, equal_nan=True)
+    assert not np.array_equal(
+        one.sizes, loader(0, True).batch(3 + loader(0, True).batches_per_epoch).inputs["around"].sizes
+    )
+    whole = loader(0, False).batch(0)
+    assert whole.inputs["around"].sizes[:, 0].tolist() == [
+        len(dataset.fields["around"][row]) for row in whole.row_ids.tolist()
+    ]
+
+
+def test_without_a_time_training_sees_nothing_of_held_out_nodes() -> None:
+    people = [{"id": name, "age": 20 + at, "label": ["x", "y"][at % 2], "split": side}
+              for at, (name, side) in enumerate(zip("abcdefgh", ["train"] * 5 + ["val", "test", "test"], strict=True))]  # fmt: skip
+    edges = [{"source": one, "target": other} for one in "abcde" for other in "fghab" if one != other]
+    inputs = {"around": Graph(at=("id",), nodes="people", node_numbers=("age",), edges="knows")}
+    data = {"path": people, "tables": {"knows": edges, "people": people}}
+    recipe = ew.Recipe(data=data, inputs=inputs, outputs={"label": "category"})
+    dataset = prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    training = Loader(dataset, recipe, contracts, dataset.splits.train, batch_size=5, seed=0, shuffle=True).batch(0)
+    ages = training.inputs["around"].values[..., 4]
+    assert np.nanmax(ages) <= 24  # f, g and h are 25 and older
+    whole = Loader(dataset, recipe, contracts, dataset.splits.test, batch_size=5, seed=0, shuffle=False).batch(0)
+    assert np.nanmax(whole.inputs["around"].values[..., 4]) > 24
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("graph", "raw", "reason"),
+    [
+        (PAYMENTS, {"at": ["a"], "edges": []}, "no time"),
+        (PAYMENTS, {"at": ["a"], "time": "soon", "edges": []}, "is no time"),
+        (PAYMENTS, {"at": [], "time": 1, "edges": []}, "no nodes"),
+        (PAYMENTS, {"at": ["a"], "time": 1}, "'edges'"),
+        (PAYMENTS, {"at": ["a"], "time": 1, "edges": [], "color": 1}, "color"),
+        (PAYMENTS, {"at": ["a"], "time": 1, "edges": [{"source": "a", "targt": "b"}]}, "edges.0. has 'targt'"),
+        (PAYMENTS, {"at": ["a"], "time": 1, "edges": [edge("a", "b", 1, "much")]}, "edges.0., 'amount': 'much' is no number"),  # type: ignore[arg-type]
+        (PAYMENTS, {"at": ["a"], "time": 1, "edges": [{**edge("a", "b", 1), "target": None}]}, "the node is missing"),
+        (PAYMENTS, {"at": "a", "time": 1, "edges": []}, "list of the nodes"),
+        (PAYMENTS, {"at": ["a", None], "time": 1, "edges": []}, "all of them"),
+        (Graph(at=("from", "to")), {"at": ["a"], "edges": []}, "not one for each of from, to"),
+        (PAYMENTS, {"at": [1.0], "time": 1, "edges": []}, "decimal point"),
+        (Graph(), {"edges": [{"source": "a", "target": "z"}], "nodes": [{"id": "a"}]}, "edges.0., 'target': there is no node 'z'"),
+        (Graph(), {"edges": [], "nodes": [{"id": "a"}, {"id": "a"}]}, "nodes.1., 'id': the node 'a' is there twice"),
+        (Graph(), {"at": ["b"], "edges": [], "nodes": [{"id": "a"}]}, "there is no node 'b'"),
+        (Graph(), "no json", "JSON"),
+        (Graph(), 17, "mapping"),
+    ],
+)  # fmt: skip
+def test_what_is_no_graph_is_refused_with_the_reason(graph: Graph, raw: Any, reason: str) -> None:
+    with pytest.raises(BadValue, match=reason):
+        graph.read(raw, str.encode)
+
+
+def test_a_bad_cell_of_a_table_is_named_with_its_row() -> None:
+    data = tables()
+    data["tables"]["payments"][5] = {**data["tables"]["payments"][5], "amount": "much"}
+    with pytest.raises(DataError, match=r"list row 5, column 'amount'.*'much' is no number"):
+        prepare(declared().replace(data=data))
+
+
+def test_an_unknown_table_or_column_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"data\.tables.*did you mean 'payments'"):
+        prepare(declared(edges="payment"))
+    with pytest.raises(RecipeError, match="did you mean 'amount'"):
+        prepare(declared(numbers=["amont"]))
+    with pytest.raises(RecipeError, match=r"Graph\.at .*did you mean 'source'"):
+        prepare(declared(at=["sorce"]))
+    with pytest.raises(RecipeError, match=r"Graph\.neighbours"):
+        Graph(neighbours=(30, 5))
+
+
+# ---- network ---------------------------------------------------------------------------------------------------------
+
+
+def encoded(edges: Sequence[Edge], graph: Graph = PAYMENTS) -> torch.Tensor:
+    torch.manual_seed(0)
+    contract = graph.fit([around(CHAIN, ["b"], 8, graph)], missing=0, role=INPUT_ROLE)
+    encoder = GraphEncoder(contract, SIZE, hops=2, asked=None).eval()
+    value = graph.transform(around(edges, ["a", "b"], 10, graph), contract)
+    with torch.inference_mode():
+        found = encoder(torch.from_numpy(value)[None], torch.tensor([[len(value)]]))
+    return found.values[0][found.mask[0]]
+
+
+@settings(deadline=None, max_examples=25)
+@given(edges_of(12), st.randoms())
+def test_permuting_neighbours_changes_nothing(edges: list[Edge], random: Any) -> None:
+    torch.manual_seed(0)
+    value = around(edges, ["a", "b"], 10)
+    behind = np.flatnonzero(value[:, HOP] > 0).tolist()
+    random.shuffle(behind)
+    order = np.array([*range(2), *behind])
+    order = order[np.argsort(value[order, HOP], kind="stable")]
+    turned = value[order].copy()
+    place = np.argsort(order)
+    turned[:, PARENT] = [place[int(parent)] if parent >= 0 else -1 for parent in turned[:, PARENT]]
+    contract = PAYMENTS.fit([value], missing=0, role=INPUT_ROLE)
+    encoder = GraphEncoder(contract, SIZE, hops=2, asked=2).eval()
+    with torch.inference_mode():
+        one, other = (
+            encoder(torch.from_numpy(PAYMENTS.transform(item, contract))[None], torch.tensor([[len(item)]])).values
+            for item in (value, turned)
+        )
+    assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_what_is_two_edges_away_reaches_the_answer_and_what_is_three_away_does_not() -> None:
+    near, changed = [edge("a", "b", 1), edge("b", "c", 2)], [edge("a", "b", 1), edge("b", "c", 2, 9.0)]
+    assert not torch.allclose(encoded(near)[0], encoded(changed)[0], atol=1e-4)
+    far, other = [*near, edge("c", "d", 3), edge("d", "e", 4)], [*near, edge("c", "d", 3), edge("d", "e", 4, 9.0)]
+    assert torch.allclose(encoded(far)[0], encoded(other)[0], atol=1e-6)
+
+
+def test_the_mean_over_neighbours_is_pytorch_geometrics() -> None:
+    geometric = pytest.importorskip("torch_geometric.nn")
+    torch.manual_seed(0)
+    said, parent = torch.randn(1, 7, 4), torch.tensor([[7, 0, 0, 1, 1, 1, 2]])
+    mean, _ = Hop._means(torch.ones(1, 7, 1), said, parent)
+    layer = geometric.SAGEConv(4, 4, root_weight=False, bias=False)
+    with torch.no_grad():
+        layer.lin_l.weight.copy_(torch.eye(4))
+        wanted = layer(said[0], torch.stack([torch.arange(1, 7), parent[0, 1:]]))
+    assert torch.allclose(mean[0], wanted, atol=1e-6)
