@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import endwise as ew
@@ -101,6 +101,7 @@ def test_a_recipe_remembers_what_it_gathers() -> None:
     )  # type: ignore[union-attr]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40))
 def test_groups_hold_every_row_once_in_order(pairs: list[tuple[int, int]]) -> None:
     wanted = defaultdict(list)
