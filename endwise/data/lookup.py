@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def looked_up(tables: Mapping[str, Table], recipe: "Recipe") -> dict[str, Table]:
     """The tables with a column for each input that looks things up; one that has such a column keeps it."""
     looking = {
-        item.column or name: item for name, item in recipe.inputs.items() if type(item).looks_up is not Modality.looks_up
+        item.column or name: item
+        for name, item in recipe.inputs.items()
+        if type(item).looks_up is not Modality.looks_up
     }
     if all(table.has(column) for table in tables.values() for column in looking):
         return dict(tables)

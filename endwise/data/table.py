@@ -113,11 +113,6 @@ class Table:
     def __repr__(self) -> str:
         return f"Table({self.name}: {len(self)} rows; {', '.join(self.columns)})"
 
-    def with_columns(self, more: Mapping[str, Column]) -> "Table":
-        """The same rows with further columns."""
-        columns = {**self._columns, **more}
-        return Table(self.name, columns, finder=self.finder, origins=self._origins, notes=self.notes)
-
     def column(self, name: str) -> Sequence[Any]:
         """All raw cells, None where missing: a list, or for a column too large to hold a sequence that reads as it
         is gone through (slices of it are lists)."""
