@@ -20,7 +20,6 @@ from endwise import metrics
 from endwise.baselines import Baseline
 from endwise.baselines import baselines as fit_baselines
 from endwise.batch import Batch
-from endwise.data.columns import ListColumn
 from endwise.data.dataset import Dataset, Progress, fit_contract, prepare, split_keys
 from endwise.data.gather import gathered
 from endwise.data.loader import Loader
@@ -664,8 +663,18 @@ def _fold(recipe: Recipe, table: Table, held: np.ndarray, number: int) -> Recipe
     for row in held.tolist():
         sides[row] = "test"
     return recipe.replace(**{
-        "name": f"{recipe.name or 'run'}-fold-{number}", "data.path": table.with_columns({column: ListColumn(sides)}), "data.split": column, "data.gather": None,
+        "name": f"{recipe.name or 'run'}-fold-{number}", "data.path": _WithColumn(table, column, sides), "data.split": column, "data.gather": None,
     })  # fmt: skip
+
+
+class _WithColumn(Table):
+    """A table and one more column."""
+
+    def __init__(self, table: Table, name: str, cells: list[Any]) -> None:
+        more = open_table({name: cells})._column(name)
+        super().__init__(
+            table.name, {**table._columns, name: more}, finder=table.finder, origins=table._origins, notes=table.notes
+        )
 
 
 # ---- small things ----------------------------------------------------------------------------------------------------
