@@ -584,6 +584,26 @@ def test_boxes_are_handed_on_to_a_stage_that_counts_them() -> None:
     assert recipe.outputs["cells"].under() == "photo"  # type: ignore[attr-defined]
 
 
+def test_thresholds_are_those_of_the_best_f1_on_validation_rows() -> None:
+    photos, cells = drawn_boxes()
+    case = Case(Boxes(overlap=None), cells, "output", (case_image(), photos))
+    head: Any = case.model().network.head("value")
+    places = len(head.places)
+    one = torch.full((1, places, 2), -9.0)
+    boxes = torch.full((1, places, 4), 0.9)
+    boxes[..., 2:] = 1.0
+    for place, (logit, corner) in enumerate([(3.0, 0.0), (1.0, 0.2), (0.0, 0.5), (-1.0, 0.4)]):  # two right, two wrong
+        one[0, place, 0], boxes[0, place] = logit, torch.tensor([corner, 0.0, corner + 0.2, 0.5])
+    still = {"sizes": torch.tensor([[100, 100]]), "seen": torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])}
+    right = [[0.0, 0.0, 0.0, 50.0, 20.0], [0.0, 0.0, 20.0, 50.0, 40.0]]
+    target = torch.tensor([right + [[0.0, 90.0, 80.0, 99.0, 99.0]] * 3])
+    found = head.calibrate({"one": one, "many": one, "boxes": boxes, **still}, target, torch.tensor([[5]]))
+    between = (torch.tensor([1.0, 0.0]).sigmoid().mean()).item()
+    assert found == {"threshold of green": pytest.approx(between), "threshold of red": pytest.approx(between)}
+    declared = Boxes(threshold=0.5, on="partner").head(case.contract, case.model().size)
+    assert declared.calibrate({}, target, target) == {}
+
+
 def test_it_finds_things_and_the_report_draws_them(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     rows = []

@@ -60,6 +60,7 @@ class BoxesHead(Head):
         super().__init__()
         self.on, self.in_pixels, self.matching = declared.under(), declared.unit == "px", declared.matching
         self.overlap, self.stride_px, self.given = declared.overlap, declared.stride_px, declared.threshold
+        self.names = contract.classes
         self.classes, self.token_width, self.width = len(contract.classes), size.width, max(32, size.width // 2)
         self.register_buffer("thresholds", torch.full((self.classes,), declared.threshold or UNSET))
         self.beyond = 0
@@ -221,7 +222,7 @@ class BoxesHead(Head):
             for index in range(self.classes)
         ]
         self.thresholds.copy_(torch.tensor(chosen))
-        return {f"threshold {index}": value for index, value in enumerate(chosen)}
+        return {f"threshold of {name}": value for name, value in zip(self.names, chosen, strict=True)}
 
 
 class BoxesCarrier(Encoder):
