@@ -603,6 +603,7 @@ def pictured(count: int = 48, **changes: Any) -> Recipe:
         "inputs": {"picture": {"type": "image", "side_px": 16}, "place": "category"},
         "outputs": {"stop": "boolean"},
         "stages": {"see": {"from": "picture", "to": {"colour": "category"}}, "act": {"from": ["colour", "place"], "to": "stop"}},
+        "goal": {"output": "stop", "metric": "accuracy", "direction": "max"},  # which a few validation rows define
         "train": {"size": "tiny", "steps": 2, "batch_size": 64, "precision": "fp32"},
     }  # fmt: skip
     return Recipe(**{**values, **changes})
