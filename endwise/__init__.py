@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from endwise.modalities.graph import Graph
     from endwise.modalities.image import Image
     from endwise.modalities.items import Items
+    from endwise.modalities.mask import Mask
     from endwise.modalities.masked import Masked
     from endwise.modalities.number import Number
     from endwise.modalities.series import Series
@@ -66,6 +67,7 @@ _HOMES = {
     "Graph": "endwise.modalities.graph",
     "Items": "endwise.modalities.items",
     "Masked": "endwise.modalities.masked",
+    "Mask": "endwise.modalities.mask",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",

@@ -57,7 +57,7 @@ def baselines(
     rows, notes = _sample(np.asarray(train_rows, dtype=np.int64), most_rows, seed, "the classical baseline was fitted")
     began = time.perf_counter()
     features = None
-    if not all(item.of_row for item in recipe.outputs.values()):
+    if not all(item.of_row or item.classical_of_places for item in recipe.outputs.values()):
         features = _features(recipe.inputs, dataset, rows, scored, np.asarray(test_rows, dtype=np.int64), notes)
     shared = (time.perf_counter() - began) / max(1, len(recipe.outputs))
     found: dict[str, Baseline] = {}
@@ -71,6 +71,8 @@ def baselines(
         answers = None
         if item.of_row:
             answers = _of_rows_classical(item, contracts[name], recipe.inputs, dataset, rows, scored, test_rows, own)
+        elif item.classical_of_places and constant is not None:
+            answers = _of_places_classical(item, contracts[name], name, dataset, rows, scored, test_rows, own)
         elif features is not None and constant is not None:
             answers = _classical(item, contracts[name], dataset.fields[name], rows, *features, own)
         found[name] = Baseline(
@@ -188,6 +190,50 @@ def _of_rows_classical(
         item.from_classical({name: made[at] for name, made in found.items() if given[name][row]}, contract)
         for at, row in enumerate(other_rows)
     ]
+
+
+class _Values(Sequence[np.ndarray]):
+    """The decoded values of some rows, read when they are asked for."""
+
+    def __init__(self, store: "FieldStore", rows: np.ndarray) -> None:
+        self.store, self.rows = store, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _Values(self.store, self.rows[index]) if isinstance(index, slice) else self.store[int(self.rows[index])]
+
+
+def _of_places_classical(
+    item: Modality,
+    contract: Contract,
+    name: str,
+    dataset: "Dataset",
+    rows: np.ndarray,
+    scored: "Dataset",
+    other_rows: np.ndarray,
+    notes: list[str],
+) -> list[Answer] | None:
+    """For an output with a value at every place of an input: what is said of a place depends on what is there, so the estimator is given
+    the values themselves."""
+    estimator, on = item.classical(contract), str(getattr(item, "on", None))
+    if estimator is None:
+        notes.append(f"there is no classical baseline for {item.type}")
+        return None
+    under, store, other = dataset.fields[on], dataset.fields[name], scored.fields[on]
+    if not other.present[other_rows].all():
+        notes.append(f"there is no classical baseline for {item.type} where {on} is missing")
+        return None
+    there = rows[store.present[rows] & under.present[rows]]
+    truths = [item.truth(store[row], contract) for row in there.tolist()]
+    try:
+        estimator.fit(_Values(under, there), truths)
+        predicted = list(estimator.predict(_Values(other, np.asarray(other_rows))))
+    except (ValueError, np.linalg.LinAlgError) as wrong:
+        notes.append(f"the classical baseline could not be fitted: {str(wrong).splitlines()[0]}")
+        return None
+    return [item.from_classical(row, contract) for row in predicted]
 
 
 def _predicted(estimator: Any, features: Any) -> Iterator[Any]:

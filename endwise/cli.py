@@ -307,7 +307,8 @@ def predict(
     top_p: Annotated[float | None, typer.Option(help="Of --samples: share of the probability to draw from.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of --samples; default 0.")] = None,
     out: Annotated[
-        str | None, typer.Option(help="Write answers of sound there, as NUMBER-OUTPUT.wav.", metavar="FOLDER")
+        str | None,
+        typer.Option(help="Write answers of sound and pictures there, as NUMBER-OUTPUT.wav or .png.", metavar="FOLDER"),
     ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Take one INPUT as if it came in: a line whenever the answer grows.")
@@ -573,13 +574,16 @@ def _parsed(value: str) -> Any:
 
 
 def _saved(prediction: Any, folder: Path, number: int) -> Any:
-    """The prediction with every sound written to a file and its path in its place."""
+    """The prediction with every sound and picture written to a file and its path in its place."""
+    from endwise.drawing import Drawing
     from endwise.recording import Recording
 
     folder.mkdir(parents=True, exist_ok=True)
     answers = {
-        name: dataclasses.replace(answer, value=str(answer.value.save(folder / f"{number:04d}-{name}.wav")))
-        if isinstance(answer.value, Recording)
+        name: dataclasses.replace(
+            answer, value=str(answer.value.save(folder / f"{number:04d}-{name}{answer.value.suffix}"))
+        )
+        if isinstance(answer.value, Recording | Drawing)
         else answer
         for name, answer in prediction.answers.items()
     }

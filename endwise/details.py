@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from endwise import metrics
 from endwise.data.dataset import Dataset
 from endwise.data.loader import Loader
+from endwise.drawing import Drawing, Segmentation
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
 from endwise.modalities.series import Series, SeriesContract, continued
@@ -254,11 +255,15 @@ class _Previews:
             self.seen[row] = {name: self._one(name, item, row) for name, item in self.model.recipe.inputs.items()}
         return self.seen[row]
 
-    def value(self, value: Any) -> Any:
-        """A truth or an answer; a sound that the page has no room for in words."""
-        if not isinstance(value, Recording):
+    def value(self, value: Any, item: Modality, row: int) -> Any:
+        """A truth or an answer, a mask over its picture; a sound or a picture that the page has no room for in words."""
+        if not isinstance(value, Recording | Drawing):
             return value
-        found = value.to_json()
+        under = self.dataset.fields.get(str(getattr(item, "on", None)))
+        if isinstance(value, Segmentation) and value.numbers.ndim == 2 and under is not None and under.present[row]:
+            found = value.over(under[row])
+        else:
+            found = value.to_json()
         if len(found) > self.left:
             return f"{value!r}, not shown: the page would grow too large"
         self.left -= len(found)
@@ -288,8 +293,8 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[
         {
             "row": int(scored.rows[index]),
             "origin": dataset.origin(int(scored.rows[index])),
-            "truth": previews.value(scored.truths[index]),
-            "answer": previews.value(answers[index].value),
+            "truth": previews.value(scored.truths[index], scored.item, int(scored.rows[index])),
+            "answer": previews.value(answers[index].value, scored.item, int(scored.rows[index])),
             "confidence": answers[index].confidence,
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
@@ -310,8 +315,8 @@ def _drawn(scored: Answered, index: int, answer: Answer, dataset: Dataset) -> di
 
 
 def _shown(wrong: Sequence[int], scored: Answered) -> Sequence[int]:
-    """The worst; of sounds, of which none equals its truth, some from the worst to the best."""
-    if len(wrong) <= WORST or not isinstance(scored.truths[0], Recording):
+    """The worst; of sounds and pictures, of which none equals its truth, some from the worst to the best."""
+    if len(wrong) <= WORST or not isinstance(scored.truths[0], Recording | Drawing):
         return wrong[:WORST]
     return [wrong[index] for index in np.linspace(0, len(wrong) - 1, WORST).round().astype(int).tolist()]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
+SSIM_SIDE, SSIM_LIGHT, SSIM_CONTRAST = 7, 0.01**2, 0.03**2
 HUBER_DELTA = 1.0  # in units of the (standardised) error: squared below, linear above
 
 
@@ -62,6 +63,42 @@ def mse_there(
 ) -> Float[Tensor, " batch"]:
     """Mean squared error over what is `there` of a row; 0 where nothing is."""
     return _mean_there((predicted.float() - torch.where(there, target.float(), 0.0)).square(), there)
+
+
+def dice(
+    probabilities: Float[Tensor, "batch class *shape"],
+    target: Int[Tensor, "batch *shape"],
+    valid: Bool[Tensor, "batch *shape"],
+) -> Float[Tensor, " batch"]:
+    """1 - the soft Dice overlap (Milletari et al. 2016, V-Net) over the valid places, averaged over the classes that a
+    row's target has: small classes count as much as large ones. 0 where nothing is valid. Exactly 0 and about 1 are its
+    ends, but for one place of smoothing in top and bottom."""
+    said = (probabilities.float() * valid[:, None]).flatten(2)
+    classes, there = target.flatten(1).long(), valid.flatten(1).float()
+    own = said.gather(1, classes[:, None])[:, 0]
+    nothing = said.new_zeros(said.shape[:2])
+    both, true = nothing.scatter_add(1, classes, own), nothing.scatter_add(1, classes, there)
+    overlap = (2 * both + 1) / (said.sum(2) + true + 1)
+    occurs = (true > 0).float()
+    return ((1 - overlap) * occurs).sum(1) / occurs.sum(1).clamp(min=1)
+
+
+def similarity(
+    one: Float[Tensor, "batch channel height width"], other: Float[Tensor, "batch channel height width"]
+) -> Float[Tensor, "batch height width"]:
+    """Structural similarity (Wang et al. 2004) around every place, -1 to 1, mean over the channels: of pictures whose full
+    scale is 1, in squares of 7 pixels that are cut at the border."""
+    one, other = one.float(), other.float()
+
+    def around(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, SSIM_SIDE, stride=1, padding=SSIM_SIDE // 2, count_include_pad=False)
+
+    with torch.autocast(one.device.type, enabled=False):
+        first, second = around(one), around(other)
+        spread, other_spread = around(one * one) - first**2, around(other * other) - second**2
+        common = around(one * other) - first * second
+        light = (2 * first * second + SSIM_LIGHT) / (first**2 + second**2 + SSIM_LIGHT)
+        return (light * (2 * common + SSIM_CONTRAST) / (spread + other_spread + SSIM_CONTRAST)).mean(1)
 
 
 def ctc(

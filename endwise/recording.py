@@ -5,7 +5,7 @@ import io
 import wave
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -17,6 +17,8 @@ WAV_URI = "data:audio/wav;base64,"
 class Recording:
     """Samples (float32 [sample] in [-1, 1], one channel) and their rate. Notebooks show a player; in JSON it is a WAV
     file of 16 bits as a data URI, which a browser plays and which may be given as an input again."""
+
+    suffix: ClassVar[str] = ".wav"
 
     samples: np.ndarray
     rate_hz: int

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from endwise import drawing
 from endwise.batch import Ragged
 from endwise.delimited import rows_of, wide_fields
 from endwise.errors import DataError, EndwiseError, ModelError, need, refusal, require
@@ -41,6 +42,7 @@ DESCRIPTION, GRAPH, GOLDEN = "bundle.json", "graph.onnx", "golden/golden.json"
 ENTRIES = frozenset({"format", "version", "name", "inputs", "outputs", "contracts", "tensors", "files", "info"})
 SCORE_TOLERANCE = 1e-4  # absolute: probabilities and other scores
 VECTOR = 16  # numbers in a list from which on it is one
+MASK_TOLERANCE = 0.01  # share of the pixels of a mask
 SOUND_TOLERANCE = 0.02  # of the level of a sound: its phases are found by iterations that magnify a last bit
 NUMBER_TOLERANCE = 1e-4  # relative to the number, or to the mean size of that answer where it is larger
 DTYPES = {
@@ -249,7 +251,8 @@ def feed(
 
 def differences(expected: Sequence[Mapping[str, Any]], got: Sequence[Mapping[str, Any]]) -> list[Difference]:
     """Where answers (as `Answer.to_dict` gives them, by output) differ: labels and text at all, numbers by more than
-    1e-4 of their size, scores by more than 1e-4, sounds by more than 2 % of their level."""
+    1e-4 of their size, scores by more than 1e-4, sounds by more than 2 % of their level, masks in more than 1 % of
+    their pixels, pictures by more than a step of 256."""
     wanted = [dict(_leaves(plain(row), "")) for row in expected]
     found = [dict(_leaves(plain(row), "")) for row in got]
     sizes: dict[str, list[float]] = {}
@@ -306,6 +309,8 @@ def _allowed(where: str, value: Any, sizes: Sequence[float]) -> float | None:
 def _same(one: Any, other: Any, allowed: float | None) -> bool:
     if isinstance(one, str) and isinstance(other, str) and one.startswith(WAV_URI) and other.startswith(WAV_URI):
         return _same_sound(uri_samples(one), uri_samples(other))
+    if isinstance(one, str) and isinstance(other, str) and one.startswith(drawing.PNG_URI):
+        return other.startswith(drawing.PNG_URI) and _same_drawing(one, other)
     if allowed is None or isinstance(other, bool) or not isinstance(other, int | float):
         return type(one) is type(other) and bool(one == other)
     return math.isfinite(other) and abs(one - other) <= allowed
@@ -317,6 +322,19 @@ def _same_sound(one: np.ndarray, other: np.ndarray) -> bool:
         return False
     level, apart = (float(np.sqrt(np.mean(np.square(part)))) if len(one) else 0.0 for part in (one, one - other))
     return apart <= SOUND_TOLERANCE * level + 1.0
+
+
+def _same_drawing(one: str, other: str) -> bool:
+    """Classes of which two are equally probable may fall either way."""
+    if one == other:
+        return True
+    (pixels, classes), (others, also) = drawing.uri_pixels(one), drawing.uri_pixels(other)
+    if pixels.shape != others.shape or pixels.dtype != others.dtype or classes != also:
+        return False
+    if classes:
+        return int((pixels != others).sum()) <= max(1, MASK_TOLERANCE * pixels.size)
+    step = 1 if pixels.dtype.itemsize == 1 else 257
+    return int(np.abs(pixels.astype(np.int64) - others.astype(np.int64)).max(initial=0)) <= step
 
 
 def _declaration(values: Mapping[str, Any], classes: Mapping[str, type[Modality]]) -> Modality:
@@ -358,7 +376,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         "object of inputs, or a table (.csv, .tsv, .jsonl) with a column for each input")  # fmt: skip
     parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="one row, input by input")
     parser.add_argument("--json", action="store_true", help="one JSON line a row")
-    parser.add_argument("--out", metavar="FOLDER", help="write answers of sound there, as NUMBER-OUTPUT.wav")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="write answers of sound and pictures there, as NUMBER-OUTPUT.wav or .png"
+    )
     parser.add_argument("--threads", type=int, help="threads of ONNX Runtime; default: its own choice")
     parser.add_argument("--batch-size", type=int, default=64, help="rows at once")
     parser.add_argument("--verify", action="store_true", help="answer the golden inputs again and compare")
@@ -395,15 +415,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _saved(answers: Mapping[str, Any], folder: Path, number: int) -> dict[str, Any]:
-    """The answers with every sound written to a file and its path in its place."""
+    """The answers with every sound and picture written to a file and its path in its place."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for name, answer in answers.items():
         found[name] = dict(answer)
-        if isinstance(answer["value"], str) and answer["value"].startswith(WAV_URI):
-            file = folder / f"{number:04d}-{name}.wav"
-            file.write_bytes(from_uri(answer["value"]))
-            found[name]["value"] = str(file)
+        value = answer["value"] if isinstance(answer["value"], str) else ""
+        for start, suffix, data in ((WAV_URI, ".wav", from_uri), (drawing.PNG_URI, ".png", drawing.from_uri)):
+            if value.startswith(start):
+                file = folder / f"{number:04d}-{name}{suffix}"
+                file.write_bytes(data(value))
+                found[name]["value"] = str(file)
     return found
 
 
@@ -485,5 +507,7 @@ def _spoken(answers: Mapping[str, Any]) -> str:
         value = answer["value"]
         if isinstance(value, str) and value.startswith(WAV_URI):
             value = "(sound: give --out FOLDER or --json)"
+        if isinstance(value, str) and value.startswith(drawing.PNG_URI):
+            value = "(picture: give --out FOLDER or --json)"
         parts.append(f"{name}: {listed(value) or value}{unit}{sure}")
     return "   ".join(parts)

@@ -816,6 +816,8 @@ def cases() -> list[Case]:
         Case(waiting, WORDS, OUTPUT_ROLE, (heard, _tones()), label="text by waiting attention out"),
         Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
         Case(modality_class("boxes")(), drawn_boxes()[1], OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
+        Case(modality_class("image")(), _pictures(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
+        Case(modality_class("mask")(), _masks(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
         *(
             Case(modality_class("masked")(), TEXTS, OUTPUT_ROLE, partner, label=f"masked {partner[0].type} out")
             for partner in ((Text(), TEXTS), (modality_class("image")(), _pictures()), (sound, _tones()))
@@ -842,6 +844,7 @@ def cases() -> list[Case]:
 EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every modality once and every head once
     (("image in",), ("category out",)),
     (("image in",), ("boxes out",)),
+    (("image in",), ("mask out", "image out")),
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),
@@ -961,6 +964,17 @@ def drawn_boxes() -> tuple[tuple[bytes, ...], tuple[list[dict[str, Any]], ...]]:
         pictures.append(out.getvalue())
         found.append(boxes)
     return tuple(pictures), tuple(found)
+
+
+def _masks() -> tuple[np.ndarray, ...]:
+    """Three classes for the pixels of `_pictures`: what is above, left below and right below."""
+    found = []
+    for index in range(8):
+        height, width = 12 + 3 * index, 30 - 2 * index
+        numbers = np.full((height, width), 1, np.uint8)
+        numbers[: height // 3], numbers[height // 3 :, width // 2 :] = 0, 7
+        found.append(numbers)
+    return tuple(found)
 
 
 def _tones() -> tuple[bytes, ...]:

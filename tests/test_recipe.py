@@ -83,7 +83,7 @@ MISTAKES = [
     ({"inputs": {}}, "inputs", "at least one name"),
     ({"inputs": {"x": 3}}, "inputs.x", "a type name or a mapping"),
     ({"outputs": {"x": "category"}}, "outputs.x", "a name no input has"),
-    ({"outputs": {"y": "image"}}, "outputs.y.type", "can only be an input"),
+    ({"outputs": {"y": "image"}}, "Image.on", "an answer about places"),
     ({"outputs": {"y": "date"}}, "outputs.y.type", "can only be an input"),
     ({"inputs": {"x": {"type": "number", "loss_weight": 2.0}}}, "inputs.x.loss_weight", "belongs to an output"),
     ({"outputs": {"y": {"type": "category", "optional": True}}}, "outputs.y.optional", "belongs to an input"),

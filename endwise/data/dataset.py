@@ -158,7 +158,9 @@ def prepare(
         for name, item in recipe.outputs.items()
         if item.of_row and all(own in fields for own in item.made_of())
     }
-    bad = _bad_rows(fields, everything)
+    bad = tuple(
+        sorted([*_bad_rows(fields, everything), *_misfits(recipe, fields, everything)], key=lambda item: item.row)
+    )
     count = sum(len(table) for table in everything)
     _check_bad(bad, count, recipe.data.max_bad)
     present = {name: store.present for name, store in fields.items()}
@@ -337,6 +339,19 @@ def _bad_rows(fields: Mapping[str, FieldStore], tables: "list[Table]") -> tuple[
         BadRow(row, _origin(tables, row), name, reason) for name, store in fields.items() for row, reason in store.bad
     ]
     return tuple(sorted(found, key=lambda item: item.row))
+
+
+def _misfits(recipe: "Recipe", fields: Mapping[str, FieldStore], tables: "list[Table]") -> Iterator[BadRow]:
+    """The rows whose target does not lie on its input, by their shapes."""
+    for name, item in recipe.outputs.items():
+        under = fields.get(str(getattr(item, "on", None)))
+        if not item.lies_on_axes or name not in fields or under is None:
+            continue
+        store = fields[name]
+        for row in np.flatnonzero(store.present & under.present).tolist():
+            reason = item.misfit(store.shape(row), under.shape(row))
+            if reason is not None:
+                yield BadRow(row, _origin(tables, row), name, reason)
 
 
 def _origin(tables: "Sequence[Table]", row: int) -> str:

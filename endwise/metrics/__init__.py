@@ -43,7 +43,9 @@ from endwise.metrics.engine import (
     value,
 )
 from endwise.metrics.forecasts import forecast_metrics
+from endwise.metrics.masks import boundary_f1, class_dice, mean_dice, mean_iou, pixel_accuracy
 from endwise.metrics.numbers import mae, r2, rmse
+from endwise.metrics.pictures import picture_error, psnr, ssim
 from endwise.metrics.runs import pooled, pooled_difference
 from endwise.metrics.sound import duration_error, mcd
 from endwise.metrics.texts import (
@@ -71,10 +73,12 @@ __all__ = [
     "balanced_accuracy",
     "bits_per_byte",
     "bleu",
+    "boundary_f1",
     "brier",
     "by_group",
     "cer",
     "chrf",
+    "class_dice",
     "difference",
     "duration_error",
     "ece",
@@ -91,14 +95,20 @@ __all__ = [
     "mae",
     "mcd",
     "mean_cost",
+    "mean_dice",
+    "mean_iou",
     "nats_per_character",
     "perplexity",
+    "picture_error",
+    "pixel_accuracy",
     "pooled",
     "pooled_difference",
     "precision",
+    "psnr",
     "r2",
     "recall",
     "rmse",
+    "ssim",
     "summable",
     "tags_auroc",
     "tags_exact_match",

@@ -126,6 +126,7 @@ class Modality:
     canvas_axes: ClassVar[int] = 0  # of an input: axes of the canvas that outputs can lie on (a picture has two)
     lies_on_axes: ClassVar[frozenset[int]] = frozenset()  # of an output: axes of the canvases that it can lie on
     samples: ClassVar[bool] = False  # whether training sees a part of a value, drawn anew in each step: it has `sample`
+    classical_of_places: ClassVar[bool] = False  # `classical` takes the decoded values of the input that it lies on
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
@@ -279,7 +280,9 @@ class Modality:
         raise NotImplementedError
 
     def classical(self, contract: Any) -> Any:
-        """An unfitted scikit-learn estimator that predicts what `target_for_classical` gives."""
+        """An unfitted scikit-learn estimator that predicts what `truth` gives, from rows of features; with
+        `classical_of_places` from the decoded values of the input beneath, which `fit` and `predict` get as a sequence.
+        None: there is none."""
         raise NotImplementedError
 
     def trivial(self, truths: Sequence[Any], contract: Any) -> Answer:
@@ -303,6 +306,11 @@ class Modality:
         """The user's kind of value of what `transform` gave for a target, or a head hands on; of a class or a symbol that
         training never saw None or a mark. Only of modalities that `can_be_said`."""
         raise NotImplementedError
+
+    def misfit(self, shape: tuple[int, ...], under: tuple[int, ...]) -> str | None:
+        """Why a decoded target of this shape cannot lie on a decoded input of the shape `under`; its row is put aside.
+        Default: it can. Only asked of outputs that lie on an input."""
+        return None
 
     def beneath(self) -> Self:
         """This input where an output lies on it (see modalities/spatial.py): read so that its sizes are those that the

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,13 @@ class Placed:
     place on the canvas to the place of the raw value that is seen there (the last column is added). Places are shares of
     the side along each axis, axes in the order of the array (down, across): 0 is where the first pixel begins, 1 where
     the last one ends, so that the map holds whatever the resolution of either side. Outside of training the canvas is the
-    whole raw value, and `seen` is the identity.
+    whole raw value, and `seen` is the identity. shown: what the encoder sees, normalised, after augmentation.
     """
 
     canvas: tuple[int, ...]
     sizes: Int[Tensor, "batch axes"]
     seen: Float[Tensor, "batch axes more"]
+    shown: Float[Tensor, "batch channel *canvas"] | None = None
 
 
 def in_place(batch: int, axes: int, device: torch.device) -> Float[Tensor, "batch axes more"]:
@@ -73,3 +75,17 @@ def laid(
     rows = torch.arange(batch, device=target.device)[:, None]
     found = target[(rows, *(index[:, :, axis] for axis in range(axes)))]
     return found.reshape(batch, *shape, *target.shape[1 + axes :]), inside.reshape(batch, *shape)
+
+
+def laid_smoothly(
+    target: Float[Tensor, "batch channel *shape"], seen: Float[Tensor, "batch axes more"]
+) -> tuple[Float[Tensor, "batch channel *shape"], Bool[Tensor, "batch *shape"]]:
+    """As `laid`, for values in between (a picture, two or three axes) at the canvas's own resolution: linear between the
+    middles of cells, as the encoder moves its own."""
+    shape = tuple(target.shape[2:])
+    places = seen_at(seen.float(), centres(shape, target.device).expand(target.shape[0], -1, -1))
+    inside = ((places >= 0) & (places < 1)).all(2)
+    grid = (2 * places - 1).flip(2).reshape(target.shape[0], *shape, len(shape))  # the last axis first
+    with torch.autocast(target.device.type, enabled=False):
+        found = F.grid_sample(target.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return found, inside.reshape(target.shape[0], *shape)

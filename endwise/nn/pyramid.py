@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.nn.interface import Map, Tokens
+from endwise.nn.interface import Encoder, Map, Tokens
 
 CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 GROUP = 8  # channels normalised together
 
 
@@ -91,3 +92,58 @@ def enlarged(
             x = torch.cat([x, x.narrow(axis, x.shape[axis] - 1, 1).repeat_interleave(lacking, dim=axis)], dim=axis)
         x = x.narrow(axis, 0, wanted)
     return x
+
+
+class OnCanvas(nn.Module):
+    """Tokens -> numbers for every place of an input's canvas, [batch, channels, *canvas] in float32: the maps of a pyramid
+    enlarged and added up (Kirillov et al. 2019, "Panoptic feature pyramid networks").
+
+    finest: the stride of the pyramid's first map. narrow: only what the tokens and the encoder's last map hold gets
+    through, for answers that must not be copied from fine maps.
+    """
+
+    def __init__(
+        self, encoder: Encoder, token_width: int, channels: int, *, finest: float, narrow: bool = False
+    ) -> None:
+        super().__init__()
+        self.canvas, axes = encoder.canvas_px, len(encoder.canvas_px)
+        width = max(16, token_width // 2)
+        maps = encoder.maps[-1:] if narrow else encoder.maps
+        self.pyramid = Pyramid(maps, token_width, width=width, finest=finest)
+        self.merge = nn.ModuleList(Mix(axes, width, width) for _ in self.pyramid.strides)
+        self.last = Mix(axes, width, width)
+        self.score = CONVS[axes](width, channels, 1)
+
+    def begin(self, values: Sequence[float]) -> None:
+        """Say these numbers everywhere before anything is learnt."""
+        bias = self.score.bias
+        assert isinstance(bias, nn.Parameter)
+        with torch.no_grad():
+            bias.copy_(torch.tensor(values))
+
+    def forward(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
+        """Of rows without the input what the tokens alone say."""
+        maps, strides = self.pyramid(tokens, on), self.pyramid.strides
+        merged = self.merge[0](maps[0])
+        for layer, x, stride in zip(list(self.merge)[1:], maps[1:], strides[1:], strict=True):
+            times = [coarse / fine for coarse, fine in zip(stride, strides[0], strict=True)]
+            merged = merged + smoothly(layer(x), times, maps[0].shape[2:])
+        return smoothly(self.score(self.last(merged)).float(), strides[0], self.canvas)
+
+
+def smoothly(
+    x: Float[Tensor, "batch channel *shape"], times: Sequence[float], shape: Sequence[int]
+) -> Float[Tensor, "batch channel *larger"]:
+    """Linearly enlarged, then cut to `shape`: cells keep their places."""
+    axes = x.dim() - 2
+    if any(step > 1 for step in times):
+        size = [round(side * step) for side, step in zip(x.shape[2:], times, strict=True)]
+        x = F.interpolate(x, size=size, mode=MODES[axes], align_corners=False)
+    return enlarged(x, [1] * axes, shape)
+
+
+def finest_stride(canvas: Sequence[int], side_px: float, most: float) -> float:
+    """The power of two, at most `most`, by which a canvas may be coarser than its pixels and still have `side_px` cells a
+    side."""
+    side = math.prod(canvas) ** (1 / len(canvas))
+    return min(most, 2.0 ** max(0, math.floor(math.log2(side / side_px))))

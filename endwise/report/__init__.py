@@ -268,9 +268,9 @@ def _card(item: Mapping[str, Any]) -> str:
 
 
 def _value(kind: str, value: Any) -> str:
-    """An answer or a truth: a player, or text."""
-    if isinstance(value, str) and value.startswith("data:audio/wav;base64,"):
-        return _preview(kind, {"kind": "audio", "data": value})
+    """An answer or a truth: a player, a picture, or text."""
+    if isinstance(value, str) and value.startswith(SAFE_MEDIA):
+        return _preview(kind, {"kind": "audio" if value.startswith("data:audio") else "image", "data": value})
     if value == "":
         return f'<span class="{kind}">(nothing)</span>'
     return f'<span class="{kind}">{escape(_text(value))}</span>'

@@ -11,19 +11,32 @@ import io
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from endwise.drawing import Picture
 from endwise.errors import BadValue, require
-from endwise.modalities.base import INPUT_ROLE, Contract, Fetch, Modality, Role, file_bytes, input_field
+from endwise.modalities.base import (
+    INPUT_ROLE,
+    Answer,
+    Contract,
+    Fetch,
+    Modality,
+    Role,
+    file_bytes,
+    input_field,
+    output_field,
+)
 from endwise.modalities.pretrained import PretrainedInput, picture_scale, summary_of, verified
+from endwise.modalities.spatial import ON_HELP, lies_on
 
 if TYPE_CHECKING:
-    from endwise.nn.interface import Encoder
+    from endwise.metrics import Metric
+    from endwise.nn.interface import Encoder, Head
     from endwise.nn.size import Size
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # never EPS and the like, which run programs
@@ -67,19 +80,21 @@ class ImageContract(Contract):
 
 @dataclass(frozen=True, kw_only=True)
 class Image(PretrainedInput):
-    """A picture: JPEG, PNG, TIFF, WebP, BMP, GIF or PPM (a path, the bytes, a data URI), or pixels in memory.
+    """A picture, given or (as an output) made of one that is given: restored, coloured, compressed. JPEG, PNG, TIFF, WebP, BMP, GIF or PPM (a path, the bytes, a data URI), or pixels in memory.
 
     In memory: a PIL image; or an array [height, width] or [height, width, channels] of uint8, uint16, other whole
     numbers from 0 to 255, or floats in [0, 1] (kept with 16 bits). Turned as its EXIF orientation says; a picture with
     transparency is laid on white; CMYK becomes RGB; colour profiles are not applied; 16-bit grey keeps its 16 bits.
-    A file with several frames or pages is refused: which one is meant cannot be known.
+    A file with several frames or pages is refused: which one is meant cannot be known. An output is as large as the input
+    that it lies on; its answer is a `Picture`.
     """
 
     type: ClassVar[str] = "image"
-    roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE})
     contract_class = ImageContract
     axes: ClassVar[int] = 2
     canvas_axes: ClassVar[int] = 2
+    lies_on_axes: ClassVar[frozenset[int]] = frozenset({2})
+    classical_of_places: ClassVar[bool] = True
     read_fields: ClassVar[tuple[str, ...]] = ("side_px", "channels", "whole")
     instead: ClassVar[tuple[str, ...]] = ("backbone", "channels")
     families: ClassVar[tuple[str, ...]] = ("vit", "dinov2", "resnet", "convnext", *LITE_NAMES)
@@ -112,6 +127,10 @@ class Image(PretrainedInput):
         None, "in training, change brightness and contrast by up to this share; null: 0.2 above 64 px, else 0"
     )
     erase_share: float = input_field(0.0, "in training, hide a square of this share of the side (Cutout)")
+    on: str | None = output_field(None, ON_HELP)
+    narrow: bool = output_field(
+        False, "make the picture of what the tokens hold alone: an autoencoder; false: fine detail is handed over"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,7 +154,9 @@ class Image(PretrainedInput):
     def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
         """uint8 or uint16 [height, width, channels] with 1 channel (grey) or 3 (red, green, blue)."""
         kept_area = MAX_PIXELS if self.whole else (KEPT_TIMES * (self.side_px or LARGEST_SIDE_PX)) ** 2
-        if isinstance(raw, bytes | str):
+        if isinstance(raw, Picture):
+            pixels = _from_array(raw.pixels)
+        elif isinstance(raw, bytes | str):
             pixels = decode(_file(raw, fetch), kept_area, grey=self.channels == "grey")
         elif _is_pil(raw):
             pixels = _from_pil(raw, kept_area)
@@ -223,6 +244,8 @@ class Image(PretrainedInput):
 
     def continued(self, old: Any, new: Any, role: Role) -> Contract | None:
         """Canvas and colours are the weights' own; the sizes are those of the rows."""
+        if role != INPUT_ROLE:
+            return super().continued(old, new, role)
         kept = ("height", "width", "channels", "bits", "mean", "deviation", "weights")
         found: ImageContract = dataclasses.replace(new, **{name: getattr(old, name) for name in kept})
         return found
@@ -269,16 +292,74 @@ class Image(PretrainedInput):
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """Mirroring and the like are harmless for a class and for what moves with the picture, and wrong for a steering
-        angle or a written line."""
+        angle or a written line. What is drawn has the light of its target, so that none is changed."""
+        if any(item is self for item in outputs.values()):
+            return dataclasses.replace(self, on=lies_on(self, self.on, inputs))
         alone = sum(item.canvas_axes > 0 for item in inputs.values()) == 1  # what lies on a picture lies on this one
         harmless = all(item.type in CLASS_LIKE or (alone and item.lies_on_axes) for item in outputs.values())
+        drawn = any(item.type == "image" for item in outputs.values())
         return dataclasses.replace(
             self,
+            light_share=0.0 if self.light_share is None and drawn else self.light_share,
             mirror=harmless if self.mirror is None else self.mirror,
             shift_share=(0.125 if harmless else 0.03) if self.shift_share is None else self.shift_share,
             zoom_share=0.0 if self.zoom_share is None and not harmless else self.zoom_share,
             turn_deg=0.0 if self.turn_deg is None and not harmless else self.turn_deg,
         )
+
+    # ---- outputs -------------------------------------------------------------------------------------------------
+
+    @property
+    def num_terms(self) -> int:
+        """Absolute error and structural similarity."""
+        return 2
+
+    def misfit(self, shape: tuple[int, ...], under: tuple[int, ...]) -> str | None:
+        """A picture that is made has the size of the one that it is made of."""
+        if shape[:2] == under[:2]:
+            return None
+        return f"the picture is {_spelled(shape[:2])} and {self.on} is {_spelled(under[:2])}: they must be of one size"
+
+    def truth(self, value: np.ndarray, contract: ImageContract) -> Picture:
+        """The picture."""
+        return Picture(value)
+
+    def write(self, decoded: Mapping[str, np.ndarray], contract: ImageContract) -> Answer:
+        """A `Picture` of the size of what it lies on."""
+        height, width = (int(side) for side in decoded["sizes"])
+        values = np.asarray(decoded["values"], np.float32)
+        rows, columns = resizing(values.shape[1], height), resizing(values.shape[2], width)
+        whole = np.einsum("yh,chw,xw->yxc", rows, values, columns, optimize=True)
+        dtype = np.dtype(np.uint16 if contract.bits == 16 else np.uint8)
+        return Answer(Picture(np.rint(whole.clip(0, 1) * FULL[dtype]).astype(dtype)))
+
+    def metrics(self, contract: ImageContract) -> Sequence["Metric"]:
+        """ssim, psnr in dB, and the mean absolute error as a share of full scale."""
+        from endwise import metrics
+
+        return [metrics.ssim(), metrics.psnr(), metrics.picture_error()]
+
+    def classical(self, contract: ImageContract) -> Any:
+        """The best of some filters: none, a blur or a median of some size."""
+        from endwise.modalities.image.features import BestFilter
+
+        return BestFilter()
+
+    def trivial(self, truths: Sequence[Any], contract: ImageContract) -> Answer:
+        """The mean colour everywhere."""
+        return Answer(Picture(np.ascontiguousarray(self.blank(contract)[:1, :1])))
+
+    def from_classical(self, predicted: Any, contract: ImageContract) -> Answer:
+        """A filtered picture, with the contract's channels and bits."""
+        return Answer(Picture(self.transform(np.asarray(predicted), contract)))
+
+    def head(self, contract: ImageContract, size: "Size") -> "Head":
+        """Pixels for every place of the canvas."""
+        from endwise.modalities.image.head import PictureHead
+
+        return PictureHead(contract.channels, contract.mean, size, on=str(self.on), narrow=self.narrow)
+
+    # ---- inputs: the network -------------------------------------------------------------------------------------
 
     def encoder(self, contract: ImageContract, size: "Size") -> "Encoder":
         """Pixels to a grid of 16 to 64 tokens of width `size.width`."""
@@ -508,6 +589,11 @@ def antialias(size: int, target: int) -> np.ndarray:
     distance = np.abs(np.arange(size)[None] + 0.5 - centres[:, None]) / max(scale, 1.0)
     weights = np.maximum(0.0, 1.0 - distance)
     return np.asarray((weights / weights.sum(1, keepdims=True)).astype(np.float32))
+
+
+def resizing(size: int, target: int) -> np.ndarray:
+    """`antialias`, or the identity."""
+    return np.eye(size, dtype=np.float32) if size == target else antialias(size, target)
 
 
 def _moments(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -72,7 +72,7 @@ class PictureEncoder(Encoder):
         seen = in_place(x.shape[0], 2, x.device)
         if self.training and self.augment:
             x, seen = augment(x, self.changes)
-        return x, Placed((self.height, self.width), sizes, seen)
+        return x, Placed((self.height, self.width), sizes, seen, x)
 
     def hidden_in(
         self, x: Float[Tensor, "batch channel height width"], grid: tuple[int, int], share: float

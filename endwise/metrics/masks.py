@@ -1,0 +1,140 @@
+"""Metrics of masks: a class for every place. Truths and answers are `Segmentation`s; an answer of another size is scored at
+the truth's, by the nearest place. Places without a label count for nothing.
+
+All are functions of sums over rows, so that a value is that of all places together, as usual in segmentation.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from endwise.drawing import Segmentation
+from endwise.metrics.engine import Metric, mean_defined, ratio, summable
+
+UNLABELLED, NO_CLASS = 255, 254  # of `Segmentation.places`
+TOLERANCE = 0.0075  # of the diagonal: how far apart two edges may be (Csurka et al. 2013)
+MOST_EDGED = 63  # classes: a bit of a 64-bit number each
+KEPT = 8  # answers whose comparison with a truth is remembered: several metrics look at one
+
+
+def mean_iou() -> Metric:
+    """Intersection over union, averaged over the classes that occur among the truths (Everingham et al. 2010)."""
+
+    def from_sums(sums: np.ndarray) -> np.ndarray:
+        both, true, said = _parts(sums)
+        return np.asarray(mean_defined(np.where(true > 0, ratio(both, true + said - both), np.nan)))
+
+    return summable("miou", "max", _rows, from_sums)
+
+
+def mean_dice() -> Metric:
+    """Dice overlap, 2 x both / (true + said), averaged over the classes that occur among the truths."""
+
+    def from_sums(sums: np.ndarray) -> np.ndarray:
+        both, true, said = _parts(sums)
+        return np.asarray(mean_defined(np.where(true > 0, ratio(2 * both, true + said), np.nan)))
+
+    return summable("dice", "max", _rows, from_sums)
+
+
+def class_dice(name: str, place: int) -> Metric:
+    """Dice overlap of one class; undefined where it neither occurs nor is said. place: among the classes."""
+
+    def from_sums(sums: np.ndarray) -> np.ndarray:
+        both, true, said = _parts(sums)
+        return np.asarray(ratio(2 * both[..., place], true[..., place] + said[..., place]))
+
+    return summable(f"dice_{name}", "max", _rows, from_sums)
+
+
+def pixel_accuracy() -> Metric:
+    """Share of the labelled places whose class is right."""
+
+    def from_sums(sums: np.ndarray) -> np.ndarray:
+        return np.asarray(ratio(_parts(sums)[0].sum(-1), sums[..., -5]))
+
+    return summable("pixel_accuracy", "max", _rows, from_sums)
+
+
+def boundary_f1() -> Metric:
+    """F1 of the edges between classes: an edge place is right where the other has an edge of the same class at most
+    0.75 % of the diagonal away (Csurka et al. 2013, here over all places together). Undefined where no
+    truth has an edge, and for more than 63 classes."""
+
+    def from_sums(sums: np.ndarray) -> np.ndarray:
+        precision, recall = np.nan_to_num(ratio(sums[..., -4], sums[..., -3])), ratio(sums[..., -2], sums[..., -1])
+        return np.asarray(np.where(recall == 0, 0.0, ratio(2 * precision * recall, precision + recall)))
+
+    return summable("boundary_f1", "max", _rows, from_sums)
+
+
+def _parts(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each class: places that are right, that are true, that are said."""
+    classes = (sums.shape[-1] - 5) // 3
+    both, true, said = (sums[..., start * classes : (start + 1) * classes] for start in range(3))
+    return both, true, said
+
+
+def _rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+    """[rows, 3 x classes + 5]: both, true and said of each class; labelled places; edges said that are right, edges said,
+    true edges that were found, true edges."""
+    return np.stack([_compared(truth, answer.value) for truth, answer in zip(truths, answers, strict=True)])
+
+
+def _compared(truth: Segmentation, answer: Any) -> np.ndarray:
+    known = truth.compared.get(id(answer))
+    if known is not None and known[0] is answer:
+        return known[1]
+    classes, true = len(truth.names), truth.places()
+    if isinstance(answer, Segmentation):
+        said = answer.resized(true.shape).places()
+    else:
+        said = np.full(true.shape, NO_CLASS, np.uint8)  # nothing was answered
+    labelled = true != UNLABELLED
+    said = np.where(labelled, said, UNLABELLED)
+    found = np.concatenate(
+        [
+            *(np.bincount(part, minlength=256)[:classes] for part in (true[true == said], true.ravel(), said.ravel())),
+            [labelled.sum()],
+            _edges(true, said) if classes <= MOST_EDGED else np.full(4, np.nan),
+        ]
+    ).astype(np.float64)
+    if len(truth.compared) >= KEPT:
+        truth.compared.clear()
+    truth.compared[id(answer)] = (answer, found)
+    return found
+
+
+def _edges(true: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """[edges said that are right, edges said, true edges that were found, true edges]."""
+    reach = max(1, round(TOLERANCE * float(np.sqrt(np.square(true.shape).sum()))))
+    own, other = _edge_bits(true), _edge_bits(said)
+    counts = [(other & _spread(own, reach)), other, (own & _spread(other, reach)), own]
+    return np.array([np.bitwise_count(part).sum() for part in counts], dtype=np.float64)
+
+
+def _edge_bits(classes: np.ndarray) -> np.ndarray:
+    """uint64: the bit of its class where a neighbour along an axis has another one; neighbours without a class make none."""
+    bit = np.where(
+        classes <= MOST_EDGED, np.left_shift(np.uint64(1), np.minimum(classes, MOST_EDGED).astype(np.uint64)), 0
+    )
+    edge = np.zeros(classes.shape, bool)
+    for axis in range(classes.ndim):
+        one, two = np.moveaxis(classes, axis, 0)[:-1], np.moveaxis(classes, axis, 0)[1:]
+        differs = (one != two) & (one < NO_CLASS) & (two < NO_CLASS)
+        np.moveaxis(edge, axis, 0)[:-1] |= differs
+        np.moveaxis(edge, axis, 0)[1:] |= differs
+    return np.where(edge, bit, np.uint64(0)).astype(np.uint64)
+
+
+def _spread(bits: np.ndarray, reach: int) -> np.ndarray:
+    """The bits of all places at most `reach` away along every axis."""
+    for axis in range(bits.ndim):
+        moved = np.moveaxis(bits, axis, 0)
+        out = moved.copy()
+        for step in range(1, min(reach, len(moved) - 1) + 1):
+            out[step:] |= moved[:-step]
+            out[:-step] |= moved[step:]
+        bits = np.moveaxis(out, 0, axis)
+    return bits

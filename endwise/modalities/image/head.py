@@ -1,0 +1,79 @@
+"""Pictures as answers: the feature maps of a picture -> another picture on the same canvas.
+
+What the encoder sees is handed on and only the difference is made (He et al. 2016), unless the answer has to pass through
+the tokens alone. Not here: the decoder (endwise/nn/pyramid.py), resizing to the picture's own size (`Image.write`).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from endwise import losses
+from endwise.modalities.image.network import PictureEncoder
+from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.placing import laid_smoothly
+from endwise.nn.pyramid import OnCanvas, finest_stride
+from endwise.nn.size import Size
+from endwise.nn.vision import resize, scaled
+
+FINE_SIDE_PX, FINE_STRIDE = 96, 2.0
+ABSOLUTE, STRUCTURE = "absolute", "structure"
+
+
+class PictureHead(Head):
+    """Pixels [batch, channel, *canvas], full scale = 1. mean: of each channel, which a narrow one begins with."""
+
+    deviation: Tensor
+    offset: Tensor
+
+    def __init__(self, channels: int, mean: Sequence[float], size: Size, *, on: str, narrow: bool) -> None:
+        super().__init__()
+        self.channels, self.mean, self.size, self.on, self.narrow = channels, tuple(mean), size, on, narrow
+
+    def meet(self, encoders: Mapping[str, Encoder]) -> None:
+        """Its layers are those that the maps of this encoder need, and it undoes its normalising."""
+        encoder = encoders[self.on]
+        assert isinstance(encoder, PictureEncoder)
+        finest = finest_stride(encoder.canvas_px, FINE_SIDE_PX, FINE_STRIDE)
+        self.decoder = OnCanvas(encoder, self.size.width, self.channels, finest=finest, narrow=self.narrow)
+        self.decoder.begin(self.mean if self.narrow else [0.0] * self.channels)
+        self.register_buffer("deviation", encoder.deviation[:, None, None].clone(), persistent=False)
+        self.register_buffer("offset", encoder.mean[:, None, None].clone(), persistent=False)
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """{'values': [batch, channel, *canvas], 'seen' and 'sizes' as in `Placed`}."""
+        placed = tokens.placed[self.on]
+        values = self.decoder(tokens, self.on)
+        if not self.narrow:
+            values = values + self._shown(tokens)
+        return {"values": values, "seen": placed.seen, "sizes": placed.sizes}
+
+    def _shown(self, tokens: Tokens) -> Float[Tensor, "batch channel height width"]:
+        """What the encoder sees, as pixels; the mean colour where there is nothing."""
+        shown = tokens.placed[self.on].shown
+        assert shown is not None
+        present = tokens.present.get(self.on)
+        if present is not None:
+            shown = torch.where(present[:, None, None, None], shown, 0.0)
+        pixels = shown.float() * self.deviation + self.offset
+        if pixels.shape[1] != self.channels:
+            pixels = pixels.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
+        return pixels
+
+    def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
+        """{'absolute': mean absolute error, 'structure': (1 - structural similarity) / 2} over the places of the canvas
+        that show the target (Zhao et al. 2017)."""
+        values = prediction["values"].float()
+        with torch.autocast(values.device.type, enabled=False):
+            wanted = resize(scaled(target), sizes, values.shape[2], values.shape[3]).permute(0, 3, 1, 2)
+        wanted, inside = laid_smoothly(wanted, prediction["seen"])
+        count = inside.flatten(1).sum(1).clamp(min=1)
+        apart = ((values - wanted).abs().mean(1) * inside).flatten(1).sum(1)
+        alike = (losses.similarity(values, wanted) * inside).flatten(1).sum(1)
+        return {ABSOLUTE: apart / count, STRUCTURE: (1 - alike / count) / 2}
+
+    def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{'values': float32 [batch, channel, *canvas], 'sizes': int64 [batch, 2] of what it lies on}."""
+        return {"values": prediction["values"].float(), "sizes": prediction["sizes"]}
