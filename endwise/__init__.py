@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from endwise.errors import EndwiseError
     from endwise.evaluate import evaluate
     from endwise.export import export
+    from endwise.modalities.anomaly import Anomaly
     from endwise.modalities.audio import Audio
     from endwise.modalities.base import Answer, Contract, Modality
     from endwise.modalities.boolean import Boolean
@@ -68,6 +69,7 @@ _HOMES = {
     "Items": "endwise.modalities.items",
     "Masked": "endwise.modalities.masked",
     "Mask": "endwise.modalities.mask",
+    "Anomaly": "endwise.modalities.anomaly",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",

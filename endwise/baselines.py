@@ -215,7 +215,7 @@ def _of_places_classical(
     other_rows: np.ndarray,
     notes: list[str],
 ) -> list[Answer] | None:
-    """For an output with a value at every place of an input: what is said of a place depends on what is there, so the estimator is given
+    """For an output with a value at every place of an input: it depends on what is there, so that the estimator is given
     the values themselves."""
     estimator, on = item.classical(contract), str(getattr(item, "on", None))
     if estimator is None:

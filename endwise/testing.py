@@ -817,6 +817,12 @@ def cases() -> list[Case]:
         Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
         Case(modality_class("boxes")(), drawn_boxes()[1], OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
         Case(modality_class("image")(), _pictures(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
+        Case(
+            modality_class("anomaly")(),
+            (0, "no", *[0] * 4, 1, _masks()[7]),
+            OUTPUT_ROLE,
+            (modality_class("image")(), _pictures()),
+        ),
         Case(modality_class("mask")(), _masks(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
         *(
             Case(modality_class("masked")(), TEXTS, OUTPUT_ROLE, partner, label=f"masked {partner[0].type} out")
@@ -844,7 +850,7 @@ def cases() -> list[Case]:
 EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every modality once and every head once
     (("image in",), ("category out",)),
     (("image in",), ("boxes out",)),
-    (("image in",), ("mask out", "image out")),
+    (("image in",), ("mask out", "image out", "anomaly out")),
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),

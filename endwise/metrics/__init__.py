@@ -10,6 +10,7 @@ Truths are the user's kind of value; answers are `Answer`s, of which `value`, `c
 loss term of the head instead, and needs no answer: how probable a text is can be said without writing one.
 """
 
+from endwise.metrics.anomalies import image_auroc, pixel_auroc
 from endwise.metrics.classes import (
     accuracy,
     auroc,
@@ -88,6 +89,7 @@ __all__ = [
     "f1",
     "forecast_metrics",
     "gap",
+    "image_auroc",
     "label",
     "lag",
     "log_loss",
@@ -101,6 +103,7 @@ __all__ = [
     "perplexity",
     "picture_error",
     "pixel_accuracy",
+    "pixel_auroc",
     "pooled",
     "pooled_difference",
     "precision",

@@ -21,6 +21,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "embedding": ("endwise.modalities.embedding", "Embedding"),
     "graph": ("endwise.modalities.graph", "Graph"),
     "items": ("endwise.modalities.items", "Items"),
+    "anomaly": ("endwise.modalities.anomaly", "Anomaly"),
     "mask": ("endwise.modalities.mask", "Mask"),
     "masked": ("endwise.modalities.masked", "Masked"),
     "series": ("endwise.modalities.series", "Series"),

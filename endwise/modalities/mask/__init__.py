@@ -66,6 +66,7 @@ class Mask(Spatial):
     contract_class = MaskContract
     axes: ClassVar[int] = 2
     classical_of_places: ClassVar[bool] = True
+    hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
     read_fields: ClassVar[tuple[str, ...]] = ()
 
     classes: tuple[str, ...] | None = output_field(
