@@ -40,11 +40,21 @@ def test_exported_equals_reloaded_on_raw_values(inputs: tuple[str, ...], outputs
         KEPT[label, "exports"] = True
 
 
+def go_together(given: Case, output: Case) -> bool:
+    """What lies on a picture lies on nothing else, and what relates the inputs of a row is tested with two."""
+    on = output.declaration.lies_on_axes
+    return not output.declaration.of_row and (not on or given.declaration.canvas_axes in on)
+
+
+PAIRS = [
+    (given, output)
+    for given in CASES if given.is_input
+    for output in CASES if not output.is_input and go_together(given, output)
+]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "output", [case for case in CASES if not case.is_input and not case.declaration.of_row], ids=lambda case: case.label
-)
-@pytest.mark.parametrize("given", [case for case in CASES if case.is_input], ids=lambda case: case.label)
+@pytest.mark.parametrize(("given", "output"), PAIRS, ids=lambda case: case.label)
 def test_every_input_exports_with_every_output(given: Case, output: Case) -> None:
     testing.check_export_group([given], [output])
 
