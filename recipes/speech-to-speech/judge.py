@@ -1,6 +1,6 @@
-"""What a recogniser hears in spoken answers: `python -m recipes.speech-to-speech.judge RUN JUDGE_RUN`.
+"""What a recogniser hears in spoken answers: `python -m recipes.speech-to-speech.judge RUN [RUN ...] JUDGE_RUN`.
 
-The network's answers to the test questions, the true answers (what the judge itself can reach), the answer of the
+Each network's answers to the test questions (of this recipe, or of staged/interpreter), the true answers (what the judge itself can reach), the answer of the
 nearest training question by hand features, and the most central training answer, each transcribed by the judge.
 """
 
@@ -19,6 +19,7 @@ from endwise.data.dataset import prepare
 from endwise.modalities.base import Answer
 from endwise.recording import Recording
 from endwise.run import Run
+from endwise.stages import direct_recipe
 
 PAIRS = Path(__file__).parent / "data" / "pairs.csv"
 
@@ -36,21 +37,24 @@ def digit_accuracy() -> metrics.Metric:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run")
+    parser.add_argument("runs", nargs="+")
     parser.add_argument("judge")
     given = parser.parse_args()
-    run = Run.open(given.run)
-    model, judge, dataset = run.model(), Run.open(given.judge).model(), prepare(run.recipe)
+    judge = Run.open(given.judge).model()
     (heard,) = judge.recipe.inputs
     (written,) = judge.recipe.outputs
-    (name, item), test = next(iter(run.recipe.outputs.items())), dataset.splits.test
     with PAIRS.open(newline="") as file:
         table = [row for row in csv.DictReader(file) if row["split"] == "test"]
     asked = [{"question": f"strings.zip!{row['question']}"} for row in table]
-    answers = model.predict(asked, base=PAIRS.parent)
-    beside = baselines(model.contracts, run.recipe, dataset, dataset.splits.train, test)[name]
-    said: dict[str, list[Recording]] = {
-        "this network": [answer[name] for answer in answers],
+    said: dict[str, list[Recording]] = {}
+    for path in given.runs:
+        run = Run.open(path)
+        model, name = run.model(), next(name for name, item in run.recipe.outputs.items() if item.type == "audio")
+        said[run.name] = [answer[name] for answer in model.predict(asked, base=PAIRS.parent)]
+    dataset, item = prepare(run.recipe), run.recipe.outputs[name]
+    test, ends = dataset.splits.test, direct_recipe(run.recipe) if run.recipe.stages else run.recipe
+    beside = baselines(model.contracts, ends, dataset, dataset.splits.train, test)[name]
+    said |= {
         "the true answers": [item.truth(dataset.fields[name][row], model.contracts[name]) for row in test.tolist()],
         "nearest question": [answer.value for answer in beside["classical"] or []],
         "central answer": [answer.value for answer in beside["trivial"]],
@@ -62,7 +66,7 @@ def main() -> None:
         for row, found in zip(sounding, judge.predict([{heard: recordings[row]} for row in sounding]), strict=True):
             transcripts[row] = Answer(found[written])
         for metric in (digit_accuracy(), metrics.wer(), metrics.accuracy()):
-            print(f"{label:<17} {metric.name:<15} {metrics.estimate(metric, wanted, transcripts)}")
+            print(f"{label:<30} {metric.name:<15} {metrics.estimate(metric, wanted, transcripts)}")
 
 
 if __name__ == "__main__":
