@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from endwise.errors import EndwiseError
     from endwise.evaluate import evaluate
     from endwise.export import export
+    from endwise.lattice import Lattice
     from endwise.modalities.anomaly import Anomaly
     from endwise.modalities.audio import Audio
     from endwise.modalities.base import Answer, Contract, Modality
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from endwise.modalities.category import Category
     from endwise.modalities.date import Date
     from endwise.modalities.embedding import Embedding
+    from endwise.modalities.field import Field
     from endwise.modalities.graph import Graph
     from endwise.modalities.image import Image
     from endwise.modalities.items import Items
@@ -70,6 +72,7 @@ _HOMES = {
     "Masked": "endwise.modalities.masked",
     "Mask": "endwise.modalities.mask",
     "Anomaly": "endwise.modalities.anomaly",
+    "Field": "endwise.modalities.field",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",
@@ -87,6 +90,7 @@ _HOMES = {
     "Modality": "endwise.modalities.base",
     "Contract": "endwise.modalities.base",
     "Answer": "endwise.modalities.base",
+    "Lattice": "endwise.lattice",
     "Prior": "endwise.priors",
     "EndwiseError": "endwise.errors",
 }

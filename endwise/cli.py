@@ -574,16 +574,14 @@ def _parsed(value: str) -> Any:
 
 
 def _saved(prediction: Any, folder: Path, number: int) -> Any:
-    """The prediction with every sound and picture written to a file and its path in its place."""
-    from endwise.drawing import Drawing
-    from endwise.recording import Recording
-
+    """The prediction with every answer that is a file (a sound, a picture, a field ...) written to one and its path in its
+    place."""
     folder.mkdir(parents=True, exist_ok=True)
     answers = {
         name: dataclasses.replace(
             answer, value=str(answer.value.save(folder / f"{number:04d}-{name}{answer.value.suffix}"))
         )
-        if isinstance(answer.value, Recording | Drawing)
+        if hasattr(answer.value, "save")
         else answer
         for name, answer in prediction.answers.items()
     }

@@ -257,13 +257,13 @@ class _Previews:
 
     def value(self, value: Any, item: Modality, row: int) -> Any:
         """A truth or an answer, a mask over its picture; a sound or a picture that the page has no room for in words."""
-        if not isinstance(value, Recording | Drawing):
+        if not shown_whole(value):
             return value
         under = self.dataset.fields.get(str(getattr(item, "on", None)))
         if isinstance(value, Segmentation) and value.numbers.ndim == 2 and under is not None and under.present[row]:
             found = value.over(under[row])
         else:
-            found = value.to_json()
+            found = value.drawn() if hasattr(value, "drawn") else value.to_json()
         if len(found) > self.left:
             return f"{value!r}, not shown: the page would grow too large"
         self.left -= len(found)
@@ -278,6 +278,11 @@ class _Previews:
             return {"kind": "text", "data": "(not shown: the page would grow too large)"}
         self.left -= len(found["data"])
         return found
+
+
+def shown_whole(value: Any) -> bool:
+    """Is it heard or seen, and not written?"""
+    return isinstance(value, Recording | Drawing) or hasattr(value, "drawn")
 
 
 def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[dict[str, Any]]:
@@ -316,7 +321,7 @@ def _drawn(scored: Answered, index: int, answer: Answer, dataset: Dataset) -> di
 
 def _shown(wrong: Sequence[int], scored: Answered) -> Sequence[int]:
     """The worst; of sounds and pictures, of which none equals its truth, some from the worst to the best."""
-    if len(wrong) <= WORST or not isinstance(scored.truths[0], Recording | Drawing):
+    if len(wrong) <= WORST or not shown_whole(scored.truths[0]):
         return wrong[:WORST]
     return [wrong[index] for index in np.linspace(0, len(wrong) - 1, WORST).round().astype(int).tolist()]
 

@@ -209,6 +209,8 @@ def _joined(parts: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> Token
         known=next(iter(parts.values())).known if len(parts) == 1 else None,  # a trunk looks at everything
         hidden={name: item for name, tokens in parts.items() for item in tokens.hidden.values()},
         symbols={name: ids for name, tokens in parts.items() for ids in tokens.symbols.values()},
+        pair={name: item for name, tokens in parts.items() for item in tokens.pair.values()},
+        extents={name: item for name, tokens in parts.items() for item in tokens.extents.values()},
     )
 
 

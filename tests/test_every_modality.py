@@ -56,6 +56,8 @@ PAIRS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("given", "output"), PAIRS, ids=lambda case: case.label)
 def test_every_input_exports_with_every_output(given: Case, output: Case) -> None:
+    if not testing.goes_with(given, output):
+        pytest.skip("such an output lies on another kind of input")
     testing.check_export_group([given], [output])
 
 

@@ -343,9 +343,12 @@ def _bad_rows(fields: Mapping[str, FieldStore], tables: "list[Table]") -> tuple[
 
 def _misfits(recipe: "Recipe", fields: Mapping[str, FieldStore], tables: "list[Table]") -> Iterator[BadRow]:
     """The rows whose target does not lie on its input, by their shapes."""
-    for name, item in recipe.outputs.items():
+    for name, declared in recipe.outputs.items():
+        if name not in fields or type(declared).misfit is Modality.misfit:
+            continue
+        item = recipe.standing(name)
         under = fields.get(str(getattr(item, "on", None)))
-        if not item.lies_on_axes or name not in fields or under is None:
+        if under is None:
             continue
         store = fields[name]
         for row in np.flatnonzero(store.present & under.present).tolist():

@@ -43,6 +43,7 @@ from endwise.metrics.engine import (
     summable,
     value,
 )
+from endwise.metrics.fields import field_rmse, relative_l2
 from endwise.metrics.forecasts import forecast_metrics
 from endwise.metrics.masks import boundary_f1, class_dice, mean_dice, mean_iou, pixel_accuracy
 from endwise.metrics.numbers import mae, r2, rmse
@@ -87,6 +88,7 @@ __all__ = [
     "estimates",
     "exact_match",
     "f1",
+    "field_rmse",
     "forecast_metrics",
     "gap",
     "image_auroc",
@@ -110,6 +112,7 @@ __all__ = [
     "psnr",
     "r2",
     "recall",
+    "relative_l2",
     "rmse",
     "ssim",
     "summable",

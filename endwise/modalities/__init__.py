@@ -23,6 +23,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "items": ("endwise.modalities.items", "Items"),
     "anomaly": ("endwise.modalities.anomaly", "Anomaly"),
     "mask": ("endwise.modalities.mask", "Mask"),
+    "field": ("endwise.modalities.field", "Field"),
     "masked": ("endwise.modalities.masked", "Masked"),
     "series": ("endwise.modalities.series", "Series"),
 }

@@ -70,7 +70,9 @@ class Tokens:
     present: {input: bool [batch]}, which rows have it; the others' tokens are a learnt stand-in. own_values: the values
     before the trunk, where there is one. known: of an input that is heard in pieces, how much of it (seconds, units) has
     to be there before a token is known. hidden: {input: Hidden} of inputs that are partly hidden. symbols: {input: int64
-    [batch, token]}, the symbol at each token, of inputs that are made of some and have outputs of the same kind.
+    [batch, token]}, the symbol at each token, of inputs that are made of some and have outputs of the same kind. pair:
+    {input: what is known of every two of its tokens}, of inputs that relate them. extents: {input: real sizes under its
+    levels}, of inputs whose levels are padded.
     """
 
     values: Float[Tensor, "batch token width"]
@@ -85,6 +87,8 @@ class Tokens:
     known: Float[Tensor, "batch token"] | None = None
     hidden: dict[str, Hidden] = field(default_factory=dict)
     symbols: dict[str, Int[Tensor, "batch token"]] = field(default_factory=dict)
+    pair: dict[str, Float[Tensor, "batch token token channel"]] = field(default_factory=dict)
+    extents: dict[str, Int[Tensor, "batch axes"]] = field(default_factory=dict)
 
     def with_values(self, values: Float[Tensor, "batch token width"]) -> "Tokens":
         """The same tokens after a layer that keeps their order."""

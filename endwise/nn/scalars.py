@@ -7,9 +7,10 @@ What comes from the contract is kept in buffers that are not saved, since the co
 it; what `calibrate` measures on validation rows (temperatures, thresholds, interval widths) is saved with the weights.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -85,11 +86,16 @@ def no_axes(like: Float[Tensor, "batch *n"]) -> Int[Tensor, "batch 0"]:
     return torch.zeros(like.shape[0], 0, dtype=torch.int64, device=like.device)
 
 
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """No autocast inside: what is not a layer in float32, too."""
+    if torch.compiler.is_exporting():  # an autocast region does not survive the exporter, and none is on there
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def exact(layer: nn.Linear, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
     """A linear layer in float32 even under bf16 autocast, whose 8 bits would round a number to three digits."""
-    if torch.compiler.is_exporting():  # an autocast region does not survive the exporter, and none is on there
-        return cast(Tensor, layer(x))
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         return cast(Tensor, layer(x.float()))
 
 
