@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from endwise.modalities.anomaly import Anomaly
     from endwise.modalities.audio import Audio
     from endwise.modalities.base import Answer, Contract, Modality
+    from endwise.modalities.board import Board
     from endwise.modalities.boolean import Boolean
     from endwise.modalities.boxes import Boxes
     from endwise.modalities.category import Category
@@ -73,6 +74,7 @@ _HOMES = {
     "Mask": "endwise.modalities.mask",
     "Anomaly": "endwise.modalities.anomaly",
     "Field": "endwise.modalities.field",
+    "Board": "endwise.modalities.board",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",

@@ -810,9 +810,32 @@ def _grids(turn: float = 0.0) -> tuple[Any, ...]:
     return tuple(found)
 
 
+SQUARES = (
+    "1.3/3.2/.13",
+    "12./.31/31.",
+    ".23/2.1/.12",
+    "1.2/21./3.1",
+    "3.1/.23/2..",
+    "23./.12/1.3",
+    "2.1/1.3/..2",
+    ".32/21./1..",
+)
+SOLVED = (
+    "123/312/231",
+    "123/231/312",
+    "123/231/312",
+    "132/213/321",
+    "321/123/213",
+    "231/312/123",
+    "231/123/312",
+    "132/213/132",
+)
+
+
 def cases() -> list[Case]:
     """Every modality of the package in every role it has."""
     from endwise.modalities.audio import Audio
+    from endwise.modalities.board import Board
     from endwise.modalities.field import Field
     from endwise.modalities.graph import Graph
     from endwise.modalities.items import Items
@@ -847,6 +870,10 @@ def cases() -> list[Case]:
             (modality_class("image")(), _pictures()),
         ),
         Case(modality_class("mask")(), _masks(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
+        Case(Board(), SQUARES, INPUT_ROLE),
+        Case(Board(steps=6), SOLVED, OUTPUT_ROLE, (Board(), SQUARES)),
+        Case(Residues(), SEQUENCES, INPUT_ROLE),
+        Case(modality_class("structure")(recycles=0), _chains(), OUTPUT_ROLE, (Residues(), SEQUENCES)),
         Case(Field(units=("K",)), _grids(), INPUT_ROLE),
         Case(Field(units=("K",)), _grids(turn=0.4), OUTPUT_ROLE, (Field(units=("K",)), _grids())),
         *(
@@ -891,6 +918,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("text in",), ("text by attention out", "text by lm out")),
     (("series in", "patches of series in"), ("series out", "continued series out")),
     (("field in",), ("field out",)),
+    (("board in",), ("board out",)),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
         ("number out", "boolean out", "number[3] out", "embedding out"),

@@ -11,6 +11,7 @@ loss term of the head instead, and needs no answer: how probable a text is can b
 """
 
 from endwise.metrics.anomalies import image_auroc, pixel_auroc
+from endwise.metrics.boards import cell_accuracy
 from endwise.metrics.classes import (
     accuracy,
     auroc,
@@ -78,6 +79,7 @@ __all__ = [
     "boundary_f1",
     "brier",
     "by_group",
+    "cell_accuracy",
     "cer",
     "chrf",
     "class_dice",
