@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from endwise.advise import advise
+    from endwise.chain import Chain
     from endwise.compare import compare
     from endwise.data.check import check
     from endwise.data.dataset import prepare
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from endwise.modalities.mask import Mask
     from endwise.modalities.masked import Masked
     from endwise.modalities.number import Number
+    from endwise.modalities.residues import Residues
     from endwise.modalities.series import Series
+    from endwise.modalities.structure import Structure
     from endwise.modalities.tags import Tags
     from endwise.modalities.text import Text
     from endwise.model import Model, Prediction
@@ -75,6 +78,8 @@ _HOMES = {
     "Anomaly": "endwise.modalities.anomaly",
     "Field": "endwise.modalities.field",
     "Board": "endwise.modalities.board",
+    "Residues": "endwise.modalities.residues",
+    "Structure": "endwise.modalities.structure",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",
@@ -93,6 +98,7 @@ _HOMES = {
     "Contract": "endwise.modalities.base",
     "Answer": "endwise.modalities.base",
     "Lattice": "endwise.lattice",
+    "Chain": "endwise.chain",
     "Prior": "endwise.priors",
     "EndwiseError": "endwise.errors",
 }

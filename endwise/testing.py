@@ -830,6 +830,20 @@ SOLVED = (
     "231/123/312",
     "132/213/132",
 )
+SEQUENCES = ("MKVLAA", "GSHMW", "AAEEKLLR", "PGNDTKV", "LLKEAQRS", "VTVTVG", "MEELLKX", "WYF")
+
+
+def _chains() -> tuple[Any, ...]:
+    """A chain for each of SEQUENCES, wound more or less tightly: lists, a flat list, PDB and mmCIF text."""
+    from endwise.chain import Chain
+
+    found: list[Any] = []
+    for index, letters in enumerate(SEQUENCES):
+        turn = (0.6 + 0.15 * index) * np.arange(len(letters))
+        points = np.stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 2.5 * np.arange(len(letters))], axis=1)
+        chain = Chain((points - points.mean(0)).round(3), letters)
+        found.append((chain.to_json(), chain.points.ravel().tolist(), chain.pdb(), chain.mmcif())[index % 4])
+    return tuple(found)
 
 
 def cases() -> list[Case]:
@@ -839,6 +853,8 @@ def cases() -> list[Case]:
     from endwise.modalities.field import Field
     from endwise.modalities.graph import Graph
     from endwise.modalities.items import Items
+    from endwise.modalities.residues import Residues
+    from endwise.modalities.structure import Structure
     from endwise.modalities.text import Text
 
     sound, heard = Audio(rate_hz=8_000), Audio(rate_hz=8_000, chunk_s=0.12)
@@ -873,7 +889,7 @@ def cases() -> list[Case]:
         Case(Board(), SQUARES, INPUT_ROLE),
         Case(Board(steps=6), SOLVED, OUTPUT_ROLE, (Board(), SQUARES)),
         Case(Residues(), SEQUENCES, INPUT_ROLE),
-        Case(modality_class("structure")(recycles=0), _chains(), OUTPUT_ROLE, (Residues(), SEQUENCES)),
+        Case(Structure(recycles=0), _chains(), OUTPUT_ROLE, (Residues(), SEQUENCES)),
         Case(Field(units=("K",)), _grids(), INPUT_ROLE),
         Case(Field(units=("K",)), _grids(turn=0.4), OUTPUT_ROLE, (Field(units=("K",)), _grids())),
         *(
@@ -919,6 +935,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("series in", "patches of series in"), ("series out", "continued series out")),
     (("field in",), ("field out",)),
     (("board in",), ("board out",)),
+    (("residues in",), ("structure out",)),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
         ("number out", "boolean out", "number[3] out", "embedding out"),

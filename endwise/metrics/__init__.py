@@ -51,6 +51,7 @@ from endwise.metrics.numbers import mae, r2, rmse
 from endwise.metrics.pictures import picture_error, psnr, ssim
 from endwise.metrics.runs import pooled, pooled_difference
 from endwise.metrics.sound import duration_error, mcd
+from endwise.metrics.structures import chain_lddt, chain_rmsd, chain_tm_score
 from endwise.metrics.texts import (
     bits_per_byte,
     bleu,
@@ -81,6 +82,9 @@ __all__ = [
     "by_group",
     "cell_accuracy",
     "cer",
+    "chain_lddt",
+    "chain_rmsd",
+    "chain_tm_score",
     "chrf",
     "class_dice",
     "difference",

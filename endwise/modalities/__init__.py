@@ -24,6 +24,8 @@ TABLE: dict[str, tuple[str, str]] = {
     "anomaly": ("endwise.modalities.anomaly", "Anomaly"),
     "mask": ("endwise.modalities.mask", "Mask"),
     "field": ("endwise.modalities.field", "Field"),
+    "residues": ("endwise.modalities.residues", "Residues"),
+    "structure": ("endwise.modalities.structure", "Structure"),
     "board": ("endwise.modalities.board", "Board"),
     "masked": ("endwise.modalities.masked", "Masked"),
     "series": ("endwise.modalities.series", "Series"),

@@ -1,0 +1,141 @@
+"""A protein chain as a value: where the alpha carbon of each residue lies. Numpy and the standard library only.
+
+Here: what an answer of `type: structure` is, and how it is written as PDB and mmCIF and drawn. Not here: reading files
+(modalities/structure/files.py), how alike two chains are (metrics/structures.py).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from endwise.shades import png_uri, shades
+
+LETTERS = "ACDEFGHIKLMNPQRSTVWYX"  # the twenty amino acids, and X for any other
+NAMES = dict(
+    zip(
+        LETTERS,
+        [
+            "ALA",
+            "CYS",
+            "ASP",
+            "GLU",
+            "PHE",
+            "GLY",
+            "HIS",
+            "ILE",
+            "LYS",
+            "LEU",
+            "MET",
+            "ASN",
+            "PRO",
+            "GLN",
+            "ARG",
+            "SER",
+            "THR",
+            "VAL",
+            "TRP",
+            "TYR",
+            "UNK",
+        ],
+        strict=True,
+    )
+)
+FARTHEST = 30.0  # angstrom: what is farther apart is drawn alike
+MOST_IN_PDB = 9_999  # residues that its columns can number
+CIF_COLUMNS = (
+    "group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_entity_id",
+    "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv", "auth_seq_id",
+    "auth_asym_id", "pdbx_PDB_model_num",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Chain:
+    """points: float32 [residue, 3], the alpha carbons in angstrom. letters: the sequence, '' where it is not known. sure: the
+    predicted lDDT of each residue, 0 to 1, as a tuple; empty where it is not known.
+
+    A chain has no place in space of its own: compare two after superposition. In JSON it is [[x, y, z], ...].
+    """
+
+    suffix: ClassVar[str] = ".pdb"  # of the file that it is saved as
+
+    points: np.ndarray
+    letters: str = ""
+    sure: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def distances(self) -> np.ndarray:
+        """float64 [residue, residue] in angstrom."""
+        points = np.asarray(self.points, np.float64)
+        found: np.ndarray = np.linalg.norm(points[:, None] - points[None], axis=-1)
+        return found
+
+    def pdb(self) -> str:
+        """The text of a PDB file, chain A; where confidence is known, 100 times it stands in the column of B factors, as is
+        usual for predictions. ValueError for more residues than the format can number."""
+        if len(self) > MOST_IN_PDB:
+            raise ValueError(f"PDB cannot number {len(self)} residues: write mmCIF")
+        lines = []
+        for number, ((x, y, z), name, sure) in enumerate(self._rows(), 1):
+            lines.append(
+                f"ATOM  {number:5d}  CA  {name} A{number:4d}    {x:8.3f}{y:8.3f}{z:8.3f}{1:6.2f}{sure:6.2f}           C  "
+            )
+        last = self._names()[-1] if len(self) else "UNK"
+        return "\n".join([*lines, f"TER   {len(self) + 1:5d}      {last} A{len(self):4d}", "END", ""])
+
+    def mmcif(self) -> str:
+        """The text of an mmCIF file with the atom_site table."""
+        lines = ["data_chain", "#", "loop_", *(f"_atom_site.{column}" for column in CIF_COLUMNS)]
+        for number, ((x, y, z), name, sure) in enumerate(self._rows(), 1):
+            lines.append(
+                f"ATOM {number} C CA . {name} A 1 {number} ? {x:.3f} {y:.3f} {z:.3f} 1.00 {sure:.2f} {number} A 1"
+            )
+        return "\n".join([*lines, "#", ""])
+
+    def save(self, path: str | Path) -> Path:
+        """Write .pdb, or .cif where the path says so; its path."""
+        place = Path(path)
+        place.write_text(self.mmcif() if place.suffix.lower() in (".cif", ".mmcif") else self.pdb(), encoding="ascii")
+        return place
+
+    def to_json(self) -> list[list[float]]:
+        """[[x, y, z], ...] in angstrom."""
+        found: list[list[float]] = np.asarray(self.points, np.float64).round(4).tolist()
+        return found
+
+    def drawn(self) -> str:
+        """The distance map as a PNG in a data URI: residue against residue, near ones dark."""
+        return png_uri(shades(self.distances(), 0.0, FARTHEST))
+
+    def _names(self) -> list[str]:
+        return [NAMES[letter] for letter in (self.letters or "X" * len(self))]
+
+    def _rows(self) -> list[tuple[tuple[float, float, float], str, float]]:
+        sure = [100.0 * item for item in self.sure] or [0.0] * len(self)
+        return [
+            ((float(x), float(y), float(z)), name, one)
+            for (x, y, z), name, one in zip(self.points, self._names(), sure, strict=True)
+        ]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Chain) and np.array_equal(self.points, other.points)
+
+    def __hash__(self) -> int:
+        return hash(self.points.tobytes())
+
+    def __repr__(self) -> str:
+        return f"Chain({len(self)} residues{f', {self.letters[:12]}' if self.letters else ''}{'…' if len(self.letters) > 12 else ''})"
+
+    def _repr_html_(self) -> str:
+        return f'<img src="{self.drawn()}" alt="{self!r}">'
+
+
+def helix(count: int) -> Chain:
+    """An ideal right-handed alpha helix (Pauling, Corey & Branson 1951): 100 degrees and 1.5 angstrom a residue, radius 2.3."""
+    turn = np.radians(100.0) * np.arange(count)
+    points = np.stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 1.5 * np.arange(count)], axis=1)
+    return Chain((points - points.mean(0)).astype(np.float32))

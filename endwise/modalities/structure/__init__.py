@@ -1,0 +1,212 @@
+"""A folded protein chain: where the alpha carbon of each residue of a sequence lies.
+
+Here: how chains are read (lists, PDB, mmCIF), what is learnt about the training rows, how a predicted one is written. Not
+here: the network (network.py), its loss (geometry.py), the classical rival (classical.py), the sequence
+(modalities/residues), metrics (endwise/metrics/structures.py).
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from endwise.chain import LETTERS, Chain, helix
+from endwise.errors import BadValue, DataError, refusal, require, unknown_name
+from endwise.modalities.base import OUTPUT_ROLE, Answer, Contract, Fetch, Modality, Role, file_bytes, output_field
+from endwise.modalities.residues import MOST, Residues, ResiduesContract
+from endwise.modalities.structure.files import alpha_carbons
+
+if TYPE_CHECKING:
+    from endwise.metrics import Metric
+    from endwise.nn.interface import Head
+    from endwise.nn.size import Size
+
+TERMS = 4
+RECYCLES = 1
+MOST_RECYCLES = 8
+FARTHEST = 1e5  # angstrom from the origin: no file has that
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureContract(Contract):
+    """How long the training chains are."""
+
+    shortest: int
+    longest: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure(Modality):
+    """The alpha carbons of a chain in angstrom: [[x, y, z], ...], a flat list of three numbers a residue, or a .pdb or .cif
+    file.
+
+    It lies on a `residues` input, a point for each letter. A chain has no place and no direction of its own: the loss and
+    the metrics see it up to turning and moving, never up to mirroring. The answer is a `Chain`; its confidence is the
+    predicted lDDT, in `detail` for each residue.
+    """
+
+    type: ClassVar[str] = "structure"
+    roles = frozenset({OUTPUT_ROLE})
+    contract_class = StructureContract
+    axes: ClassVar[int] = 1
+    read_fields: ClassVar[tuple[str, ...]] = ("chain",)
+
+    on: str | None = output_field(None, "the residues input that folds; null: the only one")
+    chain: str | None = output_field(None, "which chain of a file; null: the first")
+    recycles: int = output_field(
+        RECYCLES, "how often the answer is read again and mended (recycling); each costs as much as the head"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 <= self.recycles <= MOST_RECYCLES,
+            field="Structure.recycles", got=self.recycles, allowed=f"a whole number from 0 to {MOST_RECYCLES}",
+            fix=f"leave it out for {RECYCLES}",
+        )  # fmt: skip
+
+    def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
+        """With `on` written out."""
+        suited = [name for name, item in inputs.items() if isinstance(item, Residues)]
+        require(
+            bool(suited),
+            field="outputs: type structure", got=f"inputs {', '.join(inputs)}", allowed="an input of type: residues that folds",
+            fix="declare the column of the sequence as {type: residues}",
+        )  # fmt: skip
+        if self.on is not None:
+            if self.on not in suited:
+                raise unknown_name(field="Structure.on", got=self.on, names=suited)
+            return self
+        require(
+            len(suited) == 1,
+            field="Structure.on", got=None, allowed=f"one of {', '.join(suited)}", fix=f"write on: {suited[0]}",
+        )  # fmt: skip
+        return replace(self, on=suited[0])
+
+    @property
+    def num_terms(self) -> int:
+        """fape, lddt, distogram, confidence."""
+        return TERMS
+
+    # ---- numpy side ------------------------------------------------------------------------------------------------
+
+    def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        """float32 [residue, 3], the middle at the origin."""
+        points = self._points(raw, fetch)
+        if points.ndim == 1 and len(points) % 3 == 0:
+            points = points.reshape(-1, 3)
+        if points.ndim != 2 or points.shape[1] != 3 or not len(points):
+            raise BadValue(f"expected three coordinates a residue, got an array of shape {list(points.shape)}")
+        odd = ~(np.abs(points) < FARTHEST).all(1)
+        if odd.any():
+            first = int(np.flatnonzero(odd)[0])
+            raise BadValue(f"residue {first + 1} has no place: {points[first].tolist()}")
+        if len(points) > MOST:
+            raise BadValue(f"{len(points)} residues; more than {MOST} are not one domain")
+        return np.asarray(points - points.mean(0), np.float32)
+
+    def _points(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        if isinstance(raw, Chain):
+            return np.asarray(raw.points, np.float64)
+        if isinstance(raw, str) and raw.lstrip().startswith("["):
+            try:
+                raw = json.loads(raw)
+            except (ValueError, RecursionError):
+                raise BadValue(f"{raw[:60]!r} is no list of coordinates: write it as JSON, [[x, y, z], ...]") from None
+        if isinstance(raw, list | tuple) or hasattr(raw, "__array__"):
+            try:
+                # a column of lists comes as an array of arrays
+                listed = [np.asarray(item, np.float64) for item in raw] if len(raw) and not np.isscalar(raw[0]) else raw
+                return np.array(listed, dtype=np.float64)
+            except (ValueError, TypeError):
+                raise BadValue("expected numbers, three coordinates for every residue") from None
+        if isinstance(raw, str) and "\n" in raw:
+            return alpha_carbons(raw, self.chain)
+        data = file_bytes(raw, fetch, "a PDB or mmCIF file")
+        try:
+            return alpha_carbons(data.decode("utf-8"), self.chain)
+        except UnicodeDecodeError:
+            raise BadValue("the file is no text, so neither PDB nor mmCIF") from None
+
+    def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> StructureContract:
+        """One pass."""
+        lengths = [len(value) for value in values]
+        if not lengths:
+            raise refusal(
+                field="structure", got=f"{missing} rows without a value", allowed="at least one training row with a chain",
+                fix="look at the column's name, or remove the field", error=DataError,
+            )  # fmt: skip
+        return StructureContract(count=len(lengths), missing=missing, shortest=min(lengths), longest=max(lengths))
+
+    def blank(self, contract: StructureContract) -> np.ndarray:
+        """One residue at the origin."""
+        return np.zeros((1, 3), np.float32)
+
+    def length(self, shape: tuple[int, ...]) -> int:
+        """Residues."""
+        return shape[0]
+
+    def misfit(self, shape: tuple[int, ...], under: tuple[int, ...]) -> str | None:
+        """A point for each letter."""
+        return None if under[0] == shape[0] else f"{shape[0]} points for {under[0]} residues of {self.on}"
+
+    def summary(self, contract: StructureContract) -> str:
+        """'chains of 40 to 128 residues'."""
+        return f"chains of {contract.shortest} to {contract.longest} residues"
+
+    def preview(self, value: np.ndarray, contract: StructureContract) -> dict[str, str]:
+        """The distance map."""
+        return {"kind": "image", "data": Chain(value).drawn()}
+
+    def truth(self, value: np.ndarray, contract: StructureContract) -> Chain:
+        """The chain."""
+        return Chain(np.array(value, np.float32))
+
+    def write(self, decoded: Mapping[str, np.ndarray], contract: StructureContract) -> Answer:
+        """The chain with its letters and the confidence of each residue."""
+        count = int(decoded["size"])
+        sure = np.clip(np.asarray(decoded["sure"], np.float64)[:count], 0, 1)
+        letters = "".join(LETTERS[int(place)] for place in np.asarray(decoded["letters"])[:count])
+        chain = Chain(np.asarray(decoded["points"], np.float32)[:count], letters, tuple(sure.tolist()))
+        return Answer(chain, confidence=float(sure.mean()), unit="Å", detail={"residues": sure.tolist()})
+
+    def metrics(self, contract: StructureContract) -> Sequence["Metric"]:
+        """lddt, tm_score, rmsd."""
+        from endwise import metrics
+
+        return [metrics.chain_lddt(), metrics.chain_tm_score(), metrics.chain_rmsd()]
+
+    def classical(self, contract: StructureContract) -> Any:
+        """The mean distance at each separation, as points."""
+        from endwise.modalities.structure.classical import DistancesBySeparation
+
+        return DistancesBySeparation()
+
+    def trivial(self, truths: Sequence[Any], contract: StructureContract) -> Answer:
+        """An ideal helix as long as the longest chain."""
+        return Answer(helix(contract.longest), unit="Å")
+
+    def untaught(
+        self, given: Mapping[str, np.ndarray], contracts: Mapping[str, Any], contract: StructureContract
+    ) -> Mapping[str, Answer]:
+        """An ideal helix as long as the sequence."""
+        names = [name for name in given if isinstance(contracts[name], ResiduesContract) and self.on in (None, name)]
+        return {"an ideal helix": Answer(helix(len(given[names[0]])), unit="Å")} if len(names) == 1 else {}
+
+    def from_classical(self, predicted: Any, contract: StructureContract) -> Answer:
+        """Points [residue, 3]."""
+        return Answer(Chain(np.asarray(predicted, np.float32)), unit="Å")
+
+    # ---- network side ----------------------------------------------------------------------------------------------
+
+    def head(self, contract: StructureContract, size: "Size") -> "Head":
+        """Turns from residue to residue, moves by what is known of pairs, read again `recycles` times."""
+        from endwise.modalities.structure.network import StructureHead
+
+        if self.on is None:
+            raise refusal(
+                field="Structure.on", got=None, allowed="a residues input", fix="name it, or use it in a recipe"
+            )
+        return StructureHead(size, on=self.on, recycles=self.recycles)
