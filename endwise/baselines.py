@@ -73,6 +73,8 @@ def baselines(
             answers = _of_rows_classical(item, contracts[name], recipe.inputs, dataset, rows, scored, test_rows, own)
         elif item.classical_of_places and constant is not None:
             answers = _of_places_classical(item, contracts[name], name, dataset, rows, scored, test_rows, own)
+        elif (estimator := item.classical_of_inputs(_own(contracts, recipe), contracts[name])) is not None:
+            answers = _of_inputs(estimator, name, contracts[name], recipe, dataset, rows, scored, test_rows, own)
         elif features is not None and constant is not None:
             answers = _classical(item, contracts[name], dataset.fields[name], rows, *features, own)
         found[name] = Baseline(
@@ -116,10 +118,37 @@ def _untaught(
 def _ways(
     name: str, constant: Answer, contracts: Mapping[str, Contract], recipe: "Recipe", dataset: "Dataset", row: int
 ) -> dict[str, Answer]:
-    fields = {given: dataset.fields[given] for given in recipe.inputs if given in dataset.fields}
-    given = {own: store[row] for own, store in fields.items() if store.present[row]}
-    found = recipe.outputs[name].untaught(given, contracts, contracts[name])
+    found = recipe.outputs[name].untaught(_given(recipe, dataset, row), _own(contracts, recipe), contracts[name])
     return {"the best constant": constant, **found}
+
+
+def _own(contracts: Mapping[str, Contract], recipe: "Recipe") -> dict[str, Contract]:
+    """Those of the inputs."""
+    return {name: contracts[name] for name in recipe.inputs if name in contracts}
+
+
+def _given(recipe: "Recipe", dataset: "Dataset", row: int) -> dict[str, np.ndarray]:
+    """The decoded inputs that a row has."""
+    fields = {name: dataset.fields[name] for name in recipe.inputs if name in dataset.fields}
+    return {name: store[row] for name, store in fields.items() if store.present[row]}
+
+
+def _of_inputs(
+    estimator: Any, name: str, contract: Contract, recipe: "Recipe", dataset: "Dataset", rows: np.ndarray,
+    scored: "Dataset", test_rows: np.ndarray, notes: list[str],
+) -> list[Answer] | None:  # fmt: skip
+    """What an estimator that looks at the inputs themselves says about each row."""
+    item, store = recipe.outputs[name], dataset.fields[name]
+    there = rows[store.present[rows]].tolist()
+    try:
+        estimator.fit(
+            [_given(recipe, dataset, row) for row in there], [item.truth(store[row], contract) for row in there]
+        )
+    except (ValueError, np.linalg.LinAlgError) as wrong:
+        notes.append(f"the classical baseline could not be fitted: {str(wrong).splitlines()[0]}")
+        return None
+    found = estimator.predict([_given(recipe, scored, row) for row in map(int, test_rows)])
+    return [item.from_classical(row, contract) for row in found]
 
 
 def _classical(

@@ -429,15 +429,15 @@ class Model:
         return {names[0]: row}
 
     def _table_source(self, rows: Any, base: str | Path) -> _Source:
+        from endwise.data.join import joined
         from endwise.data.lookup import looked_up
         from endwise.data.table import open_table
-        from endwise.data.windows import needs_view, view
+        from endwise.data.windows import view
 
         if isinstance(rows, str | Path) and "://" not in str(rows):
             rows = str(Path(base) / rows)
         table = rows if hasattr(rows, "fetch") else open_table(rows)
-        if needs_view(self.recipe):
-            table = view(table, self.recipe, ahead=True)
+        table = view(joined(table, self.recipe.inputs), self.recipe, ahead=True)
         table = looked_up({"rows": table}, self.recipe)["rows"]
         columns: dict[str, Sequence[Any]] = {}
         for name, item in self.recipe.inputs.items():
@@ -445,9 +445,10 @@ class Model:
             if table.has(column):
                 columns[name] = table.column(column)
             elif not may_be_missing(item, self.contracts[name]):
+                several = item.reads_columns()
                 raise unknown_name(
-                    field=f"inputs.{name}.column (in {table.name})",
-                    got=column,
+                    field=f"inputs.{name}.{'columns' if several else 'column'} (in {table.name})",
+                    got=several[0] if several else column,
                     names=table.columns,
                     error=DataError,
                 )

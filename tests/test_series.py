@@ -442,6 +442,16 @@ def test_what_the_future_holds_is_used() -> None:
     assert np.abs(one - two)[:, -1].max() > 1e-3
 
 
+def test_a_row_without_its_past_is_answered_by_what_is_usual() -> None:
+    recipe = windowed(table_of(90))
+    recipe = recipe.replace(**{"inputs.load.optional": True})
+    model, dataset = network(recipe)
+    found = model.predict({"clock": dataset.raw("clock", 7)}).answers["next"]
+    quantiles = found.detail["quantiles"]
+    assert np.isfinite(np.array(found.value)).all()
+    assert (quantiles["0.95"] - quantiles["0.05"])[1].min() > 1.0  # of a channel with a deviation of 0.7
+
+
 def contract_of(count: int, channels: int = 1) -> SeriesContract:
     return SeriesContract(
         count=9, missing=0, channels=("",) * channels, mean=(0.0,) * channels, deviation=tuple(2.0 + n for n in range(channels)),

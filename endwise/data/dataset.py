@@ -19,7 +19,7 @@ import numpy as np
 from endwise.data.key import field_key
 from endwise.data.read import Cells, Packed, num_workers, read_column, read_one
 from endwise.data.store import FieldStore, open_field
-from endwise.data.windows import Slices, WindowStore, WindowTable, needs_view, open_windows, view, window_splits
+from endwise.data.windows import Slices, WindowStore, WindowTable, open_windows, view, window_splits
 from endwise.errors import BadValue, DataError, EndwiseError, RecipeError, refusal, unknown_name
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
 
@@ -232,8 +232,7 @@ def _opened(recipe: "Recipe", source: Any) -> "dict[str, Table]":
     else:
         given = {name: getattr(data, name) for name in ("train", "val", "test") if getattr(data, name) is not None}
     tables = {name: joined(gathered(open_table(item), data), declared) for name, item in given.items()}
-    tables = {name: view(table, recipe) for name, table in tables.items()} if needs_view(recipe) else tables
-    return looked_up(tables, recipe)
+    return looked_up({name: view(table, recipe) for name, table in tables.items()}, recipe)
 
 
 def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, *, other: bool) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Long tables whose rows are steps in time, seen as rows that are windows; and several columns seen as one series.
+"""Long tables whose rows are steps in time, seen as rows that are windows.
 
 A window is a stretch of its table: `past` rows and the `future` rows behind them. Each long column is decoded and stored
 once, and a window is a slice of it. The sides of the split are stretches of time: the future of a window lies on one side
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from endwise.data.columns import Column, JoinedColumn, PickedColumn
+from endwise.data.columns import Column, PickedColumn
 from endwise.data.key import field_key
 from endwise.data.read import HASH_BYTES, Cells, Packed, read_column
 from endwise.data.split import Splits, time_of, times
@@ -103,22 +103,12 @@ def _cells(column: Column, rows: np.ndarray) -> list[Any]:
 # ---- a table as the recipe sees it -----------------------------------------------------------------------------------
 
 
-def needs_view(recipe: "Recipe") -> bool:
-    """Whether the rows of the recipe are other than those of its table."""
-    return recipe.data.windows is not None or bool(_series_of(recipe))
-
-
 def view(table: Table, recipe: "Recipe", *, ahead: bool = False) -> Table:
-    """The table with a column for every series that is made of several, and with windows for rows where the recipe says
-    so. ahead: only the last window of each series, whose future nobody knows. RecipeError for columns that are not there."""
-    made = _series_of(recipe)
+    """The table with a row for each window, where the recipe says so. ahead: only the last window of each series, whose future
+    nobody knows. DataError for columns that are not there, RecipeError for fields that make no sense in windows."""
     if recipe.data.windows is None:
-        joined = {
-            name: JoinedColumn({column: table.column_of(column) for column in sources})
-            for name, (item, sources) in made.items()
-            if _there(table, name, sources, optional=item.optional or ahead or name in recipe.outputs)
-        }
-        return table.with_columns(joined) if joined else table
+        return table
+    made = _series_of(recipe)
     windows = recipe.data.windows
     _check_fields(recipe)
     for part in (windows.time, windows.by):
@@ -131,7 +121,11 @@ def view(table: Table, recipe: "Recipe", *, ahead: bool = False) -> Table:
     for name, (item, sources) in made.items():
         if ahead and name in recipe.outputs:
             continue
-        _there(table, name, sources, optional=False)
+        for column in sources:
+            if column not in table.columns:
+                raise unknown_name(
+                    field=f"{name}.columns (in {table.name})", got=column, names=table.columns, error=DataError
+                )
         offset = windows.past if name in recipe.outputs else 0
         length = windows.future if name in recipe.outputs else windows.past + (windows.future if item.known else 0)
         columns[name] = Slices({column: table.column_of(column) for column in sources}, layout, offset, length)
@@ -149,6 +143,12 @@ class WindowTable(Table):
             source.name, columns, finder=source.finder, origins=origins, notes=(*source.notes, *notes), made=made
         )
         self.source, self.layout = source, layout
+        self._own_notes = tuple(notes)
+
+    def with_columns(self, made: Mapping[str, Column]) -> "WindowTable":
+        """As `Table.with_columns`; the rows stay windows."""
+        columns = {**self._columns, **made}
+        return WindowTable(self.source, columns, {*self._made, *made}, self.layout, self._own_notes)
 
 
 @dataclass(frozen=True)
@@ -163,23 +163,11 @@ class _Origins:
 
 
 def _series_of(recipe: "Recipe") -> "dict[str, tuple[Series, tuple[str, ...]]]":
-    """The fields that are put together, with the columns of the source that they need: in windows every series, else those of
-    several columns."""
+    """The fields that are cut into windows, with the columns of the source that they are made of."""
     from endwise.modalities.series import Series
 
-    found = {}
-    for name, item in (*recipe.inputs.items(), *recipe.outputs.items()):
-        if isinstance(item, Series) and (recipe.data.windows is not None or item.columns is not None):
-            sources = item.columns or (name,)
-            found[name] = (item, (*sources, item.times) if item.times is not None else sources)
-    return found
-
-
-def _there(table: Table, name: str, sources: Sequence[str], *, optional: bool) -> bool:
-    lacking = next((column for column in sources if column not in table.columns), None)
-    if lacking is not None and not optional:
-        raise unknown_name(field=f"{name}.columns (in {table.name})", got=lacking, names=table.columns, error=DataError)
-    return lacking is None
+    fields = (*recipe.inputs.items(), *recipe.outputs.items())
+    return {name: (item, item.columns or (name,)) for name, item in fields if isinstance(item, Series)}
 
 
 def _check_fields(recipe: "Recipe") -> None:
@@ -490,4 +478,4 @@ def _blamed(modality: "Modality", slices: Slices, table: WindowTable, index: int
     return DataError(f"{table.source.origin(int(slices.layout.rows[index][0]))} and what follows: {reason}")
 
 
-__all__ = ["Layout", "WindowStore", "WindowTable", "needs_view", "open_windows", "view", "window_splits"]
+__all__ = ["Layout", "WindowStore", "WindowTable", "open_windows", "view", "window_splits"]

@@ -157,7 +157,11 @@ class Modality:
 
     def cell_of(self, row: Mapping[str, Any], name: str) -> Any:
         """The raw value of this field, called `name`, in a row of raw cells by column."""
-        return row.get(self.column or name)
+        columns = self.reads_columns()
+        if not columns or name in row:
+            return row.get(self.column or name)
+        cells = {column: row.get(column) for column in columns}
+        return None if all(cell is None for cell in cells.values()) else cells
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> Contract:
         """What there is to know about the training rows, in one streaming pass over what `read` gave."""
@@ -329,6 +333,12 @@ class Modality:
         contracts), by what they do: {'the last value again': ...}. The trivial baseline is the best of these and the best
         constant, on training rows. Default: none."""
         return {}
+
+    def classical_of_inputs(self, contracts: Mapping[str, Any], contract: Any) -> Any | None:
+        """An unfitted classical estimator that looks at a row's own inputs in the place of hand features: `fit(rows, truths)`
+        and `predict(rows)`, a row being {input: decoded value} of what it has. contracts: of the inputs. Default: None, and
+        `classical` gets hand features."""
+        return None
 
     def made_of(self) -> tuple[str, ...]:
         """The inputs that an output without a column is made of. The raw value that `read` gets is then a mapping of

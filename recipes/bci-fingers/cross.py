@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 from scipy.linalg import eigh
+from scipy.signal import butter, sosfiltfilt
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from endwise import metrics
@@ -24,6 +25,7 @@ from endwise.train import fit
 HERE = Path(__file__).parent
 PATTERNS, SHUFFLES = 3, 200  # from each end of the spectrum; of the labels for the spatial patterns
 SHRINKAGE = 0.1
+RATE_HZ, BAND_HZ = 100, (8, 30)  # where the rhythms of movement are; the network gets the raw samples
 
 
 def features(trials: np.ndarray, filters: np.ndarray) -> np.ndarray:
@@ -46,6 +48,7 @@ def patterns(trials: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def by_patterns(trials: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
     """What spatial patterns and linear discriminant analysis say about each trial, held out with its fold."""
     said = np.empty_like(labels)
+    trials = sosfiltfilt(butter(4, BAND_HZ, "bandpass", fs=RATE_HZ, output="sos"), trials, axis=2)
     for fold in np.unique(fold_of):
         own, held = fold_of != fold, fold_of == fold
         filters = patterns(trials[own], labels[own])

@@ -135,13 +135,9 @@ class Series(Modality):
         found = steps_of(raw, self.columns, fetch)
         return np.concatenate([found.astype(np.float32), gaps_of(raw[self.times], len(found), fetch)], axis=1)
 
-    def cell_of(self, row: Mapping[str, Any], name: str) -> Any:
-        """{column: cell} where several columns make it."""
-        names = (*(self.columns or ()), *((self.times,) if self.times is not None else ()))
-        if not names or name in row:
-            return super().cell_of(row, name)
-        cells = {column: row.get(column) for column in names}
-        return None if all(cell is None for cell in cells.values()) else cells
+    def reads_columns(self) -> tuple[str, ...]:
+        """Its channels, and the times where there are some."""
+        return (*(self.columns or ()), *((self.times,) if self.times is not None else ()))
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> SeriesContract:
         """One pass. An output's rows have one length."""
@@ -252,6 +248,23 @@ class Series(Modality):
         from endwise.modalities.series.features import SeriesRidge
 
         return SeriesRidge()
+
+    def classical_of_inputs(self, contracts: Mapping[str, Contract], contract: SeriesContract) -> Any | None:
+        """Ridge regression of a channel's future on its own past, one map for all channels, where an input has their past."""
+        own = {name: item for name, item in contracts.items() if isinstance(item, SeriesContract)}
+        found = continued(self, contract, own)
+        length = None if found is None else own[found[0]].length
+        if found is None or length is None or contract.length is None:
+            return None
+        from endwise.modalities.series.features import ContinuedRidge
+
+        return ContinuedRidge(
+            *found, length=length, mean=contract.mean, deviation=contract.deviation, steps=contract.length
+        )
+
+    def from_classical(self, predicted: Any, contract: SeriesContract) -> Answer:
+        """A list of numbers, or of channels."""
+        return Answer(np.asarray(predicted, dtype=np.float64).tolist(), unit=self.unit)
 
     def trivial(self, truths: Sequence[Any], contract: SeriesContract) -> Answer:
         """The mean of every step."""

@@ -275,7 +275,7 @@ class SeriesHead(Head):
         if self.source is not None:
             own = tokens.observed[self.source]
             values, there = own.values[..., self.places] * self.to_scale + self.to_start, own.there[..., self.places]
-            _, scale = moments(values, there)
+            scale = torch.where(there.any(1, keepdim=True), moments(values, there)[1], 1.0)
             start = last_there(values, there)
             if self.past is not None:
                 steps = torch.arange(self.past.in_features, device=values.device)  # what follows is padding
