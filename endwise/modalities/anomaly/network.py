@@ -17,7 +17,7 @@ from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.pyramid import OnCanvas, finest_stride
 from endwise.nn.size import Size
 
-FINE_SIDE_PX, FINE_STRIDE = 64, 4.0
+FINE_SIDE_PX, FINE_STRIDE = 32, 4.0
 AROUND = 5  # pixels of the canvas over which errors are averaged: a single one is noise
 FALSE_ALARMS = 0.05  # share of the validation pictures in order that may be above the threshold
 UNCALIBRATED = 0.5
