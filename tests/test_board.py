@@ -196,7 +196,6 @@ def test_a_board_against_the_rules_is_surprising() -> None:
     random = np.random.default_rng(4)
     broken = [{"puzzle": _rows(random.integers(0, 5, (4, 4))).replace("0", "."), "solution": ""} for _ in range(40)]
     usual, odd = (head.decode(predicted(part))["surprise"].mean() for part in (latin(40, 5), broken))
-    print("SURPRISE", float(odd), float(usual))
     assert float(odd) > 0.9 > 0.7 > float(usual)
 
 
