@@ -858,7 +858,7 @@ def parse(text: str, *, where: str) -> dict[str, Any]:
         for token in yaml.scan(text, Loader=yaml.SafeLoader):
             if isinstance(token, yaml.AliasToken):
                 raise RecipeError(f"{where}: YAML anchors and aliases are not read. Fix: write the value out in full.")
-        values = yaml.safe_load(text)
+        values = _with_on(yaml.safe_load(text))
     except (yaml.YAMLError, RecursionError) as wrong:
         mark = getattr(wrong, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -874,6 +874,13 @@ def parse(text: str, *, where: str) -> dict[str, Any]:
         fix="see 'endwise schema' or run 'endwise init'",
     )
     return dict(values)
+
+
+def _with_on(values: Any) -> Any:
+    """YAML 1.1 reads the name `on` as true, and a field of outputs that lie on an input has that name."""
+    if isinstance(values, dict):
+        return {"on" if name is True else name: _with_on(value) for name, value in values.items()}
+    return [_with_on(value) for value in values] if isinstance(values, list) else values
 
 
 def json_schema() -> dict[str, Any]:

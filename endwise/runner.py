@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from endwise import drawing
 from endwise.batch import Ragged
 from endwise.delimited import rows_of, wide_fields
+from endwise.drawing import PNG_URI, uri_pixels
+from endwise.drawing import from_uri as drawn_from_uri
 from endwise.errors import DataError, EndwiseError, ModelError, need, refusal, require
 from endwise.files import check_regular, plain, read_json
 from endwise.modalities import TABLE, modality_class
@@ -309,8 +310,8 @@ def _allowed(where: str, value: Any, sizes: Sequence[float]) -> float | None:
 def _same(one: Any, other: Any, allowed: float | None) -> bool:
     if isinstance(one, str) and isinstance(other, str) and one.startswith(WAV_URI) and other.startswith(WAV_URI):
         return _same_sound(uri_samples(one), uri_samples(other))
-    if isinstance(one, str) and isinstance(other, str) and one.startswith(drawing.PNG_URI):
-        return other.startswith(drawing.PNG_URI) and _same_drawing(one, other)
+    if isinstance(one, str) and isinstance(other, str) and one.startswith(PNG_URI):
+        return other.startswith(PNG_URI) and _same_drawing(one, other)
     if allowed is None or isinstance(other, bool) or not isinstance(other, int | float):
         return type(one) is type(other) and bool(one == other)
     return math.isfinite(other) and abs(one - other) <= allowed
@@ -328,7 +329,7 @@ def _same_drawing(one: str, other: str) -> bool:
     """Classes of which two are equally probable may fall either way."""
     if one == other:
         return True
-    (pixels, classes), (others, also) = drawing.uri_pixels(one), drawing.uri_pixels(other)
+    (pixels, classes), (others, also) = uri_pixels(one), uri_pixels(other)
     if pixels.shape != others.shape or pixels.dtype != others.dtype or classes != also:
         return False
     if classes:
@@ -421,7 +422,7 @@ def _saved(answers: Mapping[str, Any], folder: Path, number: int) -> dict[str, A
     for name, answer in answers.items():
         found[name] = dict(answer)
         value = answer["value"] if isinstance(answer["value"], str) else ""
-        for start, suffix, data in ((WAV_URI, ".wav", from_uri), (drawing.PNG_URI, ".png", drawing.from_uri)):
+        for start, suffix, data in ((WAV_URI, ".wav", from_uri), (PNG_URI, ".png", drawn_from_uri)):
             if value.startswith(start):
                 file = folder / f"{number:04d}-{name}{suffix}"
                 file.write_bytes(data(value))
@@ -507,7 +508,7 @@ def _spoken(answers: Mapping[str, Any]) -> str:
         value = answer["value"]
         if isinstance(value, str) and value.startswith(WAV_URI):
             value = "(sound: give --out FOLDER or --json)"
-        if isinstance(value, str) and value.startswith(drawing.PNG_URI):
+        if isinstance(value, str) and value.startswith(PNG_URI):
             value = "(picture: give --out FOLDER or --json)"
         parts.append(f"{name}: {listed(value) or value}{unit}{sure}")
     return "   ".join(parts)

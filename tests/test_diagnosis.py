@@ -50,7 +50,7 @@ def answered(dataset: Dataset, wrong: np.ndarray, clusters: list[int] | None = N
     item = ew.Category()
     contract = item.fit((np.frombuffer(name.encode(), np.uint8) for name in ("high", "low")), missing=0, role="output")
     losses = {"loss": np.ones((ROWS, 2))}
-    return Answered(item, contract, np.arange(ROWS), truths, answers, losses, None, clusters)
+    return Answered(item, contract, np.arange(ROWS), truths, answers, losses, {}, None, clusters)
 
 
 def wrong_in(dataset: Dataset, column: str, group: str, share: float, elsewhere: float) -> np.ndarray:
@@ -112,7 +112,7 @@ def test_wrong_labels_are_suspected(dataset: Dataset) -> None:
 def test_answers_without_probabilities_raise_no_suspicion(dataset: Dataset) -> None:
     scored = answered(dataset, np.zeros(ROWS, bool))
     bare = [Answer(item.value, item.confidence) for item in scored.answers]
-    plain = Answered(scored.item, scored.contract, scored.rows, scored.truths, bare, scored.losses, None, None)
+    plain = Answered(scored.item, scored.contract, scored.rows, scored.truths, bare, scored.losses, {}, None, None)
     assert suspected_labels(plain, dataset) is None
 
 

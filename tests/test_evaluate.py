@@ -422,7 +422,7 @@ def test_what_is_the_same_but_for_a_number_is_held_out_together() -> None:
 
 def answered(truths: list[Any], answers: list[Answer], contract: Any = None) -> Answered:
     return Answered(
-        item=None, contract=contract, rows=np.arange(len(truths)), truths=truths, answers=answers, losses={}, weights=None, clusters=None  # type: ignore[arg-type]
+        item=None, contract=contract, rows=np.arange(len(truths)), truths=truths, answers=answers, losses={}, measures={}, weights=None, clusters=None  # type: ignore[arg-type]
     )  # fmt: skip
 
 

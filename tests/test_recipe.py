@@ -171,7 +171,7 @@ def test_the_schema_knows_every_field_and_type():
         "train",
     }
     kinds = schema["properties"]["outputs"]["additionalProperties"]["anyOf"]
-    assert "category" in kinds[0]["enum"] and "image" not in kinds[0]["enum"]
+    assert "category" in kinds[0]["enum"] and "graph" not in kinds[0]["enum"]
     assert schema == json.loads(json.dumps(schema))
 
 
@@ -202,3 +202,9 @@ def test_a_misspelt_section_is_still_no_table():
     for wrong in ({"pth": "calls.csv"}, {"trian": [{"x": 1.0}], "test": [{"x": 1.0}]}, {"path": "a.csv", "slpit": "s"}):
         with pytest.raises(RecipeError, match=r"pth|trian|slpit"):
             Recipe(**with_(data=wrong))
+
+
+def test_the_field_named_on_is_a_name_and_not_true():
+    """YAML 1.1 takes it for a boolean, and outputs that lie on an input are declared with it."""
+    text = "inputs:\n  photo: image\n  other: image\noutputs:\n  where: {type: mask, on: photo}\n"
+    assert parse(text, where="here")["outputs"]["where"] == {"type": "mask", "on": "photo"}

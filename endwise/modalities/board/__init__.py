@@ -172,6 +172,11 @@ class Board(Modality):
 
     # ---- outputs ---------------------------------------------------------------------------------------------------
 
+    @property
+    def num_terms(self) -> int:
+        """cells, contrast."""
+        return 2
+
     def truth(self, value: np.ndarray, contract: BoardContract) -> str:
         """The rows between /."""
         return _text(value)
