@@ -39,7 +39,7 @@ class Drawing:
 
     def to_json(self) -> str:
         """The PNG file as a data URI."""
-        return PNG_URI + base64.b64encode(self.png()).decode("ascii")
+        return to_uri(self.png())
 
     def _repr_html_(self) -> str:
         return f'<img src="{self.to_json()}">'
@@ -205,6 +205,11 @@ def uri_pixels(text: str) -> tuple[np.ndarray, bool]:
         raise ValueError("a PNG whose lines are filtered was not written here")
     values = np.ascontiguousarray(lines[:, 1:]).view(">u2" if bits == 16 else np.uint8)
     return values.reshape((height, width, 3) if kind == COLOUR else (height, width)), kind == PALETTE
+
+
+def to_uri(data: bytes) -> str:
+    """A PNG file as a data URI."""
+    return PNG_URI + base64.b64encode(data).decode("ascii")
 
 
 def from_uri(text: str) -> bytes:

@@ -2,11 +2,9 @@
 drawn travel in bundles. Not here: answers that are pictures themselves (drawing.py), the plots of the report.
 """
 
-import base64
-
 import numpy as np
 
-from endwise.drawing import PNG_URI, png
+from endwise.drawing import png, to_uri
 
 # a dark-to-light map that is even in lightness (after "viridis"; Smith & van der Walt 2015), by eight points
 POINTS = np.array(
@@ -18,7 +16,7 @@ EMPTY = 235  # the grey of a place that is no number
 
 def png_uri(pixels: np.ndarray) -> str:
     """uint8 [height, width, 3] as a PNG file in a data URI."""
-    return PNG_URI + base64.b64encode(png(pixels)).decode("ascii")
+    return to_uri(png(pixels))
 
 
 def shades(values: np.ndarray, low: float, high: float, *, side_px: int = 96) -> np.ndarray:

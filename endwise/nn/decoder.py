@@ -245,8 +245,7 @@ def search(
     decoder: Writer, memory: Memory, *, beams: int, longest: int, penalty: float, best_only: bool = False
 ) -> tuple[Int[Tensor, "batch beam place"], Int[Tensor, "batch beam"], Float[Tensor, "batch beam"]]:
     """Beam search for the most probable sequences, the best first: symbols (END after the end), how many come before
-    END, and the log-probability. beams = 1 is greedy. A sequence is ranked by log p / ((5 + n) / 6)^penalty (Wu et al. 2016): 0
-    favours short ones. What has not ended after `longest` symbols ends there. best_only: only the first is asked for, and a row
+    END, and the log-probability. beams = 1 is greedy. A sequence is ranked `by_length`. What has not ended after `longest` symbols ends there. best_only: only the first is asked for, and a row
     ends when it stands fast: beams that another has beaten for good stop where they are."""
     rows, device = memory.mask.shape[0], memory.mask.device
     wide = memory.repeated(beams)
@@ -286,8 +285,8 @@ def search(
 
     def settled(symbols: Tensor, score: Tensor, done: Tensor) -> Tensor:
         # a score only falls, so the best that a beam can come to is its score now at the greatest length
-        reached = score / ((5 + (symbols != END).sum(2)) / 6) ** penalty
-        reachable = score / ((5 + longest) / 6) ** penalty
+        reached = by_length(score, (symbols != END).sum(2), penalty)
+        reachable = by_length(score, longest, penalty)
         ended = torch.where(done, reached, NEVER).amax(1, keepdim=True)
         return ended > torch.where(done, NEVER, reachable).amax(1, keepdim=True)
 
@@ -304,13 +303,19 @@ def search(
                 left, state, wide = _narrowed(open_rows, left, state, wide)
         symbols[left], score[left] = state[1], state[2]
     lengths = (symbols != END).sum(2)
-    ranked = score / ((5 + lengths) / 6) ** penalty
-    order = ranked.argsort(dim=1, descending=True)
+    order = by_length(score, lengths, penalty).argsort(dim=1, descending=True)
     return (
         symbols.gather(1, order[..., None].expand_as(symbols)),
         lengths.gather(1, order),
         score.gather(1, order),
     )
+
+
+def by_length(
+    score: Float[Tensor, "batch beam"], lengths: Int[Tensor, "batch beam"] | int, penalty: float
+) -> Float[Tensor, "batch beam"]:
+    """What sequences are ranked by: log p / ((5 + n) / 6)^penalty (Wu et al. 2016). A penalty of 0 favours short ones."""
+    return score / ((5 + lengths) / 6) ** penalty
 
 
 def _narrowed(rows: Int[Tensor, " row"], left: Tensor, state: State, wide: Memory) -> tuple[Tensor, State, Memory]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from endwise.modalities.text import BLANK
 from endwise.modalities.text.network import CTCHead
-from endwise.nn.decoder import END, NEVER, State, Writer, loop, sample, search
+from endwise.nn.decoder import END, NEVER, State, Writer, by_length, loop, sample, search
 from endwise.nn.interface import Handed, Head, Tokens
 from endwise.nn.size import Size
 
@@ -144,8 +144,7 @@ class JointHead(Head):
         symbols, length, score = self.written.found(prediction)
         judged = spelt_log_p(prediction["logits"].log_softmax(-1), prediction["frames"], symbols, length)
         both = (1 - JUDGE) * score + JUDGE * judged
-        ranked = both / ((5 + length) / 6) ** self.written.penalty
-        best = ranked.argmax(1, keepdim=True)
+        best = by_length(both, length, self.written.penalty).argmax(1, keepdim=True)
         return {
             "symbols": symbols.gather(1, best[..., None].expand(-1, -1, symbols.shape[2]))[:, 0],
             "length": length.gather(1, best)[:, 0],
