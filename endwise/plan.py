@@ -30,6 +30,7 @@ SAMPLES_WANTED = 250_000  # passes of single rows that a default training makes 
 EPOCHS_RANGE = (8, 60)  # ... within this many epochs, or fewer where the network's parts say so (`Encoder.passes`)
 MAX_EVALUATIONS = 20
 EVALUATION_S = 0.1  # of a validation, however few rows it has
+VALIDATION_SHARE = 0.25  # of the time of the steps before it, at most, under a budget
 DRAFTED_ROWS = 256  # of a validation whose answers are written, symbol after symbol: a network that has not learnt to end takes long
 COMPARED_ROWS = 256
 WRITTEN_ROWS, WRITTEN_SYMBOLS, LEAST_ROWS = 32, 2048, 4
@@ -92,8 +93,15 @@ class Plan:
         return cls(**values)
 
     def with_steps(self, steps: int) -> Self:
-        """The same plan, longer or shorter; everything that is a share of the steps follows."""
-        return dataclasses.replace(self, steps=steps, **_shares(steps, self.steps_per_epoch))
+        """The same plan, longer or shorter; everything that is a share of the steps follows. Under a budget validations stand
+        so far apart that they take VALIDATION_SHARE of the steps' time at most: a network that has not learnt to end its
+        texts takes as long for one as for a hundred steps."""
+        apart = 1 if self.budget_s is None else math.ceil(self.eval_s / (VALIDATION_SHARE * self.step_s))
+        return dataclasses.replace(self, steps=steps, **_shares(steps, self.steps_per_epoch, apart))
+
+    def going_on(self, steps: int) -> Self:
+        """The same plan while it is carried out: the warm-up is over, and the average keeps the horizon it has."""
+        return dataclasses.replace(self.with_steps(steps), ema_decay=self.ema_decay, warmup_steps=self.warmup_steps)
 
 
 def resolve_goal(recipe: Recipe, contracts: Mapping[str, Any]) -> Goal:
@@ -185,7 +193,7 @@ def resolve(
     eval_s = step_s / 3 * math.ceil(eval_rows / batch_size) + EVALUATION_S
     most = _most_steps(recipe, network, rows["train"], per_epoch)
     steps = most if budget_s is None else min(most, _steps_in(budget_s, step_s, eval_s, per_epoch))
-    return Plan(
+    plan = Plan(
         device=device,
         threads=trial.threads,
         precision=trial.precision,
@@ -206,8 +214,9 @@ def resolve(
         budget_s=train.budget,
         parameters=sum(weight.numel() for weight in network.parameters()),
         rows=rows,
-        **_shares(steps, per_epoch),
+        **_shares(steps, per_epoch, 1),
     )
+    return plan.with_steps(steps)
 
 
 def _most_steps(recipe: Recipe, network: Network, rows: int, per_epoch: int) -> int:
@@ -248,9 +257,9 @@ def default_passes(network: Network, rows: int) -> int:
     return min(most, max(low, round(SAMPLES_WANTED / rows)))
 
 
-def _shares(steps: int, per_epoch: int) -> dict[str, Any]:
+def _shares(steps: int, per_epoch: int, apart: int) -> dict[str, Any]:
     return {
-        "eval_every": max(1, min(steps, max(per_epoch, math.ceil(steps / MAX_EVALUATIONS)))),
+        "eval_every": max(1, min(steps, max(per_epoch, apart, math.ceil(steps / MAX_EVALUATIONS)))),
         "warmup_steps": max(1, round(WARMUP_SHARE * steps)),
         "ema_decay": 1 - 1 / max(4.0, EMA_SHARE * steps),
     }

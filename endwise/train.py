@@ -135,6 +135,7 @@ class _Progressed:
     rate: float = 1.0  # of the schedule; halved by each rollback
     rollbacks: int = 0
     spent_s: float = 0.0  # in the loop
+    validated_s: float = 0.0  # of it in validations
     before_s: dict[str, float] = field(
         default_factory=dict
     )  # before it, by what it went into; every resume adds its own
@@ -380,6 +381,7 @@ class _Trainer:
             self._log(result, len(batch), read_s, time.perf_counter() - asked - read_s)
             if self.at.step % self.plan.eval_every == 0 or self.finished:
                 self._evaluate()
+                self.at.spent_s = spent + time.monotonic() - entered
                 if self.stopped_early:
                     message = f"no progress in {self.at.stale} evaluations: stopped early"
                     self.say({"event": "note", "step": self.at.step, "message": message})
@@ -471,11 +473,13 @@ class _Trainer:
         """Validation rows through the averaged weights; the best state by the goal is kept."""
         if self.validation is None:
             return
-        began = time.monotonic()
+        began, step_s = time.monotonic(), self._step_s()
         with self.average.applied(self.model.network):
             found = self.validation.measure()
+        took = time.monotonic() - began
+        self.at.validated_s += took
         if self.recipe.train.budget is not None:  # what writes its answers takes far longer than a step tells
-            self.plan = dataclasses.replace(self.plan, eval_s=time.monotonic() - began)
+            self.plan = dataclasses.replace(self.plan, eval_s=took, step_s=step_s).going_on(self.plan.steps)
         value = found[self.plan.goal["output"]][self.plan.goal["metric"]]
         self._tell({"event": "eval", "step": self.at.step, "time_s": self.at.spent_s, "val": found, "goal": value})
         better = self.at.goal is None or (value is not None and (value - self.at.goal) * self.sign >= 0)
@@ -495,16 +499,14 @@ class _Trainer:
         if budget is None or self.at.step % every or self.at.step < every or self.finished:
             return
         elapsed = self.at.spent_s + sum(self.at.before_s.values())
-        per_step = self.at.spent_s / self.at.step
+        per_step = self._step_s() + plan.eval_s / plan.eval_every
         usable = budget * (1 - FINAL_SHARE) - _evaluation_s(self.plan, self.recipe) - elapsed
         projected = (plan.steps - self.at.step) * per_step
         if projected > usable + BUDGET_TOLERANCE * budget or (
             plan.steps < plan.most_steps and projected < usable - BUDGET_TOLERANCE * budget
         ):
             steps = min(plan.most_steps, self.at.step + max(1, int(usable / per_step)))
-            self.plan = dataclasses.replace(
-                plan.with_steps(steps), ema_decay=plan.ema_decay, warmup_steps=plan.warmup_steps
-            )
+            self.plan = plan.going_on(steps)
             self.run.write("plan.json", self.plan.to_dict())
             self.say(
                 {
@@ -515,6 +517,10 @@ class _Trainer:
                 }
             )
             self.batches = self.loader.iterate(self.at.step, steps)
+
+    def _step_s(self) -> float:
+        """Seconds a step, without the validations between them."""
+        return (self.at.spent_s - self.at.validated_s) / self.at.step
 
     # ---- the end ------------------------------------------------------------------------------------------------
 

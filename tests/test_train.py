@@ -483,3 +483,21 @@ def test_a_part_of_the_labels_is_trained_on_and_scored_by_whoever_chose_it(tmp_p
     assert model.predict({"a": 1.5, "b": 3.0})["side"] in ("left", "right")
     with pytest.raises(DataError, match="not those this run was begun with"):
         ew.fit(declared, out=tmp_path / "part", resume=True)
+
+
+def test_under_a_budget_slow_validations_stand_further_apart(tmp_path):
+    """A network that has not learnt to end writes to the limit: its validations would eat the budget of its steps."""
+    ew.fit(recipe(table(tmp_path / "t.csv"), steps=2), out=tmp_path / "run")
+    free = dataclasses.replace(
+        Plan.from_dict(json.loads((tmp_path / "run" / "plan.json").read_text())),
+        step_s=0.1,
+        eval_s=30.0,
+        most_steps=8000,
+    )
+    kept = dataclasses.replace(free, budget_s=840.0)
+    assert free.with_steps(8000).eval_every == 400
+    assert kept.with_steps(8000).eval_every == 1200  # 30 s of validation after every 120 s of steps
+    assert kept.with_steps(500).eval_every == 500  # the last step always shows how it stands
+    assert dataclasses.replace(kept, eval_s=1.0).with_steps(8000).eval_every == 400
+    going_on = kept.going_on(8000)
+    assert (going_on.warmup_steps, going_on.ema_decay) == (kept.warmup_steps, kept.ema_decay)
