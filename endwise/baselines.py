@@ -72,7 +72,9 @@ def baselines(
         if item.of_row:
             answers = _of_rows_classical(item, contracts[name], recipe.inputs, dataset, rows, scored, test_rows, own)
         elif item.classical_of_places and constant is not None:
-            answers = _of_places_classical(item, contracts[name], name, dataset, rows, scored, test_rows, own)
+            answers = _of_places_classical(
+                item, contracts[name], name, recipe.inputs, dataset, rows, scored, test_rows, own
+            )
         elif (estimator := item.classical_of_inputs(_own(contracts, recipe), contracts[name])) is not None:
             answers = _of_inputs(estimator, name, contracts[name], recipe, dataset, rows, scored, test_rows, own)
         elif features is not None and constant is not None:
@@ -238,6 +240,7 @@ def _of_places_classical(
     item: Modality,
     contract: Contract,
     name: str,
+    inputs: Mapping[str, Modality],
     dataset: "Dataset",
     rows: np.ndarray,
     scored: "Dataset",
@@ -249,6 +252,9 @@ def _of_places_classical(
     estimator, on = item.classical(contract), str(getattr(item, "on", None))
     if estimator is None:
         notes.append(f"there is no classical baseline for {item.type}")
+        return None
+    if on not in inputs or inputs[on].handed:
+        notes.append(f"there is no classical baseline for {item.type} on {on}, which is an answer of another stage")
         return None
     under, store, other = dataset.fields[on], dataset.fields[name], scored.fields[on]
     if not other.present[other_rows].all():

@@ -260,8 +260,9 @@ class _Previews:
         if not shown_whole(value):
             return value
         under = self.dataset.fields.get(str(getattr(item, "on", None)))
-        if isinstance(value, Segmentation) and value.numbers.ndim == 2 and under is not None and under.present[row]:
-            found = value.over(under[row])
+        there = None if under is None or not under.present[row] else under[row]
+        if isinstance(value, Segmentation) and value.numbers.ndim == 2 and there is not None and there.ndim == 3:
+            found = value.over(there)
         else:
             found = value.drawn() if hasattr(value, "drawn") else value.to_json()
         if len(found) > self.left:

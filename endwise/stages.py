@@ -348,8 +348,9 @@ def _with_truth(given: Ragged, truth: Ragged, known: Tensor, share: float) -> Ra
     soft = given.values.is_floating_point() and given.values.ndim > values.ndim
     if soft:
         symbols = given.values.shape[-1]
-        chosen = chosen & (values < symbols).reshape(len(values), -1).all(1)  # an unseen class has no symbol
-        values = _one_hot(values.clamp(max=symbols - 1), given.values)
+        there = values < symbols  # an unseen class, and a place without a label, have no symbol
+        chosen = chosen & there.reshape(len(values), -1).any(1)
+        values = _one_hot(torch.where(there, values, 0).long(), given.values) * there[..., None]
     values = values.to(given.values.dtype)
     axes = given.sizes.shape[1]
     largest = [max(given.values.shape[1 + axis], values.shape[1 + axis]) for axis in range(axes)]

@@ -15,14 +15,19 @@ from sklearn.metrics import f1_score, jaccard_score
 
 import endwise as ew
 from endwise import losses, metrics
+from endwise.data.dataset import fit_contracts
+from endwise.data.loader import Loader
 from endwise.drawing import PNG_URI, Picture, Segmentation, from_uri, nearest, png, uri_pixels
 from endwise.errors import BadValue, DataError, RecipeError
 from endwise.modalities.base import Answer
 from endwise.modalities.image import antialias
 from endwise.modalities.mask import IGNORED, UNKNOWN, Mask, chosen
 from endwise.modalities.mask.features import PixelClassifier
+from endwise.model import Model
 from endwise.report import build
 from endwise.runner import differences
+from endwise.stages import stage_recipe
+from endwise.testing import check_export
 
 NAMES = {0: "sky", 1: "road", 2: "car"}
 
@@ -325,3 +330,86 @@ def test_from_pictures_to_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert any("unlabelled" in note for note in scored.notes)
     page = build(ew.Run.open(tmp_path / "run")).read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") >= 2  # a mask over its picture, the true one and the answered
+
+
+# ---- on the way to another stage -------------------------------------------------------------------------------------
+
+
+def shapes(rows: int = 40) -> dict[str, list[Any]]:
+    """A wide or a tall spot somewhere in a picture, where it is, and which of the two."""
+    random = np.random.default_rng(1)
+    found: dict[str, list[Any]] = {"photo": [], "spot": [], "kind": []}
+    for row in range(rows):
+        mask = np.zeros((24, 32), np.uint8)
+        height, width = (4, 14) if row % 2 else (14, 4)
+        top, left = random.integers(0, 24 - height), random.integers(0, 32 - width)
+        mask[top : top + height, left : left + width] = 1
+        found["photo"].append((mask[..., None] * 120 + random.integers(0, 60, (24, 32, 1))).astype(np.uint8))
+        mask[0, 0] = 255
+        found["spot"].append(mask)
+        found["kind"].append("wide" if row % 2 else "tall")
+    return found
+
+
+def in_stages(hand_off: str, outputs: Any = None, **changes: Any) -> ew.Recipe:
+    mask = {"type": "mask", "classes": ["free", "spot"], "ignore": 255}
+    return ew.Recipe(
+        name="kinds", data={"path": shapes()}, inputs={"photo": "image"}, outputs=outputs or {"kind": "category"},
+        stages={"find": {"from": "photo", "to": {"spot": mask}},
+                "tell": {"from": "spot", "to": list(outputs or ["kind"]), "hand_off": hand_off}},
+        train={"size": "tiny", "steps": 4, "batch_size": 8}, trunk={"width": 32, "depth": 1}, **changes,
+    )  # fmt: skip
+
+
+def built(recipe: ew.Recipe) -> tuple[Model, Any, Any]:
+    dataset = ew.prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    model = Model.build(recipe, contracts, seed=0)
+    batch = Loader(dataset, recipe, contracts, dataset.splits.train, batch_size=6, seed=0, shuffle=False).batch(0)
+    return model, model.network, batch.to("cpu")
+
+
+@pytest.mark.parametrize("how", sorted(Mask.hand_offs))
+def test_a_mask_goes_on_to_another_stage_in_every_way(how: str) -> None:
+    _, network, batch = built(in_stages(how, regime="joint"))
+    network.train()
+    predictions, _ = network.taught(batch, 0.0)
+    kinds = batch.targets["kind"]
+    network.head("kind").loss(predictions["kind"], kinds.values, kinds.sizes)["cross_entropy"].sum().backward()
+    reached = [weight.grad is not None and bool(weight.grad.any()) for weight in network.stage("find").parameters()]
+    assert any(reached) == (how != "hard")
+    network.eval()
+    if how == "latent":
+        return
+    with torch.no_grad():  # a true mask in the place of the answer, but for what nobody has labelled
+        given, _ = network.run(batch.inputs, batch.present, gold=batch, truth=["spot"])
+        alone = network.stage("tell")({"spot": batch.targets["spot"]}, {"spot": torch.ones(6, dtype=torch.bool)})
+    torch.testing.assert_close(given["kind"]["logits"], alone["kind"]["logits"])
+
+
+def test_what_training_did_to_a_picture_is_undone_in_what_is_handed_on() -> None:
+    _, network, _ = built(in_stages("soft", regime="joint"))
+    head = network.head("spot")
+    scores = torch.randn(1, 2, 8, 8)
+    seen = torch.tensor([[[1.0, 0.0, 0.25], [0.0, -1.0, 1.0]]])  # moved up by two places of eight, and mirrored
+    handed = head.train().handed({"scores": scores, "seen": seen}, greedy=True)
+    torch.testing.assert_close(handed.scores[0, 2:], scores[0].movedim(0, -1).flip(1)[:6])
+    still = head.eval().handed({"scores": scores, "seen": seen}, greedy=True)
+    torch.testing.assert_close(still.scores[0], scores[0].movedim(0, -1))
+    assert still.sizes.tolist() == [[8, 8]]
+
+
+def test_a_mask_may_lie_on_the_mask_of_another_stage(tmp_path: Path) -> None:
+    later = {"later": {"type": "mask", "classes": ["free", "spot"], "ignore": 255, "column": "spot"}}
+    recipe = in_stages("straight_through", later)
+    assert recipe.outputs["later"].under() == "spot"  # type: ignore[attr-defined]
+    model = ew.fit(recipe.replace(**{"train.steps": 2, "regime": "modular"}), out=tmp_path / "run")
+    assert isinstance(model.predict({"photo": np.zeros((30, 50), np.uint8)})["later"], Segmentation)
+
+
+def test_masks_on_the_way_export_and_a_stage_reads_them_by_itself(tmp_path: Path) -> None:
+    model = ew.fit(in_stages("soft", regime="joint").replace(**{"train.steps": 2}), out=tmp_path / "run")
+    check_export(model, [{"photo": photo} for photo in shapes(6)["photo"]])
+    alone = stage_recipe(in_stages("soft"), "tell")
+    assert alone.inputs["spot"].handed
+    built(alone)

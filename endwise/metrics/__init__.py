@@ -41,6 +41,7 @@ from endwise.metrics.engine import (
     estimate,
     estimates,
     gap,
+    mean_of,
     summable,
     value,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "mean_cost",
     "mean_dice",
     "mean_iou",
+    "mean_of",
     "nats_per_character",
     "perplexity",
     "picture_error",

@@ -110,6 +110,23 @@ def summable(
     return Metric(name, direction, rows, combine, unit, from_sums, proportion, of_term, shares)
 
 
+def mean_of(
+    name: str,
+    direction: Literal["min", "max"],
+    by: Callable[[Any, Any], float],
+    *,
+    unit: str | None = None,
+    share: bool = False,
+) -> Metric:
+    """A metric of your own: the mean over rows of what a function (truth, answer's value) -> number says about each. share: it
+    says true or false. An output has it by a subclass of its modality whose `metrics` names it."""
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        return with_one([by(truth, answer.value) for truth, answer in zip(truths, answers, strict=True)])
+
+    return summable(name, direction, rows, ratio_of_sums, unit=unit, proportion=share)
+
+
 # ---- the engine ------------------------------------------------------------------------------------------------
 
 

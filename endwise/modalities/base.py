@@ -384,7 +384,7 @@ class Modality:
     def check_role(self, role: Role, name: str) -> None:
         """Refuse this declaration in a role it does not have, and fields of the other role."""
         require(
-            role in self.roles,
+            role in self.roles or (self.handed and role == INPUT_ROLE),
             field=f"{role}s.{name}.type",
             got=self.type,
             allowed=f"a modality that can be an {role}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from endwise.errors import refusal, require, unknown_name
-from endwise.modalities.base import OUTPUT_ROLE, Modality, Role, output_field
+from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Modality, Role, output_field
 
 ON_HELP = "the input that it lies on; null: the only one that it can lie on"
 
@@ -58,6 +58,8 @@ def lies_on(output: Modality, named: str | None, inputs: Mapping[str, Modality])
         bool(suited), field=field, got=", ".join(inputs), allowed=f"an input that a {output.type} can lie on",
         fix=f"a {output.type} is an answer about places: give an input such as an image",
     )  # fmt: skip
+    raw = [name for name in suited if INPUT_ROLE in inputs[name].roles]  # and no answer of another stage
+    suited = raw or suited
     require(
         len(suited) == 1, field=field, got=None, allowed=f"one of {', '.join(suited)}",
         fix=f"say which it lies on: on: {suited[0]}",

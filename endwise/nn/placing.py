@@ -50,6 +50,13 @@ def lies_at(
     return torch.einsum("bij,bpj->bpi", back, points.float() - seen[:, None, :, -1])
 
 
+def turned(seen: Float[Tensor, "batch axes more"]) -> Float[Tensor, "batch axes more"]:
+    """The map the other way: a place of the raw value -> the place on the canvas. What lies on the canvas, laid by it, lies on
+    the raw value."""
+    back = torch.linalg.inv(seen[..., :-1].float())
+    return torch.cat([back, -(back @ seen[..., -1:].float())], dim=-1)
+
+
 def centres(shape: tuple[int, ...], device: torch.device) -> Float[Tensor, "place axes"]:
     """The middle of every cell of a grid over the canvas, as shares of its sides, in the order of the array."""
     along = [(torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count for count in shape]

@@ -102,28 +102,22 @@ class PictureEncoder(Encoder):
 
 
 class ConvEncoder(PictureEncoder):
-    """The residual convolutional net; the tokens are its last feature map, the levels those of its stem and all stages.
-
-    Widths follow the dial: a quarter, a half, once and twice the token width; `depth` residual blocks, given to the
-    stages from the last to the first in turn.
-    """
+    """The residual convolutional net; the tokens are its last feature map, the levels those of its stem and all stages."""
 
     peak_rate = 5e-3
 
     def __init__(self, declared: Image, contract: ImageContract, size: Size) -> None:
         super().__init__(declared, contract, size)
-        widths = tuple(max(8, size.width * times // 4) for times in (1, 2, 4, 8))
-        halvings = max(0, round(math.log2(math.sqrt(self.height * self.width) / STEM_SIDE_PX)))
-        self.net = ConvNet(contract.channels, widths, _dealt(size.depth, len(widths) - 1), halvings=halvings)
-        self.project = nn.Linear(widths[-1], size.width, bias=False)
+        self.net, self.maps = conv_net(contract.channels, self.canvas_px, size)
+        self.project = nn.Linear(self.maps[-1].channels, size.width, bias=False)
         self.norm = nn.LayerNorm(size.width)
-        self.channels, self.halved, self.hidden_share = contract.channels, halvings + len(widths) - 1, 0.0
-        self.maps = tuple(_map(width, 2 ** (halvings + stage)) for stage, width in enumerate(widths))
+        self.channels, self.hidden_share = contract.channels, 0.0
 
     @property
     def grid(self) -> tuple[int, int]:
         """Of the last feature map: each convolution with a stride and each pooling halves it, rounded up."""
-        return -(-self.height // 2**self.halved), -(-self.width // 2**self.halved)
+        down, across = self.maps[-1].stride
+        return math.ceil(self.height / down), math.ceil(self.width / across)
 
     def restorer(self, share: float | None) -> nn.Module:
         """Patches of the canvas are hidden before the first convolution, so that none of it looks around their edges."""
@@ -137,7 +131,7 @@ class ConvEncoder(PictureEncoder):
         levels = self.net(x)
         last = levels[-1]
         tokens = self.norm(self.project(last.flatten(2).transpose(1, 2)))
-        return _on_grid(tokens, (last.shape[2], last.shape[3]), placed, levels, hidden)
+        return on_grid(tokens, (last.shape[2], last.shape[3]), placed, levels, hidden)
 
 
 class PatchEncoder(PictureEncoder):
@@ -174,7 +168,7 @@ class PatchEncoder(PictureEncoder):
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         tokens = self.blocks(x, mask)
         level = tokens.transpose(1, 2).unflatten(2, self.grid)
-        return _on_grid(tokens, self.grid, placed, [early, level], hidden)
+        return on_grid(tokens, self.grid, placed, [early, level], hidden)
 
 
 class PretrainedPicture(PictureEncoder):
@@ -222,7 +216,7 @@ class PretrainedPicture(PictureEncoder):
         levels = self.levels(x)
         last = levels[-1]
         tokens = self.outlet(last.flatten(2).transpose(1, 2))
-        return _on_grid(tokens, (last.shape[2], last.shape[3]), placed, levels, {})
+        return on_grid(tokens, (last.shape[2], last.shape[3]), placed, levels, {})
 
     def levels(self, x: Tensor) -> "Sequence[Tensor]":
         """Feature maps [batch, channel, height, width], the last one for the tokens."""
@@ -242,13 +236,23 @@ def _map(channels: int, stride_px: float) -> Map:
     return Map(channels, (float(stride_px), float(stride_px)))
 
 
-def _on_grid(
+def conv_net(channels: int, canvas: tuple[int, ...], size: Size) -> tuple[ConvNet, tuple[Map, ...]]:
+    """The net for a canvas, and the maps that it gives. Widths follow the dial: a quarter, a half, once and twice the token
+    width; `depth` residual blocks, given to the stages from the last to the first in turn."""
+    widths = tuple(max(8, size.width * times // 4) for times in (1, 2, 4, 8))
+    halvings = max(0, round(math.log2(math.sqrt(math.prod(canvas)) / STEM_SIDE_PX)))
+    net = ConvNet(channels, widths, _dealt(size.depth, len(widths) - 1), halvings=halvings)
+    return net, tuple(_map(width, 2 ** (halvings + stage)) for stage, width in enumerate(widths))
+
+
+def on_grid(
     tokens: Tensor,
     grid: tuple[int, int],
     placed: Placed,
     levels: "Sequence[Tensor]",
     hidden: dict[str, Hidden],
 ) -> Tokens:
+    """Tokens of a picture, row by row of a grid over its canvas."""
     return Tokens(
         values=tokens,
         mask=torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),

@@ -18,13 +18,13 @@ import numpy as np
 
 from endwise.drawing import Segmentation
 from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import Answer, Contract, Fetch, Role, file_bytes, output_field
+from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Role, file_bytes, output_field
 from endwise.modalities.image import MAX_PIXELS, resizing
 from endwise.modalities.spatial import Spatial
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
-    from endwise.nn.interface import Head
+    from endwise.nn.interface import Encoder, Head
     from endwise.nn.size import Size
 
 FORMATS = ("PNG", "TIFF", "BMP", "GIF")  # that keep numbers as they are
@@ -66,7 +66,8 @@ class Mask(Spatial):
     contract_class = MaskContract
     axes: ClassVar[int] = 2
     classical_of_places: ClassVar[bool] = True
-    hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
+    hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
+    canvas_axes: ClassVar[int] = 2  # for what another stage answers about it
     read_fields: ClassVar[tuple[str, ...]] = ()
 
     classes: tuple[str, ...] | None = output_field(
@@ -254,6 +255,12 @@ class Mask(Spatial):
         return Answer(Segmentation(np.asarray(predicted), contract.names))
 
     # ---- network side ----------------------------------------------------------------------------------------------
+
+    def carrier(self, contract: MaskContract, size: "Size") -> "Encoder":
+        """The net of pictures over the share of each class at every place; what the next stage answers may lie on it."""
+        from endwise.modalities.mask.network import MaskCarrier
+
+        return MaskCarrier(len(contract.classes), size)
 
     def head(self, contract: MaskContract, size: "Size") -> "Head":
         """A feature pyramid, merged, and a class for every place of the canvas."""

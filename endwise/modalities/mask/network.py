@@ -7,19 +7,22 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise import losses
+from endwise.modalities.image.network import conv_net, on_grid
 from endwise.modalities.mask import CROSS_ENTROPY, DICE
-from endwise.nn.interface import Encoder, Head, Tokens
-from endwise.nn.placing import laid
+from endwise.nn.interface import Encoder, Handed, Head, Tokens
+from endwise.nn.placing import Placed, in_place, laid, laid_smoothly, turned
 from endwise.nn.pyramid import OnCanvas, finest_stride
 from endwise.nn.size import Size
+from endwise.nn.vision import resize
 
 SMALL_SIDE_PX = 48  # of a canvas whose every pixel has a score of its own; larger ones every second or fourth
 COARSEST = 4.0  # of the finest map
+CARRIED_PX = 64  # a side of the canvas on which another stage reads a mask
 
 
 class MaskHead(Head):
@@ -63,3 +66,40 @@ class MaskHead(Head):
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'scores': float32 [batch, class, *canvas], 'sizes': int64 [batch, axes] of what it lies on}."""
         return {"scores": prediction["scores"].float(), "sizes": prediction["sizes"]}
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """The classes of the canvas where the picture has them, as a target does: what training did to the picture (shifts,
+        turns) is undone."""
+        scores = prediction["scores"].float()
+        if self.training:
+            scores, _ = laid_smoothly(scores, turned(prediction["seen"]))
+        last = scores.movedim(1, -1)
+        sizes = torch.tensor(scores.shape[2:], device=scores.device).expand(scores.shape[0], -1)
+        return Handed(last.argmax(-1), sizes, last)
+
+
+class MaskCarrier(Encoder):
+    """A mask as another stage reads it: how much of every cell of a canvas each class has, through the net of pictures. A
+    place that nobody has labelled is of no class."""
+
+    peak_rate = 5e-3
+    canvas_px = (CARRIED_PX, CARRIED_PX)
+
+    def __init__(self, classes: int, size: Size) -> None:
+        super().__init__()
+        self.classes = classes
+        self.net, self.maps = conv_net(classes, self.canvas_px, size)
+        self.project = nn.Linear(self.maps[-1].channels, size.width, bias=False)
+        self.norm = nn.LayerNorm(size.width)
+
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
+        """Classes [batch, height, width] as a target has them, or chances of each [batch, height, width, class]."""
+        if not values.is_floating_point():
+            values = (values[..., None] == torch.arange(self.classes, device=values.device)).float()
+        with torch.autocast(values.device.type, enabled=False):
+            x = resize(values.float(), sizes, *self.canvas_px).permute(0, 3, 1, 2)
+        levels = self.net(x)
+        last = levels[-1]
+        tokens = self.norm(self.project(last.flatten(2).transpose(1, 2)))
+        placed = Placed(self.canvas_px, sizes, in_place(x.shape[0], 2, x.device), x)
+        return on_grid(tokens, (last.shape[2], last.shape[3]), placed, levels, {})
