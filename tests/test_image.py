@@ -24,9 +24,10 @@ from endwise.modalities.category import Category
 from endwise.modalities.image import Image, ImageContract, antialias, canvas, decode
 from endwise.modalities.number import Number
 from endwise.network import Network
+from endwise.nn.efficientnet import EfficientNetLite
 from endwise.nn.interface import Encoder
 from endwise.nn.size import Size
-from endwise.nn.vision import Changes, augment, resize
+from endwise.nn.vision import BatchNorm, Changes, ConvNet, augment, resize
 from endwise.objective import Objective
 from endwise.optimise import Optimiser
 
@@ -600,6 +601,22 @@ def test_what_is_said_to_be_stored_as_it_is_taken_is() -> None:
             taken = Image().transform(value, contract)
             as_is = taken.shape == value.shape and taken.dtype == value.dtype
             assert Image().stored_as_taken(value.shape, value.dtype, contract) == as_is
+
+
+@pytest.mark.parametrize("made", ["conv", "tf_efficientnet_lite0"])
+def test_one_tiny_picture_is_a_batch(made: str) -> None:
+    """The last batch of an epoch may be one row, of whose last map one place is left."""
+    network = ConvNet(3, (8, 16, 32, 64), (0, 0, 1), halvings=0) if made == "conv" else EfficientNetLite(made)
+    side = 8 if made == "conv" else 32
+    x = torch.rand(1, 3, side, side, requires_grad=True)
+    last = network.train()(x)[-1]
+    assert last.shape[2:] == (1, 1)
+    (gradient,) = torch.autograd.grad(last.square().sum(), [x])
+    assert float(gradient.abs().sum()) > 0
+    several = torch.rand(3, 4, 2, 2)
+    ours, plain = BatchNorm(4), torch.nn.BatchNorm2d(4)
+    assert torch.equal(ours(several), plain(several))
+    assert torch.equal(BatchNorm.like(plain).eval()(several), plain.eval()(several))
 
 
 @pytest.mark.parametrize("backbone", ["conv", "vit"])

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from endwise.nn.vision import BatchNorm
+
 # name -> (width, depth, side in pixels the weights were trained on)
 LITE: dict[str, tuple[float, float, int]] = {
     "tf_efficientnet_lite0": (1.0, 1.0, 224),
@@ -49,8 +51,8 @@ def _mixing(inward: int, outward: int) -> nn.Conv2d:
     return nn.Conv2d(inward, outward, 1, bias=False)
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=EPSILON, momentum=MOMENTUM)
+def _norm(channels: int) -> BatchNorm:
+    return BatchNorm(channels, eps=EPSILON, momentum=MOMENTUM)
 
 
 class Separable(nn.Module):

@@ -22,6 +22,7 @@ from endwise.nn.efficientnet import LITE, EfficientNetLite
 from endwise.nn.gpt2 import GPT2, GPT2Network
 from endwise.nn.interface import Encoder, Tokens
 from endwise.nn.size import Size
+from endwise.nn.vision import BatchNorm
 
 WEIGHT_DECAY = 0.01
 # of a config.json: what would fetch or run code, or undo a choice made here
@@ -85,6 +86,10 @@ class Pretrained(nn.Module):
             raise ModelError(f"the pretrained architecture {name!r} is not one of {', '.join(FAMILIES)}.")
         self.tuning, self._folder, self.family = tuning, folder, FAMILIES[name]
         self.network = build(name, weights["config"])
+        for part in list(self.network.modules()):
+            for own, child in part.named_children():
+                if type(child) is nn.BatchNorm2d:  # a last batch of one small picture
+                    setattr(part, own, BatchNorm.like(child))
         self.quiet: list[nn.Module] = []  # parts that never learn: their dropout and statistics rest in training too
         self._tune()
 

@@ -170,6 +170,24 @@ def _erased(x: Tensor, share: float) -> Tensor:
 # ---- the convolutional net -------------------------------------------------------------------------------------------
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that takes a batch of one value a channel (one picture, of which one place is left) by the running
+    statistics: such a value has no deviation, so that torch refuses it, and the last batch of an epoch may be one."""
+
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
+        """The same shape."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+    @classmethod
+    def like(cls, other: nn.BatchNorm2d) -> "BatchNorm":
+        """One of the same size, with the weights and statistics of `other`."""
+        made = cls(other.num_features, other.eps, other.momentum)
+        made.load_state_dict(other.state_dict())
+        return made
+
+
 class Conv(nn.Sequential):
     """3x3 convolution, batch norm, and a rectifier; `pool` keeps the larger of every 2 x 2 in between, which is worth
     more than a stride of 2 and costs four times as much."""
@@ -178,7 +196,7 @@ class Conv(nn.Sequential):
         layers: list[nn.Module] = [nn.Conv2d(inward, outward, 3, stride=stride, padding=1, bias=False)]
         if pool:
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
-        super().__init__(*layers, nn.BatchNorm2d(outward), nn.ReLU())
+        super().__init__(*layers, BatchNorm(outward), nn.ReLU())
 
 
 class Residual(nn.Module):
