@@ -429,6 +429,7 @@ class Model:
         return {names[0]: row}
 
     def _table_source(self, rows: Any, base: str | Path) -> _Source:
+        from endwise.data.gather import to_answer
         from endwise.data.join import joined
         from endwise.data.lookup import looked_up
         from endwise.data.table import open_table
@@ -437,6 +438,7 @@ class Model:
         if isinstance(rows, str | Path) and "://" not in str(rows):
             rows = str(Path(base) / rows)
         table = rows if hasattr(rows, "fetch") else open_table(rows)
+        table = to_answer(table, self.recipe.data)
         table = view(joined(table, self.recipe.inputs), self.recipe, ahead=True)
         table = looked_up({"rows": table}, self.recipe)["rows"]
         columns: dict[str, Sequence[Any]] = {}

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import endwise as ew
+from endwise.data.dataset import fit_contracts, prepare
 from endwise.data.gather import Groups, gathered
 from endwise.data.table import Table, open_table
 from endwise.errors import DataError, RecipeError
+from endwise.model import Model
 from endwise.recipe import Data
 
 BOXES = {
@@ -99,6 +101,26 @@ def test_a_recipe_remembers_what_it_gathers() -> None:
         ).data.gather.by
         == "picture"
     )  # type: ignore[union-attr]
+
+
+def test_a_table_to_be_answered_is_gathered_too() -> None:
+    """One answer a picture, whether its boxes stand in several rows, or it has one, or nothing is known of it but its name."""
+    named = [*"babac", *"defghijklm"]
+    data = {"picture": named, "size": [1] * len(named), "tag": ["x", "y", "z", "x", "z"] * 3}
+    recipe = ew.Recipe(
+        data={"path": data, "gather": "picture"}, inputs={"picture": "category"}, outputs={"tag": "tags"},
+        train={"size": "tiny"},
+    )  # fmt: skip
+    dataset = prepare(recipe)
+    model = Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
+    found = model.predict(open_table(data))
+    assert [answer.origin for answer in found[:4]] == ["dict row 0", "dict row 1", "dict row 4", "dict row 5"]
+    assert len(found) == 13
+    assert len(model.predict(open_table({"picture": ["a", "b"]}))) == 2
+    assert len(model.predict(open_table({"picture": ["a", "b", "a"]}))) == 2
+    assert (
+        len(model.predict([{"picture": "a"}, {"picture": "a"}])) == 2
+    )  # rows that are given one by one are as they are
 
 
 @settings(deadline=None, max_examples=50)

@@ -92,6 +92,16 @@ def gathered(table: Table, data: "Data") -> Table:
     return _histories(table, data, groups) if data.gather.earlier else _lists(table, data, groups)
 
 
+def to_answer(table: Table, data: "Data") -> Table:
+    """Rows to be answered, gathered as the recipe's table was where they have to be: with several rows of one key, since a
+    picture whose boxes stand in three rows is one picture. Rows of different keys, or without the key, are the task's own,
+    and those with `earlier` say themselves what was before them."""
+    if data.gather is None or data.gather.earlier or not table.has(data.gather.by):
+        return table
+    keys = [str(key) for key in table.column(data.gather.by)]
+    return gathered(table, data) if len(set(keys)) < len(keys) else table
+
+
 def _lists(table: Table, data: "Data", groups: Groups) -> Table:
     assert data.gather is not None
     by, firsts = data.gather.by, groups.rows[groups.starts[:-1]]
@@ -147,4 +157,4 @@ def _histories(table: Table, data: "Data", groups: Groups) -> Table:
     return Table(table.name, columns, finder=table.finder, origins=_Origins(table, chosen), notes=[*table.notes, note])
 
 
-__all__ = ["Groups", "gathered"]
+__all__ = ["Groups", "gathered", "to_answer"]
