@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from endwise.modalities.structure import Structure
     from endwise.modalities.tags import Tags
     from endwise.modalities.text import Text
+    from endwise.modalities.volume import Volume
+    from endwise.modalities.volume.mask import VolumeMask
     from endwise.model import Model, Prediction
     from endwise.priors import Prior
     from endwise.propose import propose
@@ -80,6 +82,8 @@ _HOMES = {
     "Board": "endwise.modalities.board",
     "Residues": "endwise.modalities.residues",
     "Structure": "endwise.modalities.structure",
+    "Volume": "endwise.modalities.volume",
+    "VolumeMask": "endwise.modalities.volume.mask",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",
     "prepare": "endwise.data.dataset",

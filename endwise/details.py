@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from endwise import metrics
 from endwise.data.dataset import Dataset
-from endwise.data.loader import Loader
+from endwise.data.loader import Loader, any_larger
 from endwise.drawing import Drawing, Segmentation
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
@@ -30,6 +30,7 @@ from endwise.model import Model
 from endwise.network import Network, stacked
 from endwise.nn.interface import Tokens
 from endwise.recording import Recording
+from endwise.scan import VolumeSegmentation
 
 WORST = 20  # mistakes shown
 PREVIEW_BYTES = 3_000_000  # of all previews together: the page must stay small enough to mail
@@ -261,7 +262,8 @@ class _Previews:
             return value
         under = self.dataset.fields.get(str(getattr(item, "on", None)))
         there = None if under is None or not under.present[row] else under[row]
-        if isinstance(value, Segmentation) and value.numbers.ndim == 2 and there is not None and there.ndim == 3:
+        pictured = isinstance(value, Segmentation) and value.numbers.ndim == 2 and there is not None and there.ndim == 3
+        if there is not None and (pictured or isinstance(value, VolumeSegmentation)):
             found = value.over(there)
         else:
             found = value.drawn() if hasattr(value, "drawn") else value.to_json()
@@ -438,6 +440,10 @@ def probe(
     numbers or classes, the best constant answer standing first as the layer "(a constant)".
     """
     rows = [_some(np.asarray(part, dtype=np.int64)) for part in (train_rows, val_rows)]
+    for name, item in model.recipe.inputs.items():
+        sides, store = item.patch(model.contracts[name]), dataset.fields.get(name)
+        if store is not None and any(any_larger(store, item, sides, part) for part in rows):
+            return {}  # answered in windows: no layer says one thing of a row
     features = [_layers(model, dataset, part) for part in rows]
     out: dict[str, Any] = {}
     for name, item in model.recipe.outputs.items():

@@ -161,6 +161,20 @@ def nearest(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return values
 
 
+def antialias(size: int, target: int) -> np.ndarray:
+    """float32 [target, size]: the weights of a bilinear resize whose triangle is widened by the reduction."""
+    scale = size / target
+    centres = (np.arange(target) + 0.5) * scale
+    distance = np.abs(np.arange(size)[None] + 0.5 - centres[:, None]) / max(scale, 1.0)
+    weights = np.maximum(0.0, 1.0 - distance)
+    return np.asarray((weights / weights.sum(1, keepdims=True)).astype(np.float32))
+
+
+def resizing(size: int, target: int) -> np.ndarray:
+    """`antialias`, or the identity."""
+    return np.eye(size, dtype=np.float32) if size == target else antialias(size, target)
+
+
 def palette() -> np.ndarray:
     """uint8 [256, 3]: colours that differ from their neighbours, 0 black (the colours of Pascal VOC, Everingham 2010)."""
     number, colours = np.arange(MOST_COLOURS), np.zeros((MOST_COLOURS, 3), np.int64)

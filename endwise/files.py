@@ -4,11 +4,13 @@ Everything a run or a model folder holds beside its tensors goes through here. N
 """
 
 import contextlib
+import io
 import json
 import math
 import os
 import stat
 import threading
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,6 +46,17 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def folder_bytes(folder: Path) -> bytes:
+    """The files of a folder as an archive that is not compressed, in the order of their names: a value that is a folder
+    (the slices of a scan) is read as one file is. Hidden ones are left out."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and not file.name.startswith("."):
+                archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
+    return out.getvalue()
 
 
 def write_text(path: Path, text: str) -> None:

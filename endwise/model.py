@@ -27,8 +27,21 @@ from endwise.modalities.base import Answer, Contract, Fetch, Modality
 from endwise.network import Network, Predictions
 from endwise.nn.interface import Head
 from endwise.nn.size import Size
+from endwise.patches import exceeds
 from endwise.recipe import Recipe
-from endwise.rows import FieldError, check_names, collate, file_fetcher, listed, may_be_missing, read_row, written
+from endwise.rows import (
+    FieldError,
+    Row,
+    check_names,
+    collate,
+    file_fetcher,
+    listed,
+    may_be_missing,
+    read_row,
+    seen_at_once,
+    window_by_window,
+    written,
+)
 from endwise.stages import network_of
 from endwise.stream import Stream
 
@@ -303,8 +316,43 @@ class Model:
                 inputs[name] = Ragged.stack([blank] * len(batch), declared.axes).to(device)
                 present[name] = torch.zeros(len(batch), dtype=torch.bool, device=device)
         with torch.inference_mode(), self._evaluating():
-            found: Predictions = self.network(inputs, present)
+            rows = self._large(inputs, present)
+            found: Predictions = self.network(inputs, present) if rows is None else self._in_windows(rows)
         return found
+
+    def _large(
+        self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]
+    ) -> list[dict[str, np.ndarray | None]] | None:
+        """The rows of a batch one by one, where one is larger than what the network looks at at once; else None."""
+        sides = {name: item.patch(self.contracts[name]) for name, item in self.recipe.inputs.items()}
+        large = (exceeds(inputs[name].sizes.amax(0).tolist(), side) for name, side in sides.items() if side is not None)
+        if not any(large):
+            return None
+        rows: list[dict[str, np.ndarray | None]] = []
+        for row in range(len(next(iter(present.values())))):
+            own: dict[str, np.ndarray | None] = {}
+            for name, given in inputs.items():
+                real = tuple(slice(side) for side in given.sizes[row].tolist())
+                own[name] = given.values[row][real].cpu().numpy() if bool(present[name][row]) else None
+            rows.append(own)
+        return rows
+
+    def _in_windows(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:
+        """As the network gives it, put together from windows over each row."""
+        outputs = {name: self.recipe.outputs[name] for name in self.network.output_names}
+
+        def answered(parts: list[Row]) -> dict[str, dict[str, np.ndarray]]:
+            predictions = self.network(*self._sent(parts))
+            return {name: {key: _array(value) for key, value in part.items()} for name, part in predictions.items()}
+
+        found = [window_by_window(self.recipe.inputs, outputs, self.contracts, row, answered) for row in rows]
+        return {
+            name: {
+                key: torch.from_numpy(value).to(self.device)
+                for key, value in item.stacked([row[name] for row in found]).items()
+            }
+            for name, item in outputs.items()
+        }
 
     def decoded(self, predictions: Predictions, *, draft: bool = False) -> dict[str, dict[str, np.ndarray]]:
         """Decoded answers of a batch as numpy arrays, batch first; of the outputs that are given. draft: see `Head.draft`."""
@@ -356,12 +404,17 @@ class Model:
         return [Prediction({name: answers[row] for name, answers in given.items()}) for row in range(len(rows))]
 
     def _predicted(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:
+        if not all(seen_at_once(self.recipe.inputs, self.contracts, row) for row in rows):
+            return self._in_windows(rows)
+        found: Predictions = self.network(*self._sent(rows))
+        return found
+
+    def _sent(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> tuple[dict[str, Ragged], dict[str, Tensor]]:
+        """Rows as the network takes them."""
         inputs, present = collate(self.recipe.inputs, self.contracts, rows)
         device = self.device
         sent = {name: field.to(device) for name, field in inputs.items()}
-        flags = {name: torch.from_numpy(there).to(device) for name, there in present.items()}
-        found: Predictions = self.network(sent, flags)
-        return found
+        return sent, {name: torch.from_numpy(there).to(device) for name, there in present.items()}
 
     def _predict_source(self, source: _Source, batch_size: int, on_bad: OnBad) -> Iterator[Prediction | DataError]:
         window = batch_size * WINDOW_BATCHES

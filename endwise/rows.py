@@ -6,20 +6,23 @@ decoding of one kind of value (modalities) and the network.
 
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from endwise.batch import Ragged
-from endwise.errors import BadValue, DataError, refusal, unknown_name
+from endwise.errors import BadValue, DataError, ModelError, refusal, unknown_name
+from endwise.files import folder_bytes
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
+from endwise.patches import covering, exceeds
 
 Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, None where it is missing
 
 
 MAX_MEMBER_BYTES = 1 << 30  # of one file in a zip
+WINDOWS = 4  # of one value that are answered at a time
 
 
 class FieldError(Exception):
@@ -31,7 +34,7 @@ class FieldError(Exception):
 
 
 def file_fetcher(base: str | Path) -> Fetch:
-    """Files beside `base`, and `archive.zip!member` as in a table. Addresses are not followed: a row from a stranger
+    """Files beside `base`, `archive.zip!member` as in a table, and a folder as the archive of its files. Addresses are not followed: a row from a stranger
     must not make this machine call out."""
     folder = Path(base)
 
@@ -44,7 +47,7 @@ def file_fetcher(base: str | Path) -> Fetch:
         try:
             if mark and not (folder / path).exists():
                 return _member(folder / f"{archive}.zip", member)
-            return (folder / path).read_bytes()
+            return folder_bytes(folder / path) if (folder / path).is_dir() else (folder / path).read_bytes()
         except OSError as wrong:
             raise BadValue(f"the file {str(folder / path)[:200]!r} cannot be read: {wrong.strerror or wrong}") from None
         except ValueError as wrong:
@@ -112,6 +115,48 @@ def collate(
         filled = [item.blank(contracts[name]) if value is None else value for value in values]
         fields[name] = Ragged.stack(filled, item.axes)
     return fields, present
+
+
+def seen_at_once(inputs: Mapping[str, Modality], contracts: Mapping[str, Contract], row: Row) -> bool:
+    """Is no input of the row larger than what the network looks at at once?"""
+    return not any(
+        exceeds(value.shape[: item.axes], item.patch(contracts[name]))
+        for name, item in inputs.items()
+        if (value := row[name]) is not None
+    )
+
+
+def window_by_window(
+    inputs: Mapping[str, Modality],
+    outputs: Mapping[str, Modality],
+    contracts: Mapping[str, Contract],
+    row: Row,
+    decode: Callable[[list[Row]], Mapping[str, Mapping[str, np.ndarray]]],
+) -> dict[str, dict[str, np.ndarray]]:
+    """What is decoded of a row of one input that may be larger than what the network looks at at once: {output: arrays
+    without the batch axis}, put together from windows over all of it. Few windows are answered at a time, and for each
+    output anew, so that no more is held than one output's whole answer. Raises ModelError where the value is missing."""
+    ((name, item),) = inputs.items()
+    value, most = row[name], item.patch(contracts[name])
+    if value is None or most is None:
+        raise ModelError(
+            f"{name} is missing in a row beside one that is answered in windows. Fix: give it, or leave the row out."
+        )
+    shape = value.shape[: item.axes]
+    sides = tuple(min(own, side) for own, side in zip(shape, most, strict=True))
+    starts = covering(shape, sides)
+
+    def answered(output: str) -> Iterator[tuple[tuple[int, ...], Mapping[str, np.ndarray]]]:
+        for first in range(0, len(starts), WINDOWS):
+            some = starts[first : first + WINDOWS]
+            parts: list[Row] = [
+                {name: value[tuple(slice(low, low + side) for low, side in zip(start, sides, strict=True))]}
+                for start in some
+            ]
+            arrays = decode(parts)[output]
+            yield from ((start, {key: array[at] for key, array in arrays.items()}) for at, start in enumerate(some))
+
+    return {output: other.merged(answered(output), shape) for output, other in outputs.items()}
 
 
 def written(

@@ -35,8 +35,11 @@ from endwise.rows import (
     listed,
     may_be_missing,
     read_row,
+    seen_at_once,
+    window_by_window,
     written,
 )
+from endwise.scan import NIFTI_URI, uri_volume, volume_file
 
 FORMAT, VERSION = "endwise bundle", 1
 DESCRIPTION, GRAPH, GOLDEN = "bundle.json", "graph.onnx", "golden/golden.json"
@@ -172,8 +175,18 @@ class Bundle:
 
     def answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Final answers for rows that have been read (`rows.read_row`)."""
-        decoded = self.decoded(*collate(self.inputs, self.contracts, rows))
-        return written(self.outputs, self.contracts, decoded, len(rows))
+        if all(seen_at_once(self.inputs, self.contracts, row) for row in rows):
+            decoded = self.decoded(*collate(self.inputs, self.contracts, rows))
+            return written(self.outputs, self.contracts, decoded, len(rows))
+        found: dict[str, list[Answer]] = {name: [] for name in self.outputs}
+        for row in rows:
+            whole = window_by_window(self.inputs, self.outputs, self.contracts, row, self._windows)
+            for name, item in self.outputs.items():
+                found[name].append(item.write(whole[name], self.contracts[name]))
+        return found
+
+    def _windows(self, rows: list[Row]) -> dict[str, dict[str, np.ndarray]]:
+        return self.decoded(*collate(self.inputs, self.contracts, rows))
 
     def decoded(
         self, fields: Mapping[str, Ragged], present: Mapping[str, np.ndarray]
@@ -310,6 +323,8 @@ def _allowed(where: str, value: Any, sizes: Sequence[float]) -> float | None:
 def _same(one: Any, other: Any, allowed: float | None) -> bool:
     if isinstance(one, str) and isinstance(other, str) and one.startswith(WAV_URI) and other.startswith(WAV_URI):
         return _same_sound(uri_samples(one), uri_samples(other))
+    if isinstance(one, str) and isinstance(other, str) and one.startswith(NIFTI_URI):
+        return other.startswith(NIFTI_URI) and (one == other or _same_classes(uri_volume(one), uri_volume(other)))
     if isinstance(one, str) and isinstance(other, str) and one.startswith(PNG_URI):
         return other.startswith(PNG_URI) and _same_drawing(one, other)
     if allowed is None or isinstance(other, bool) or not isinstance(other, int | float):
@@ -333,9 +348,13 @@ def _same_drawing(one: str, other: str) -> bool:
     if pixels.shape != others.shape or pixels.dtype != others.dtype or classes != also:
         return False
     if classes:
-        return int((pixels != others).sum()) <= max(1, MASK_TOLERANCE * pixels.size)
+        return _same_classes(pixels, others)
     step = 1 if pixels.dtype.itemsize == 1 else 257
     return int(np.abs(pixels.astype(np.int64) - others.astype(np.int64)).max(initial=0)) <= step
+
+
+def _same_classes(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and int((one != other).sum()) <= max(1, MASK_TOLERANCE * one.size)
 
 
 def _declaration(values: Mapping[str, Any], classes: Mapping[str, type[Modality]]) -> Modality:
@@ -378,7 +397,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="one row, input by input")
     parser.add_argument("--json", action="store_true", help="one JSON line a row")
     parser.add_argument(
-        "--out", metavar="FOLDER", help="write answers of sound and pictures there, as NUMBER-OUTPUT.wav or .png"
+        "--out",
+        metavar="FOLDER",
+        help="write answers of sound, pictures and volumes there, as NUMBER-OUTPUT.wav, .png or .nii.gz",
     )
     parser.add_argument("--threads", type=int, help="threads of ONNX Runtime; default: its own choice")
     parser.add_argument("--batch-size", type=int, default=64, help="rows at once")
@@ -416,13 +437,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _saved(answers: Mapping[str, Any], folder: Path, number: int) -> dict[str, Any]:
-    """The answers with every sound and picture written to a file and its path in its place."""
+    """The answers with every sound, picture and volume written to a file and its path in its place."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for name, answer in answers.items():
         found[name] = dict(answer)
         value = answer["value"] if isinstance(answer["value"], str) else ""
-        for start, suffix, data in ((WAV_URI, ".wav", from_uri), (PNG_URI, ".png", drawn_from_uri)):
+        kinds = ((WAV_URI, ".wav", from_uri), (PNG_URI, ".png", drawn_from_uri), (NIFTI_URI, ".nii.gz", volume_file))
+        for start, suffix, data in kinds:
             if value.startswith(start):
                 file = folder / f"{number:04d}-{name}{suffix}"
                 file.write_bytes(data(value))
@@ -510,5 +532,7 @@ def _spoken(answers: Mapping[str, Any]) -> str:
             value = "(sound: give --out FOLDER or --json)"
         if isinstance(value, str) and value.startswith(PNG_URI):
             value = "(picture: give --out FOLDER or --json)"
+        if isinstance(value, str) and value.startswith(NIFTI_URI):
+            value = "(volume: give --out FOLDER or --json)"
         parts.append(f"{name}: {listed(value) or value}{unit}{sure}")
     return "   ".join(parts)

@@ -886,6 +886,8 @@ def cases() -> list[Case]:
             (modality_class("image")(), _pictures()),
         ),
         Case(modality_class("mask")(), _masks(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
+        Case(modality_class("volume")(), _volumes()[0], INPUT_ROLE),
+        Case(modality_class("volume_mask")(), _volumes()[1], OUTPUT_ROLE, (modality_class("volume")(), _volumes()[0])),
         Case(Board(), SQUARES, INPUT_ROLE),
         Case(Board(steps=6), SOLVED, OUTPUT_ROLE, (Board(), SQUARES)),
         Case(Residues(), SEQUENCES, INPUT_ROLE),
@@ -919,6 +921,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("image in",), ("category out",)),
     (("image in",), ("boxes out",)),
     (("image in",), ("mask out", "image out", "anomaly out")),
+    (("volume in",), ("volume_mask out",)),
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),
@@ -1061,6 +1064,24 @@ def _masks() -> tuple[np.ndarray, ...]:
         numbers[: height // 3], numbers[height // 3 :, width // 2 :] = 0, 7
         found.append(numbers)
     return tuple(found)
+
+
+def _volumes() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Volumes of different sizes with a bright block in some corner, as arrays, .npy and NIfTI files; and where it is."""
+    from endwise.scan import nifti
+
+    random, volumes, masks = np.random.default_rng(0), [], []
+    for index in range(8):
+        shape = (10 + index, 16 - index, 9 + index % 3)
+        block = np.zeros(shape, np.uint8)
+        block[tuple(slice(2, 7) if index >> axis & 1 else slice(-7, -2) for axis in range(3))] = 1
+        voxels = (80 * block + random.integers(0, 20 + 5 * index, shape)).astype(np.uint8)
+        out = io.BytesIO()
+        np.save(out, voxels)
+        file = nifti(voxels, np.eye(3, 4))
+        volumes.append((voxels.astype(np.float32), out.getvalue(), file)[index % 3])
+        masks.append(nifti(block, np.eye(3, 4)) if index % 3 == 2 else block)
+    return tuple(volumes), tuple(masks)
 
 
 def _tones() -> tuple[bytes, ...]:

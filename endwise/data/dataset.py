@@ -343,7 +343,8 @@ def _bad_rows(fields: Mapping[str, FieldStore], tables: "list[Table]") -> tuple[
 def _misfits(recipe: "Recipe", fields: Mapping[str, FieldStore], tables: "list[Table]") -> Iterator[BadRow]:
     """The rows whose target does not lie on its input, by their shapes."""
     for name, declared in recipe.outputs.items():
-        if name not in fields or type(declared).misfit is Modality.misfit:
+        looks = type(declared).apart is not Modality.apart
+        if name not in fields or not (looks or type(declared).misfit is not Modality.misfit):
             continue
         item = recipe.standing(name)
         under = fields.get(str(getattr(item, "on", None)))
@@ -351,7 +352,7 @@ def _misfits(recipe: "Recipe", fields: Mapping[str, FieldStore], tables: "list[T
             continue
         store = fields[name]
         for row in np.flatnonzero(store.present & under.present).tolist():
-            reason = item.misfit(store.shape(row), under.shape(row))
+            reason = item.apart(store[row], under[row]) if looks else item.misfit(store.shape(row), under.shape(row))
             if reason is not None:
                 yield BadRow(row, _origin(tables, row), name, reason)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from endwise.errors import BadValue, DataError, SetupError, nearest, refusal
+from endwise.files import folder_bytes
 
 MAX_FILE_BYTES = 2 * 1024**3  # one value; a larger one is a mistake or needs cutting first
 MAX_MEMBER_BYTES = 1024**3  # unpacked size of one archive member: a zip bomb stops here
@@ -191,8 +192,11 @@ class Finder:
         self.__init__(state["place"], state["table"])  # type: ignore[misc]
 
     def fetch(self, path: str) -> bytes:
-        """The bytes of the file. BadValue names the path and where it was looked for."""
+        """The bytes of the file; of a folder on this machine those of an archive of its files. BadValue names the path and where it was looked for."""
         try:
+            if self._is_folder(path):
+                assert isinstance(self.place, LocalPlace)
+                return folder_bytes(self.place.root / path)
             place, name = self._find(path)
             return read(place, name)
         except SetupError:
@@ -229,6 +233,11 @@ class Finder:
         zips = sorted({place.name for hits in (self._beside or {}).values() for place, _ in hits})
         looked = self.place.address + (f" and inside {', '.join(zips[:5])}" if zips else "")
         raise BadValue(f"there is no file {_quoted(path)} (looked in {looked})")
+
+    def _is_folder(self, path: str) -> bool:
+        return (
+            isinstance(self.place, LocalPlace) and bool(path) and "\0" not in path and (self.place.root / path).is_dir()
+        )
 
     def _lies(self, path: str) -> bool:
         return self.place.size(path) is not None

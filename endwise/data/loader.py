@@ -24,6 +24,7 @@ from endwise.data.dataset import Dataset
 from endwise.data.store import FieldStore
 from endwise.errors import DataError, require
 from endwise.modalities.base import Contract, Modality
+from endwise.patches import SOUGHT, drawn, exceeds, words
 
 if TYPE_CHECKING:
     from endwise.recipe import Recipe
@@ -87,8 +88,8 @@ class Loader:
             name: _gatherer(dataset.fields[name], item, contracts[name], self.rows)
             for name, item in {**self._inputs, **self._outputs}.items()
         }
-        self._lengths = self._ranked()
         self._drawn = self._sampled(contracts) if shuffle else {}
+        self._lengths = self._ranked()
         total = np.sum(self._lengths, axis=0) if self._lengths else np.zeros(len(self.rows))
         self._sorted = np.lexsort((np.arange(len(self.rows)), -total)) if order == "length" else None
         self._plans: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -155,14 +156,32 @@ class Loader:
             share = 1.0 - self._real / self._slots if self._slots else 0.0
             return Counters(self._done, self._done_rows, share, self._read_s, self._wait_s)
 
-    def _sampled(self, contracts: Mapping[str, Contract]) -> "dict[str, _Sampled]":
-        """The inputs that training sees a part of, without what held-out rows are about."""
-        found = {}
+    def _sampled(self, contracts: Mapping[str, Contract]) -> "dict[str, _Sampled | _Patched]":
+        """The fields that training sees a part of: inputs without what held-out rows are about; patches."""
+        found: dict[str, _Sampled | _Patched] = {}
         for name, item in self._inputs.items():
             if item.samples:
                 hidden = self._held_out(name, item) if item.hides_held_out else frozenset()
                 found[name] = _Sampled(self.dataset.fields[name], item, contracts[name], hidden, self.seed)
+            sides = item.patch(contracts[name])
+            if sides is not None and any_larger(self.dataset.fields[name], item, sides, self.rows):
+                found |= self._in_patches(name, item, sides, contracts)
         return found
+
+    def _in_patches(
+        self, name: str, item: Modality, sides: tuple[int, ...], contracts: Mapping[str, Contract]
+    ) -> "dict[str, _Patched]":
+        """An input that is larger than what is looked at at once, and all outputs, which lie on it."""
+        for output, other in self._outputs.items():
+            require(
+                getattr(other, "on", None) == name and len(self._inputs) == 1, field=f"outputs.{output}",
+                got=f"{other.type}, beside {name} that is seen in patches of {' x '.join(map(str, sides))}", error=DataError,
+                allowed="outputs that lie on it, and no other input",
+                fix="let it be seen whole (a larger seen_voxels:), or answer the others in a recipe of their own",
+            )  # fmt: skip
+        places = _Places(self.dataset, name, item, sides, {**self._outputs}, contracts, self.seed)
+        fields = {name: item, **self._outputs}
+        return {own: _Patched(self.dataset.fields[own], other, contracts[own], places) for own, other in fields.items()}
 
     def _held_out(self, name: str, item: Modality) -> frozenset[float]:
         """What rows of the other sides are about, and none of these."""
@@ -227,7 +246,7 @@ class Loader:
     def _measured(self, name: str, modality: Modality) -> np.ndarray:
         """float64 [rows]: of what the network will be given where that is another length than what is stored."""
         gather, lengths = self._gather[name], self.dataset.fields[name].lengths(modality)[self.rows].astype(np.float64)
-        if not self.shuffle or modality.samples or len(self.rows) > MEASURED_ROWS or not lengths.any():
+        if not self.shuffle or name in self._drawn or len(self.rows) > MEASURED_ROWS or not lengths.any():
             return lengths
         if not isinstance(gather, _Stacked) or gather.as_stored:
             return lengths
@@ -271,6 +290,12 @@ def _gatherer(store: FieldStore, modality: Modality, contract: Any, rows: np.nda
     return _Stacked(store, _Memo(store, modality, contract, untouched), blank, axes)
 
 
+def any_larger(store: FieldStore, item: Modality, sides: tuple[int, ...] | None, rows: np.ndarray) -> bool:
+    """Is a value of these rows larger than what is looked at at once?"""
+    there = rows[store.present[rows]].tolist() if sides is not None else []
+    return any(exceeds(item.extent(store[row]), sides) for row in there)
+
+
 class _Stacked:
     """Values of different sizes, padded to the largest of a batch."""
 
@@ -307,6 +332,48 @@ class _Sampled:
         if self._hidden:
             seen = self._modality.without(seen, self._hidden)
         return self._modality.sample(self._modality.transform(seen, self._contract), (self._seed, int(step), row))
+
+
+class _Places:
+    """Where a step's patch of a row begins: a function of (seed, step, row), the same for all fields of the row. One in
+    three is drawn around what an output seeks."""
+
+    def __init__(
+        self, dataset: Dataset, name: str, item: Modality, sides: tuple[int, ...], outputs: Mapping[str, Modality],
+        contracts: Mapping[str, Contract], seed: int,
+    ) -> None:  # fmt: skip
+        self._store, self._item, self.sides, self._seed = dataset.fields[name], item, sides, seed
+        self._outputs = [(dataset.fields[own], other, contracts[own]) for own, other in outputs.items()]
+
+    def __call__(self, row: int, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(start, sides)."""
+        drawn_words = words((self._seed, int(step), row), 4 + len(self.sides))
+        chooses, *more = drawn_words.tolist()
+        shape = self._item.extent(self._store[row])
+        around = None
+        there = [(store, item, contract) for store, item, contract in self._outputs if store.present[row]]
+        if chooses % SOUGHT == 0 and there:
+            store, item, contract = there[more[0] % len(there)]
+            around = item.sought(store[row], contract, drawn_words[2:4])
+        sides = tuple(min(own, most) for own, most in zip(shape, self.sides, strict=True))
+        return drawn(shape, sides, drawn_words[4:], around), sides
+
+
+class _Patched:
+    """Patches of values, at the places that all fields of a row share."""
+
+    def __init__(self, store: FieldStore, modality: Modality, contract: Any, places: _Places):
+        self._store, self._modality, self._contract, self._places = store, modality, contract, places
+        self._blank = modality.blank(contract)
+
+    def __call__(self, rows: np.ndarray, step: int) -> Ragged:
+        return Ragged.stack([self._value(row, step) for row in rows.tolist()], self._modality.axes)
+
+    def _value(self, row: int, step: int) -> np.ndarray:
+        if not self._store.present[row]:
+            return self._blank
+        part = self._modality.part(self._store[row], *self._places(row, step))
+        return np.asarray(self._modality.transform(part, self._contract))
 
 
 def _uniform(store: FieldStore, rows: np.ndarray, axes: int) -> Ragged:

@@ -39,7 +39,14 @@ HEAVY = frozenset(
 SCORING = frozenset(  # a bundle scores nothing
     {"endwise.metrics", "endwise.losses", "endwise.modalities.classical", "endwise.modalities.embedding.recall"}
 )
-DECODERS = {"PIL": "pillow", "soundfile": "soundfile", "soxr": "soxr", "tokenizers": "tokenizers"}
+DECODERS = {
+    "PIL": "pillow",
+    "soundfile": "soundfile",
+    "soxr": "soxr",
+    "tokenizers": "tokenizers",
+    "nibabel": "nibabel",
+    "pydicom": "pydicom",
+}
 RUN = '''"""Answers from raw values, without torch: python run.py INPUT... [--json] [--input name=value] [--verify]"""
 
 import sys

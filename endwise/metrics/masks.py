@@ -52,33 +52,39 @@ def pixel_accuracy() -> Metric:
     """Share of the labelled places whose class is right."""
 
     def from_sums(sums: np.ndarray) -> np.ndarray:
-        return np.asarray(ratio(_parts(sums)[0].sum(-1), sums[..., -5]))
+        return np.asarray(ratio(_parts(sums)[0].sum(-1), sums[..., -1]))
 
     return summable("pixel_accuracy", "max", _rows, from_sums)
 
 
-def boundary_f1() -> Metric:
+def boundary_f1(name: str | None = None, place: int | None = None) -> Metric:
     """F1 of the edges between classes: an edge place is right where the other has an edge of the same class at most
-    0.75 % of the diagonal away (Csurka et al. 2013, here over all places together). Undefined where no
-    truth has an edge, and for more than 63 classes."""
+    0.75 % of the diagonal away (Csurka et al. 2013, here over all places together), and at least one place. Of all
+    classes, or of the one at `place`. Undefined where no truth has an edge, and for more than 63 classes."""
+    own = slice(None) if place is None else slice(place, place + 1)
 
     def from_sums(sums: np.ndarray) -> np.ndarray:
-        precision, recall = np.nan_to_num(ratio(sums[..., -4], sums[..., -3])), ratio(sums[..., -2], sums[..., -1])
+        right, said, found, true = (_each(sums, part)[..., own].sum(-1) for part in range(3, 7))
+        precision, recall = np.nan_to_num(ratio(right, said)), ratio(found, true)
         return np.asarray(np.where(recall == 0, 0.0, ratio(2 * precision * recall, precision + recall)))
 
-    return summable("boundary_f1", "max", _rows, from_sums)
+    return summable("boundary_f1" if name is None else f"boundary_f1_{name}", "max", _rows, from_sums)
 
 
 def _parts(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each class: places that are right, that are true, that are said."""
-    classes = (sums.shape[-1] - 5) // 3
-    both, true, said = (sums[..., start * classes : (start + 1) * classes] for start in range(3))
-    return both, true, said
+    return _each(sums, 0), _each(sums, 1), _each(sums, 2)
+
+
+def _each(sums: np.ndarray, part: int) -> np.ndarray:
+    """[..., class] of one of the seven parts of `_rows`."""
+    classes = (sums.shape[-1] - 1) // 7
+    return sums[..., part * classes : (part + 1) * classes]
 
 
 def _rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
-    """[rows, 3 x classes + 5]: both, true and said of each class; labelled places; edges said that are right, edges said,
-    true edges that were found, true edges."""
+    """[rows, 7 x classes + 1]: of each class the places that are right, true and said, the edges said that are right, the
+    edges said, the true edges that were found, the true edges; and all labelled places."""
     return np.stack([_compared(truth, answer.value) for truth, answer in zip(truths, answers, strict=True)])
 
 
@@ -96,8 +102,8 @@ def _compared(truth: Segmentation, answer: Any) -> np.ndarray:
     found = np.concatenate(
         [
             *(np.bincount(part, minlength=256)[:classes] for part in (true[true == said], true.ravel(), said.ravel())),
+            _edges(true, said, classes) if classes <= MOST_EDGED else np.full(4 * classes, np.nan),
             [labelled.sum()],
-            _edges(true, said) if classes <= MOST_EDGED else np.full(4, np.nan),
         ]
     ).astype(np.float64)
     if len(truth.compared) >= KEPT:
@@ -106,12 +112,13 @@ def _compared(truth: Segmentation, answer: Any) -> np.ndarray:
     return found
 
 
-def _edges(true: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """[edges said that are right, edges said, true edges that were found, true edges]."""
+def _edges(true: np.ndarray, said: np.ndarray, classes: int) -> np.ndarray:
+    """Of each class: edges said that are right, edges said, true edges that were found, true edges."""
     reach = max(1, round(TOLERANCE * float(np.sqrt(np.square(true.shape).sum()))))
     own, other = _edge_bits(true), _edge_bits(said)
-    counts = [(other & _spread(own, reach)), other, (own & _spread(other, reach)), own]
-    return np.array([np.bitwise_count(part).sum() for part in counts], dtype=np.float64)
+    parts = ((said, other & _spread(own, reach)), (said, other), (true, own & _spread(other, reach)), (true, own))
+    counts = [np.bincount(numbers[edge != 0], minlength=256)[:classes] for numbers, edge in parts]
+    return np.concatenate(counts).astype(np.float64)
 
 
 def _edge_bits(classes: np.ndarray) -> np.ndarray:

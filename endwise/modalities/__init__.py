@@ -28,6 +28,8 @@ TABLE: dict[str, tuple[str, str]] = {
     "structure": ("endwise.modalities.structure", "Structure"),
     "board": ("endwise.modalities.board", "Board"),
     "masked": ("endwise.modalities.masked", "Masked"),
+    "volume": ("endwise.modalities.volume", "Volume"),
+    "volume_mask": ("endwise.modalities.volume.mask", "VolumeMask"),
     "series": ("endwise.modalities.series", "Series"),
 }
 

@@ -206,6 +206,37 @@ class Modality:
         Only of modalities that `samples`."""
         raise NotImplementedError
 
+    # ---- numpy side: values larger than what is looked at at once ----------------------------------------------------
+
+    def patch(self, contract: Any) -> tuple[int, ...] | None:
+        """Of an input: how much of a transformed value the network looks at at once, along each axis. Training draws patches
+        of larger values and of what lies on them, and answers are put together from windows: all outputs then lie on it
+        and have `part` and `merged`. None: values are seen whole."""
+        return None
+
+    def extent(self, value: np.ndarray) -> tuple[int, ...]:
+        """Of a decoded value: places along each axis."""
+        raise NotImplementedError
+
+    def part(self, value: np.ndarray, start: Sequence[int], sides: Sequence[int]) -> np.ndarray:
+        """A part of a decoded value, as a decoded value."""
+        raise NotImplementedError
+
+    def sought(self, value: np.ndarray, contract: Any, words: np.ndarray) -> tuple[int, ...] | None:
+        """Of an output: a place of a decoded value that patches should show more often than chance would, by random words.
+        Default: none."""
+        return None
+
+    def merged(
+        self, parts: Iterable[tuple[tuple[int, ...], Mapping[str, np.ndarray]]], shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """What was decoded of windows of one row (where each begins, arrays without the batch axis), as of the whole."""
+        raise NotImplementedError
+
+    def stacked(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """What `merged` gave for rows of different sizes as one batch."""
+        raise NotImplementedError
+
     @property
     def hides_held_out(self) -> bool:
         """Whether training rows must not see what held-out rows are about: it has `asked_about` and `without`."""
@@ -314,6 +345,10 @@ class Modality:
     def misfit(self, shape: tuple[int, ...], under: tuple[int, ...]) -> str | None:
         """Why a decoded target of this shape cannot lie on a decoded input of the shape `under`; its row is put aside.
         Default: it can. Only asked of outputs that lie on an input."""
+        return None
+
+    def apart(self, value: np.ndarray, under: np.ndarray) -> str | None:
+        """As `misfit`, in its place, where shapes do not tell: a decoded target and the decoded value of its input."""
         return None
 
     def beneath(self) -> Self:

@@ -24,9 +24,9 @@ GROUP = 8  # channels normalised together
 class Mix(nn.Sequential):
     """A convolution over 3 cells along each axis, a group norm (Wu & He 2018: no row looks at another) and a rectifier."""
 
-    def __init__(self, axes: int, inward: int, outward: int) -> None:
+    def __init__(self, axes: int, inward: int, outward: int, *, stride: int = 1) -> None:
         super().__init__(
-            CONVS[axes](inward, outward, 3, padding=1, bias=False),
+            CONVS[axes](inward, outward, 3, stride=stride, padding=1, bias=False),
             nn.GroupNorm(math.gcd(outward, max(1, outward // GROUP)), outward),
             nn.ReLU(),
         )
@@ -129,6 +129,47 @@ class OnCanvas(nn.Module):
             times = [coarse / fine for coarse, fine in zip(stride, strides[0], strict=True)]
             merged = merged + smoothly(layer(x), times, maps[0].shape[2:])
         return smoothly(self.score(self.last(merged)).float(), strides[0], self.canvas)
+
+
+class Narrowing(nn.Module):
+    """As `OnCanvas`, for canvases whose fine maps are large: each map is as wide as the encoder's own, the finer the
+    narrower, and is added to what the coarser ones say (Ronneberger et al. 2015, U-Net; a sum in the place of a
+    concatenation, which is half the work)."""
+
+    def __init__(self, encoder: Encoder, token_width: int, channels: int) -> None:
+        super().__init__()
+        self.canvas, axes, maps = encoder.canvas_px, len(encoder.canvas_px), encoder.maps
+        self.ratios = [
+            [round(coarse / fine) for coarse, fine in zip(one.stride, other.stride, strict=True)]
+            for one, other in zip(maps[:0:-1], maps[-2::-1], strict=True)
+        ]
+        self.tokens = nn.Linear(token_width, maps[-1].channels)
+        self.narrow = nn.ModuleList(
+            CONVS[axes](one.channels, other.channels, 1) for one, other in zip(maps[:0:-1], maps[-2::-1], strict=True)
+        )
+        self.mix = nn.ModuleList(Mix(axes, item.channels, item.channels) for item in maps[-2::-1])
+        self.finest = maps[0].stride
+        self.score = CONVS[axes](maps[0].channels, channels, 1)
+
+    def begin(self, values: Sequence[float]) -> None:
+        """Say these numbers everywhere before anything is learnt."""
+        bias = self.score.bias
+        assert isinstance(bias, nn.Parameter)
+        with torch.no_grad():
+            bias.copy_(torch.tensor(values))
+
+    def forward(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
+        """Of rows without the input what the tokens alone say."""
+        levels = tokens.levels[on]
+        present = tokens.present.get(on)
+        if present is not None:
+            there = present.reshape(-1, *[1] * (levels[0].dim() - 1))
+            levels = [torch.where(there, level, 0.0) for level in levels]
+        known = self.tokens(tokens.values[:, tokens.spans.get(on, slice(None))]).transpose(1, 2)
+        x = levels[-1] + known.unflatten(2, levels[-1].shape[2:])
+        for level, ratio, narrow, mix in zip(levels[-2::-1], self.ratios, self.narrow, self.mix, strict=True):
+            x = mix(level + enlarged(narrow(x), ratio, level.shape[2:]))
+        return smoothly(self.score(x).float(), self.finest, self.canvas)
 
 
 def smoothly(

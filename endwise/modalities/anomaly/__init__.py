@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from endwise.drawing import Segmentation
+from endwise.drawing import Segmentation, resizing
 from endwise.errors import BadValue, DataError, refusal
 from endwise.modalities.base import Answer, Contract, Fetch, Role
 from endwise.modalities.boolean import WORDS
-from endwise.modalities.image import resizing
 from endwise.modalities.mask import Mask
 from endwise.modalities.spatial import Spatial
 

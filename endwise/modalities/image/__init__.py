@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from endwise.drawing import Picture
+from endwise.drawing import Picture, antialias, resizing
 from endwise.errors import BadValue, require
 from endwise.modalities.base import (
     INPUT_ROLE,
@@ -580,20 +580,6 @@ def _reduced(pixels: np.ndarray, kept_area: int) -> np.ndarray:
     rows, columns = antialias(height, size[0]), antialias(width, size[1])
     smaller = np.einsum("yh,hwc,xw->yxc", rows, pixels.astype(np.float32), columns, optimize=True)
     return np.asarray(np.rint(smaller).clip(0, FULL[pixels.dtype]).astype(pixels.dtype))
-
-
-def antialias(size: int, target: int) -> np.ndarray:
-    """float32 [target, size]: the weights of a bilinear resize whose triangle is widened by the reduction."""
-    scale = size / target
-    centres = (np.arange(target) + 0.5) * scale
-    distance = np.abs(np.arange(size)[None] + 0.5 - centres[:, None]) / max(scale, 1.0)
-    weights = np.maximum(0.0, 1.0 - distance)
-    return np.asarray((weights / weights.sum(1, keepdims=True)).astype(np.float32))
-
-
-def resizing(size: int, target: int) -> np.ndarray:
-    """`antialias`, or the identity."""
-    return np.eye(size, dtype=np.float32) if size == target else antialias(size, target)
 
 
 def _moments(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,13 @@
 """Masks: a class for every place of a picture (semantic segmentation). The declaration, how a mask is read, what is learnt
 about the training masks, how an answer is written.
 
-Stored as the numbers of the file. Nothing here but ClassVars knows that a picture has two axes: a subclass with three that
-reads volumes has the same head, losses and metrics. Not here: the decoder (network.py), per-pixel features of the
+Stored as the numbers of the file. Nothing here but ClassVars knows that a picture has two axes: the mask of a volume
+(modalities/volume/mask.py) is a subclass that reads other files, with the same head, losses and metrics. Not here: the decoder (network.py), per-pixel features of the
 classical baseline (features.py), single objects of one class (instances).
 """
 
 import base64
+import builtins
 import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from endwise.drawing import Segmentation
+from endwise.drawing import Segmentation, resizing
 from endwise.errors import BadValue, DataError, refusal, require
 from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Role, file_bytes, output_field
-from endwise.modalities.image import MAX_PIXELS, resizing
+from endwise.modalities.image import MAX_PIXELS
 from endwise.modalities.spatial import Spatial
+from endwise.patches import bell
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -63,7 +65,7 @@ class Mask(Spatial):
     """
 
     type: ClassVar[str] = "mask"
-    contract_class = MaskContract
+    contract_class: ClassVar[builtins.type[Contract]] = MaskContract
     axes: ClassVar[int] = 2
     classical_of_places: ClassVar[bool] = True
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
@@ -131,6 +133,10 @@ class Mask(Spatial):
         mine, other = (" x ".join(map(str, sides[: self.axes][::-1])) for sides in (shape, under))
         return f"the mask is {mine} and {self.under()} is {other}: they must be of one size, a pixel for a pixel"
 
+    def numbers(self, value: np.ndarray) -> np.ndarray:
+        """Of a decoded value: the number of each place."""
+        return value
+
     # ---- the contract --------------------------------------------------------------------------------------------
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> MaskContract:
@@ -138,7 +144,7 @@ class Mask(Spatial):
         counts, seen = np.zeros(1 << 16, np.int64), 0
         for value in values:
             seen += 1
-            own = np.bincount(value.ravel(), minlength=256)
+            own = np.bincount(self.numbers(value).ravel(), minlength=256)
             counts[: len(own)] += own
         ignored = 0 if self.ignore is None else int(counts[self.ignore])
         if self.ignore is not None:
@@ -173,7 +179,7 @@ class Mask(Spatial):
 
     def transform(self, value: np.ndarray, contract: MaskContract) -> np.ndarray:
         """uint8: the class of each place; 254 of a number that is none, 255 where nobody has labelled."""
-        return np.asarray(_table(contract.values, self.ignore)[value])
+        return np.asarray(_table(contract.values, self.ignore)[self.numbers(value)])
 
     def blank(self, contract: MaskContract) -> np.ndarray:
         """One place that nobody has labelled."""
@@ -203,16 +209,48 @@ class Mask(Spatial):
 
     def truth(self, value: np.ndarray, contract: MaskContract) -> Segmentation:
         """The mask as it was given."""
-        return Segmentation(value, contract.names, self.ignore)
+        return self.segmentation(self.numbers(value), contract, self.ignore)
+
+    def segmentation(self, numbers: np.ndarray, contract: MaskContract, ignore: int | None = None) -> Segmentation:
+        """Numbers as the user's kind of value."""
+        return Segmentation(numbers, contract.names, ignore)
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: MaskContract) -> Answer:
         """A `Segmentation` of the size of what it lies on; the mean probability of the classes that were chosen as
         confidence; the share of each class that there is."""
         size = tuple(int(side) for side in decoded["sizes"])
-        classes, sure = chosen(np.asarray(decoded["scores"], np.float32), size)
+        classes, sure = chosen(np.asarray(decoded["scores"], np.float32), size, np.asarray(decoded["seen"], np.float64))
         dtype = np.uint8 if max(contract.values) < 256 else np.uint16
-        found = Segmentation(np.array(contract.values, dtype)[classes], contract.names)
+        found = self.segmentation(np.array(contract.values, dtype)[classes], contract)
         return Answer(found, min(1.0, sure), detail={"shares": found.shares})
+
+    def merged(
+        self, parts: Iterable[tuple[tuple[int, ...], Mapping[str, np.ndarray]]], shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """Scores of the whole: the mean of the windows', which count less near their borders."""
+        total: np.ndarray | None = None
+        counted = np.zeros(shape, np.float32)
+        for start, decoded in parts:
+            size = tuple(int(side) for side in decoded["sizes"])
+            scores = brought(np.asarray(decoded["scores"], np.float32), size, np.asarray(decoded["seen"], np.float64))
+            total = np.zeros((len(scores), *shape), np.float32) if total is None else total
+            place, weight = tuple(slice(low, low + side) for low, side in zip(start, size, strict=True)), bell(size)
+            total[:, *place] += weight * scores
+            counted[place] += weight
+        assert total is not None
+        return {"scores": total / counted, "seen": np.eye(self.axes, self.axes + 1), "sizes": np.array(shape, np.int64)}
+
+    def stacked(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """On canvases of the largest; those of smaller rows reach beyond them."""
+        largest = np.max([row["sizes"] for row in rows], axis=0)
+        scores = [
+            np.pad(row["scores"], [(0, 0), *((0, most - own) for most, own in zip(largest, row["sizes"], strict=True))])
+            for row in rows
+        ]
+        seen = [np.concatenate([np.diag(largest / row["sizes"]), np.zeros((self.axes, 1))], axis=1) for row in rows]
+        return {
+            "scores": np.stack(scores), "seen": np.stack(seen).astype(np.float32), "sizes": np.stack([row["sizes"] for row in rows]),
+        }  # fmt: skip
 
     def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: MaskContract) -> Sequence[str]:
         """How many places have no label, and how many a number that is no class."""
@@ -227,13 +265,14 @@ class Mask(Spatial):
         return told
 
     def metrics(self, contract: MaskContract) -> Sequence["Metric"]:
-        """miou, dice, pixel_accuracy and boundary_f1 over all places together; and the Dice of each of at most 20
-        classes."""
+        """miou, dice, pixel_accuracy and boundary_f1 over all places together; and the Dice and the boundary_f1 of each of
+        at most 20 classes."""
         from endwise import metrics
 
         found = [metrics.mean_iou(), metrics.mean_dice(), metrics.pixel_accuracy(), metrics.boundary_f1()]
         if len(contract.classes) <= MOST_SCORED:
             found += [metrics.class_dice(name, place) for place, name in enumerate(contract.classes)]
+            found += [metrics.boundary_f1(name, place) for place, name in enumerate(contract.classes)]
         return found
 
     def classical(self, contract: MaskContract) -> Any:
@@ -248,11 +287,11 @@ class Mask(Spatial):
         for truth in truths:
             counts += np.bincount(truth.places().ravel(), minlength=256)
         best = int(counts[: len(contract.classes)].argmax())
-        return Answer(Segmentation(np.full((1,) * self.axes, contract.values[best], np.uint16), contract.names))
+        return Answer(self.segmentation(np.full((1,) * self.axes, contract.values[best], np.uint16), contract))
 
     def from_classical(self, predicted: Any, contract: MaskContract) -> Answer:
         """Classes by their numbers, at the classifier's own resolution."""
-        return Answer(Segmentation(np.asarray(predicted), contract.names))
+        return Answer(self.segmentation(np.asarray(predicted), contract))
 
     # ---- network side ----------------------------------------------------------------------------------------------
 
@@ -269,13 +308,15 @@ class Mask(Spatial):
         return MaskHead(contract.places, size, on=self.under())
 
 
-def chosen(scores: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, float]:
+def chosen(scores: np.ndarray, size: tuple[int, ...], seen: np.ndarray) -> tuple[np.ndarray, float]:
     """Scores [class, *canvas] at another size: the class of each place (int64 [*size]) and the mean probability of them.
-    Resized as pictures are, slab by slab along the first axis, so that large pictures need no more memory than small."""
+    Resized as pictures are, slab by slab along the first axis, so that large pictures need no more memory than small.
+    seen: where the canvas lies, as in `Placed`, its axes along those of the value."""
     kept = scores
     for axis in range(1, len(size)):
-        kept = np.moveaxis(np.tensordot(resizing(scores.shape[1 + axis], size[axis]), kept, (1, 1 + axis)), 0, 1 + axis)
-    rows, found, total = resizing(scores.shape[1], size[0]), np.empty(size, np.int64), 0.0
+        kept = _resized(kept, axis, size[axis], seen)
+    rows = _weights(scores.shape[1], size[0], seen[0, 0], seen[0, -1])
+    found, total = np.empty(size, np.int64), 0.0
     step = max(1, WRITTEN_CELLS // max(1, kept.size // kept.shape[1]))
     for start in range(0, size[0], step):
         part = np.moveaxis(np.tensordot(rows[start : start + step], kept, (1, 1)), 0, 1)
@@ -284,6 +325,28 @@ def chosen(scores: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, float
         total += float((1.0 / np.exp(part - highest).sum(0)).sum())
         found[start : start + step] = best
     return found, total / found.size
+
+
+def brought(scores: np.ndarray, size: tuple[int, ...], seen: np.ndarray) -> np.ndarray:
+    """float32 [class, *size]: the scores themselves at another size."""
+    for axis, side in enumerate(size):
+        scores = _resized(scores, axis, side, seen)
+    return scores
+
+
+def _resized(scores: np.ndarray, axis: int, side: int, seen: np.ndarray) -> np.ndarray:
+    """Along one axis of the canvas."""
+    along = _weights(scores.shape[1 + axis], side, seen[axis, axis], seen[axis, -1])
+    return np.asarray(np.moveaxis(np.tensordot(along, scores, (1, 1 + axis)), 0, 1 + axis))
+
+
+def _weights(cells: int, size: int, scale: float, shift: float) -> np.ndarray:
+    """float32 [size, cells]: `resizing` where the canvas covers `scale` of the side, from `shift` on."""
+    if scale == 1 and shift == 0:
+        return resizing(cells, size)
+    middle = ((np.arange(size) + 0.5) / size - shift) / scale * cells
+    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(cells) + 0.5 - middle[:, None]) / max(cells / (size * scale), 1.0))
+    return np.asarray((weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
 @lru_cache(64)

@@ -5,7 +5,7 @@ Shotton et al. 2006, without its textons). Imported only when a baseline is aske
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from endwise.drawing import Segmentation
-from endwise.modalities.image import FULL, antialias
+from endwise.drawing import Segmentation, antialias
+from endwise.modalities.image import FULL
 
 SIDE = 96  # of the array that a picture or volume is reduced to: its longest
 SCALES = (3, 7, 15)  # cells of the neighbourhoods
@@ -27,7 +27,11 @@ STEPS = 300  # of the optimiser
 
 
 class PixelClassifier(BaseEstimator):  # type: ignore[misc]
-    """Decoded arrays [*shape, channel] and their masks -> a mask for each, at its own lower resolution."""
+    """Decoded values and their masks -> a mask for each, at its own lower resolution. opened: the array [*shape, channel] of
+    a decoded value; None: it is one."""
+
+    def __init__(self, opened: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+        self.opened = opened
 
     def fit(self, X: Sequence[np.ndarray], y: Sequence[Segmentation]) -> Self:
         """A sample of labelled places of at most 300 pairs, drawn at random, the same each time."""
@@ -36,7 +40,7 @@ class PixelClassifier(BaseEstimator):  # type: ignore[misc]
         each = max(20, PIXELS // max(1, len(picked)))
         features, classes = [], []
         for index in picked.tolist():
-            own = place_features(X[index])
+            own = self._features(X[index])
             small = y[index].resized(own.shape[:-1])
             numbers, labelled = small.numbers.ravel(), np.flatnonzero(small.places().ravel() < len(small.names))
             some = chance.permutation(labelled)[:each]
@@ -54,8 +58,11 @@ class PixelClassifier(BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """Numbers of classes, one array a value."""
         for value in X:
-            own = place_features(value)
+            own = self._features(value)
             yield self.model_.predict(own.reshape(-1, own.shape[-1])).reshape(own.shape[:-1])
+
+    def _features(self, value: np.ndarray) -> np.ndarray:
+        return place_features(value if self.opened is None else self.opened(value))
 
 
 def place_features(value: np.ndarray) -> np.ndarray:

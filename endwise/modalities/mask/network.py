@@ -16,13 +16,14 @@ from endwise.modalities.image.network import conv_net, on_grid
 from endwise.modalities.mask import CROSS_ENTROPY, DICE
 from endwise.nn.interface import Encoder, Handed, Head, Tokens
 from endwise.nn.placing import Placed, in_place, laid, laid_smoothly, turned
-from endwise.nn.pyramid import OnCanvas, finest_stride
+from endwise.nn.pyramid import Narrowing, OnCanvas, finest_stride
 from endwise.nn.size import Size
 from endwise.nn.vision import resize
 
 SMALL_SIDE_PX = 48  # of a canvas whose every pixel has a score of its own; larger ones every second or fourth
 COARSEST = 4.0  # of the finest map
 CARRIED_PX = 64  # a side of the canvas on which another stage reads a mask
+PICTURE_AXES = 2  # on canvases of more, maps of one width would cost too much where they are fine
 
 
 class MaskHead(Head):
@@ -36,8 +37,12 @@ class MaskHead(Head):
     def meet(self, encoders: Mapping[str, Encoder]) -> None:
         """Its layers are those that the maps of this encoder need."""
         encoder = encoders[self.on]
-        finest = finest_stride(encoder.canvas_px, SMALL_SIDE_PX, COARSEST)
-        self.decoder = OnCanvas(encoder, self.size.width, self.classes, finest=finest)
+        self.decoder: OnCanvas | Narrowing
+        if len(encoder.canvas_px) > PICTURE_AXES:
+            self.decoder = Narrowing(encoder, self.size.width, self.classes)
+        else:
+            finest = finest_stride(encoder.canvas_px, SMALL_SIDE_PX, COARSEST)
+            self.decoder = OnCanvas(encoder, self.size.width, self.classes, finest=finest)
         self.decoder.begin(self.prior)
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
@@ -64,8 +69,8 @@ class MaskHead(Head):
         return ((target < self.classes) & real).flatten(1).any(1).float()
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{'scores': float32 [batch, class, *canvas], 'sizes': int64 [batch, axes] of what it lies on}."""
-        return {"scores": prediction["scores"].float(), "sizes": prediction["sizes"]}
+        """{'scores': float32 [batch, class, *canvas], 'seen' and 'sizes' of what it lies on, as in `Placed`}."""
+        return {**prediction, "scores": prediction["scores"].float()}
 
     def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
         """The classes of the canvas where the picture has them, as a target does: what training did to the picture (shifts,

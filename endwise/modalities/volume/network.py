@@ -1,0 +1,86 @@
+"""The network side of volumes: from voxels to a grid of tokens and feature maps at four resolutions.
+
+Scaling, laying on one canvas, augmentation and the encoder, all in the graph, and differentiable down to the voxels.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from endwise.modalities.volume import Volume, VolumeContract, seen_at_once
+from endwise.nn.interface import Encoder, Map, Tokens
+from endwise.nn.placing import Placed
+from endwise.nn.size import Size
+from endwise.nn.volumes import VolumeChanges, VolumeNet, augment, behind, inside, laid_out
+
+SIDE_BY_DIAL = {1: 24, 2: 32, 3: 48, 4: 64}  # of a cube with the canvas of a volume that nothing lies on
+STAGES = 3
+
+
+class VolumeEncoder(Encoder):
+    """Where an output lies on the volume the canvas is of its own voxels; else the volume is reduced, by as much for all,
+    until the largest of training fits. Widths are an eighth, a quarter, a half and all of the tokens'.
+
+    `augment` False leaves the training volumes as they are.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    peak_rate = 2e-3
+
+    def __init__(self, declared: Volume, contract: VolumeContract, size: Size) -> None:
+        super().__init__()
+        self.canvas_px, self.reduced = canvas(declared, contract, size)
+        self.standard = declared.scale == "each"  # it comes so
+        self.augment = True
+        self.changes = VolumeChanges(
+            mirror=declared.mirror, shift=declared.shift_share, zoom=declared.zoom_share,
+            turn_deg=declared.turn_deg or 0.0, light=declared.light_share,
+        )  # fmt: skip
+        self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("deviation", torch.tensor(contract.deviation, dtype=torch.float32), persistent=False)
+        widths = (*(max(8, size.width // share) for share in (8, 4, 2)), size.width)
+        blocks = tuple(
+            size.depth // STAGES + (stage >= STAGES - size.depth % STAGES) for stage in range(STAGES)
+        )  # from the last stage on
+        self.net = VolumeNet(contract.channels, widths, blocks)
+        self.project = nn.Linear(widths[-1], size.width, bias=False)
+        self.norm = nn.LayerNorm(size.width)
+        self.maps = tuple(Map(width, (float(2**stage),) * 3) for stage, width in enumerate(widths))
+
+    def forward(self, values: Float[Tensor, "batch x y z channel"], sizes: Int[Tensor, "batch 3"]) -> Tokens:
+        """Grid tokens, row by row; a token of the canvas around the volume is masked."""
+        x = values.float()
+        if not self.standard:
+            x = (x - self.mean) / self.deviation
+        with torch.autocast(x.device.type, enabled=False):
+            x, seen = laid_out(x.movedim(4, 1), sizes, self.canvas_px, self.reduced)
+        if self.training and self.augment:
+            x, moved = augment(x, self.changes)
+            seen = behind(seen, moved)
+        levels = self.net(x)
+        last = levels[-1]
+        grid = tuple(side // 2**STAGES for side in self.canvas_px)
+        return Tokens(
+            values=self.norm(self.project(last.flatten(2).transpose(1, 2))),
+            mask=inside(seen, grid),
+            grids={"volume": (grid, (float(2**STAGES),) * 3)},
+            levels={"volume": levels},
+            placed={"volume": Placed(self.canvas_px, sizes, seen, x)},
+        )
+
+
+def canvas(declared: Volume, contract: VolumeContract, size: Size) -> tuple[tuple[int, ...], float]:
+    """(voxels of the canvas, how many of the volume's voxels one of them is long)."""
+    patch = declared.patch(contract)
+    if patch is not None:
+        return patch, 1.0
+    if declared.seen_voxels is not None:
+        sides = declared.seen_voxels
+    else:
+        most = SIDE_BY_DIAL[size.dial]
+        share = max(1.0, (math.prod(contract.largest) / most**3) ** (1 / 3))
+        sides = seen_at_once([math.ceil(side / share) for side in contract.largest], 2 * most**3)
+    return sides, max(1.0, *(side / seen for side, seen in zip(contract.largest, sides, strict=True)))

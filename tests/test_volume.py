@@ -1,0 +1,486 @@
+"""Volumes: files, geometry, errors, answers on the scan's own grid, windows. The usual promises are the contract suite's
+(test_every_modality)."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+import endwise as ew
+from endwise.data.dataset import fit_contracts
+from endwise.data.loader import Loader
+from endwise.errors import BadValue, DataError, RecipeError
+from endwise.files import folder_bytes
+from endwise.modalities.mask import chosen
+from endwise.modalities.volume import Volume, seen_at_once
+from endwise.modalities.volume.files import scan_of
+from endwise.modalities.volume.mask import VolumeMask
+from endwise.nn.placing import laid
+from endwise.nn.volumes import VolumeChanges, augment, behind, laid_out
+from endwise.patches import covering, drawn, words
+from endwise.report import build
+from endwise.rows import file_fetcher
+from endwise.runner import differences
+from endwise.scan import NIFTI_URI, Scan, VolumeSegmentation, nifti, uri_volume
+
+NAMES = {0: "rest", 1: "organ"}
+VOXELS = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(np.int16)
+
+
+def nothing(path: str) -> bytes:
+    raise BadValue(f"no file {path}")
+
+
+def nifti_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
+    return bytes(nibabel.Nifti1Image(voxels, affine).to_bytes())
+
+
+def lying(order: tuple[int, ...], signs: tuple[int, ...], steps: tuple[float, ...]) -> np.ndarray:
+    """An affine whose array axis order[world] runs along world, backwards where the sign is negative."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for world, axis in enumerate(order):
+        affine[world, axis] = signs[world] * steps[axis]
+    affine[:3, 3] = (7, -3, 11)
+    return affine
+
+
+def dicom_slices(voxels: np.ndarray, step: float = 2.5) -> dict[str, bytes]:
+    """A CT series of voxels [column, row, slice], 0.5 x 0.75 mm across and down; the files in no order."""
+    series, found = generate_uid(entropy_srcs=["series"]), {}
+    for index in range(voxels.shape[2]):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(index)])
+        one = pydicom.Dataset()
+        one.file_meta = meta
+        one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        one.SeriesInstanceUID, one.Modality = series, "CT"
+        one.ImagePositionPatient, one.ImageOrientationPatient = [10.0, 20.0, 5.0 + step * index], [1, 0, 0, 0, 1, 0]
+        one.PixelSpacing, one.RescaleSlope, one.RescaleIntercept = [0.75, 0.5], 1, -1024
+        one.Rows, one.Columns = voxels.shape[1], voxels.shape[0]
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated = one.BitsStored = 16
+        one.HighBit, one.PixelRepresentation = 15, 0
+        one.PixelData = np.ascontiguousarray(voxels[:, :, index].T).astype("<u2").tobytes()
+        out = io.BytesIO()
+        pydicom.dcmwrite(out, one, enforce_file_format=True)
+        found[f"{(index * 7) % 11:02d}.dcm"] = out.getvalue()
+    return found
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+# ---- files and geometry ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(3)), st.tuples(*[st.sampled_from([-1, 1])] * 3))
+def test_however_a_file_lies_the_same_place_has_the_same_voxel(order: list[int], signs: tuple[int, ...]) -> None:
+    """The voxels that lie upright, stored turned and mirrored, are read as they were."""
+    stored = np.transpose(VOXELS, np.argsort(order))
+    for world, axis in enumerate(order):
+        stored = np.flip(stored, axis) if signs[world] < 0 else stored
+    steps = [0.0] * 3
+    for world, axis in enumerate(order):
+        steps[axis] = (1.0, 2.0, 3.0)[world]
+    scan = scan_of(nifti_bytes(np.ascontiguousarray(stored), lying(tuple(order), signs, tuple(steps))), nothing)
+    assert np.array_equal(scan.voxels[..., 0], VOXELS)
+    assert scan.spacing_mm == pytest.approx((1.0, 2.0, 3.0))
+    assert scan.affine is not None
+    assert (np.diag(scan.affine[:, :3]) > 0).all()
+
+
+def test_upright_is_as_nibabel_has_it() -> None:
+    affine = lying((2, 0, 1), (-1, 1, -1), (2.0, 0.5, 1.0))
+    affine[:3, :3] = np.array([[0.98, 0.17, 0], [-0.17, 0.98, 0], [0, 0, 1]]) @ affine[:3, :3]  # a little oblique
+    wanted = nibabel.as_closest_canonical(nibabel.Nifti1Image(VOXELS, affine))
+    scan = scan_of(nifti_bytes(VOXELS, affine), nothing)
+    assert np.array_equal(scan.voxels[..., 0], np.asanyarray(wanted.dataobj))
+    np.testing.assert_allclose(scan.affine, wanted.affine[:3], atol=1e-5)
+
+
+def test_every_file_gives_the_same_voxels(tmp_path: Path) -> None:
+    npy, npz = io.BytesIO(), io.BytesIO()
+    np.save(npy, VOXELS)
+    np.savez_compressed(npz, volume=VOXELS, spacing_mm=[1.0, 2.0, 3.0])
+    (tmp_path / "scan.npy").write_bytes(npy.getvalue())
+    nibabel.save(nibabel.Nifti1Image(VOXELS, np.diag([1.0, 2.0, 3.0, 1.0])), tmp_path / "scan.nii.gz")
+    raws: list[Any] = [
+        VOXELS, VOXELS.tolist(), VOXELS[..., None], VOXELS.astype(np.float64), VOXELS.astype(np.int64), npy.getvalue(),
+        npz.getvalue(), "scan.npy", "scan.nii.gz", {"path": "scan.nii.gz"}, nibabel.load(tmp_path / "scan.nii.gz"),
+    ]  # fmt: skip
+    declared = Volume()
+    for raw in raws:
+        scan = Scan.unpacked(declared.read(raw, file_fetcher(tmp_path)))
+        assert np.array_equal(scan.voxels[..., 0], VOXELS)
+    assert scan.spacing_mm == pytest.approx((1.0, 2.0, 3.0))
+    assert Scan.unpacked(declared.read(npz.getvalue(), nothing)).spacing_mm == pytest.approx((1.0, 2.0, 3.0))
+    assert Scan.unpacked(declared.read(VOXELS, nothing)).spacing_mm is None
+
+
+def test_a_series_is_put_in_order_in_hounsfield_units(tmp_path: Path) -> None:
+    voxels = np.arange(6 * 4 * 5).reshape(6, 4, 5) + 1000
+    files = dicom_slices(voxels)
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / "notes.txt").write_text("not a slice")
+    for raw in ("series", zipped(files), [f"series/{name}" for name in files], folder_bytes(folder)):
+        scan = scan_of(raw, file_fetcher(tmp_path))
+        assert scan.spacing_mm == pytest.approx((0.5, 0.75, 2.5))
+        assert scan.voxels.dtype == np.int16
+        # columns run to the left and rows to the back in DICOM: upright they are turned round
+        assert np.array_equal(scan.voxels[..., 0], voxels[::-1, ::-1] - 1024)
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"no volume at all", "not a NIfTI"),
+        (np.zeros((4, 5)), "is no volume"),
+        (np.zeros((4, 5, 6, 60)), "channels come last"),
+        (np.zeros((0, 5, 6)), "is no volume"),
+        (np.full((2, 2, 2), np.nan), "8 voxels are not finite"),
+        (np.full((2, 2, 2), "a"), "expected numbers"),
+        (nifti(np.zeros((2, 2, 2), np.uint8), np.eye(3, 4))[:355], "damaged"),
+        (b"\x1f\x8b broken", "damaged"),
+        (zipped({"a.txt": b"x"}), "none of 1 files is a DICOM"),
+        (zipped(dict(list(dicom_slices(np.ones((3, 3, 4))).items())[:1])), "one slice is no volume"),
+        (object(), "expected the path or the bytes"),
+    ],
+)  # fmt: skip
+def test_what_is_no_volume_is_refused_with_the_reason(raw: Any, told: str) -> None:
+    with pytest.raises(BadValue, match=told):
+        Volume().read(raw, nothing)
+
+
+def test_a_missing_slice_and_two_series_are_refused() -> None:
+    files = dicom_slices(np.ones((3, 3, 6)))
+    without = {name: data for index, (name, data) in enumerate(files.items()) if index != 4}
+    with pytest.raises(BadValue, match=r"a slice is missing: from 12.50 to 17.50 mm, and 2.50 mm"):
+        Volume().read(zipped(without), nothing)
+    with pytest.raises(BadValue, match="two slices lie in one place"):
+        Volume().read(zipped({**files, "again.dcm": files["00.dcm"]}), nothing)
+
+
+def test_spacing_is_brought_to_what_is_declared_and_must_be_one_otherwise() -> None:
+    ramp = np.broadcast_to(np.arange(20.0)[:, None, None], (20, 6, 8)).copy()
+    declared = Volume(spacing_mm=(2.0, 1.0, 1.0))
+    scan = Scan.unpacked(declared.read(nifti_bytes(ramp, np.eye(4)), nothing))
+    assert scan.shape == (10, 6, 8)
+    assert scan.spacing_mm == pytest.approx((2.0, 1.0, 1.0))
+    assert scan.affine is not None
+    assert scan.affine[0, 3] == pytest.approx(0.5)  # the middle of the first of two voxels
+    np.testing.assert_allclose(scan.voxels[2:-2, 0, 0, 0], 2 * np.arange(2, 8) + 0.5, atol=1e-4)
+    with pytest.raises(BadValue, match="says no spacing"):
+        declared.read(ramp, nothing)
+    plain = Volume()
+    mixed = [plain.read(nifti_bytes(ramp, np.diag([step, 1, 1, 1])), nothing) for step in (1.0, 1.0, 3.0)]
+    with pytest.raises(DataError, match=r"Fix: write spacing_mm: \[1.0, 1.0, 1.0\]"):
+        plain.fit(mixed, missing=0, role="input")
+    contract = plain.fit(mixed[:2], missing=0, role="input")
+    assert contract.spacing_mm == (1.0, 1.0, 1.0)
+    with pytest.raises(BadValue, match="declare spacing_mm"):
+        plain.transform(mixed[2], contract)
+
+
+def test_a_volume_is_scaled_by_itself_or_by_all() -> None:
+    values = [Volume().read(np.random.default_rng(seed).normal(100 * seed, 5, (4, 5, 6)), nothing) for seed in (1, 2)]
+    each, every = Volume(), Volume(scale="all")
+    contract = each.fit(values, missing=0, role="input")
+    own = each.transform(values[1], contract)
+    assert (own.dtype, own.shape) == (np.float32, (4, 5, 6, 1))
+    assert abs(own.mean()) < 1e-4
+    assert own.std() == pytest.approx(1, abs=1e-3)
+    assert every.transform(values[1], contract).mean() == pytest.approx(200, abs=2)
+    assert contract.mean[0] == pytest.approx(150, abs=2)
+    small = [Volume(scale="all").read(np.full((3, 3, 3), 7, np.uint8), nothing)]
+    bytes_only = every.fit(small, missing=0, role="input")
+    assert bytes_only.bits == 8
+    assert every.transform(every.read(np.full((3, 3, 3), 7.0), nothing), bytes_only).dtype == np.uint8
+    with pytest.raises(BadValue, match="whole numbers from 0 to 255"):
+        every.transform(every.read(np.full((3, 3, 3), 0.5), nothing), bytes_only)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"seen_voxels": (60, 64, 64)}, r"\[64, 64, 64\]"),
+        ({"spacing_mm": (1.0, 1.0)}, "three numbers above 0"),
+        ({"zoom_share": 2.0}, "a share from 0 to 0.5"),
+        ({"turn_deg": 200.0}, "0 to 180 degrees"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        Volume(**fields)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 200), min_size=3, max_size=3), st.integers(512, 100_000))
+def test_what_is_seen_at_once_holds_the_volume_or_is_as_large_as_may_be(size: list[int], most: int) -> None:
+    found = seen_at_once(size, most)
+    assert all(side % 8 == 0 for side in found)
+    whole = [-(-side // 8) * 8 for side in size]
+    assert list(found) == whole or np.prod(found) <= most
+
+
+# ---- masks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_must_have_the_voxels_of_its_volume() -> None:
+    declared = VolumeMask(on="scan")
+    scan = Volume().read(nifti_bytes(VOXELS, np.eye(4)), nothing)
+    mask = (VOXELS > 50).astype(np.uint8)
+    assert declared.apart(declared.read(nifti_bytes(mask, np.eye(4)), nothing), scan) is None
+    assert declared.apart(declared.read(mask, nothing), scan) is None
+    assert "the mask is 7 x 6 x 4" in str(declared.apart(declared.read(mask[:4], nothing), scan))
+    wide = declared.apart(declared.read(nifti_bytes(mask, np.diag([2, 1, 1, 1])), nothing), scan)
+    assert "2 x 1 x 1 mm and those of scan 1 x 1 x 1 mm" in str(wide)
+    with pytest.raises(BadValue, match=r"numbers such as 0\.5"):
+        declared.read(mask * 0.5, nothing)
+    with pytest.raises(BadValue, match="2 channels"):
+        declared.read(np.zeros((3, 3, 3, 2), np.uint8), nothing)
+
+
+def test_an_answer_is_saved_on_the_grid_of_its_scan(tmp_path: Path) -> None:
+    affine = lying((1, 2, 0), (-1, 1, -1), (2.0, 0.5, 1.0))
+    given = (VOXELS % 3 == 0).astype(np.uint8)
+    (tmp_path / "scan.nii").write_bytes(nifti_bytes(VOXELS, affine))
+    upright = VolumeMask().read(nifti_bytes(given, affine), nothing)
+    answer = VolumeSegmentation(Scan.unpacked(upright).voxels, NAMES)
+    back = nibabel.load(answer.save(tmp_path / "mask.nii.gz", like=tmp_path / "scan.nii"))
+    assert np.array_equal(np.asanyarray(back.dataobj), given)
+    np.testing.assert_allclose(back.affine, affine, atol=1e-6)
+    alone = nibabel.load(answer.save(tmp_path / "alone.nii.gz"))
+    assert np.array_equal(np.asanyarray(alone.dataobj), answer.numbers)
+    (tmp_path / "note.txt").write_text("hello")
+    with pytest.raises(BadValue, match="no NIfTI file that can be read"):
+        answer.save(tmp_path / "mask.nii.gz", like=tmp_path / "note.txt")
+
+
+def test_an_answer_in_json_is_read_back_and_two_are_the_same_but_for_a_hundredth() -> None:
+    numbers = np.zeros((6, 7, 8), np.uint8)
+    numbers[2:4, 2:5, 1:7] = 1
+    answer = VolumeSegmentation(numbers, NAMES)
+    text = answer.to_json()
+    assert text.startswith(NIFTI_URI)
+    assert np.array_equal(uri_volume(text), numbers)
+    assert np.array_equal(Scan.unpacked(VolumeMask().read(text, nothing)).voxels, numbers)
+    assert np.array_equal(Scan.unpacked(VolumeMask().read(answer, nothing)).voxels, numbers)
+    near, far = numbers.copy(), numbers.copy()
+    near[0, 0, :3], far[0, 0, :] = 1, 1
+
+    def told(item: np.ndarray) -> dict[str, Any]:
+        return {"mask": {"value": VolumeSegmentation(item, NAMES).to_json()}}
+
+    assert not differences([told(numbers)], [told(near)])
+    assert differences([told(numbers)], [told(far)])
+    assert differences([told(numbers)], [told(numbers[:5])])
+
+
+# ---- where a volume lies on its canvas ---------------------------------------------------------------------------------
+
+
+def test_voxels_are_laid_in_the_middle_and_found_again() -> None:
+    """Whatever its size, a volume that fits is on the canvas voxel for voxel, and an answer comes back to the same ones."""
+    sizes = torch.tensor([[5, 6, 7], [8, 8, 3], [2, 5, 8]])
+    x = torch.rand(3, 1, 8, 8, 8) + 1
+    shown, seen = laid_out(x, sizes, (8, 8, 8), 1.0)
+    for row, (a, b, c) in enumerate(sizes.tolist()):
+        own = x[row, :, :a, :b, :c]
+        assert shown[row][shown[row] > 0].numel() == own.numel()
+        torch.testing.assert_close(shown[row][shown[row] > 0], own.flatten())
+        classes = (own[0] > 1.5).long()
+        scores = torch.stack([1 - (shown[row, 0] > 1.5).float(), (shown[row, 0] > 1.5).float()]) * 20
+        found, sure = chosen(scores.numpy(), (a, b, c), seen[row].double().numpy())
+        assert np.array_equal(found, classes.numpy())
+        assert sure > 0.99
+    target, inside = laid(x[:, 0], sizes, seen, (8, 8, 8))
+    assert torch.equal(inside, shown[:, 0] > 0)
+    torch.testing.assert_close(torch.where(inside, target, 0.0), shown[:, 0])
+
+
+def test_a_larger_volume_is_reduced_alike_along_every_axis() -> None:
+    shown, seen = laid_out(torch.ones(1, 1, 32, 16, 8), torch.tensor([[32, 16, 8]]), (16, 16, 16), 1.0)
+    assert (shown > 0.5).sum() == 16 * 8 * 4
+    torch.testing.assert_close(torch.diagonal(seen[0, :, :3]), torch.tensor([1.0, 2.0, 4.0]))
+
+
+def test_a_target_moves_with_the_volume_that_is_changed_in_training() -> None:
+    torch.manual_seed(0)
+    x = torch.zeros(4, 1, 24, 20, 16)
+    x[:, :, 6:18, 5:12, 4:12] = 1.0
+    sizes = torch.tensor([[24, 20, 16]]).repeat(4, 1)
+    changes = VolumeChanges(mirror=True, shift=0.1, zoom=0.2, turn_deg=20.0, light=0.0)
+    shown, seen = laid_out(x, sizes, (24, 24, 16), 1.0)
+    moved, own = augment(shown, changes)
+    target, inside = laid(x[:, 0], sizes, behind(seen, own), (24, 24, 16))
+    agree = ((moved[:, 0] > 0.5) == (target > 0.5)) | ~inside
+    assert agree.float().mean() > 0.99
+    assert (moved - shown).abs().mean() > 0.02
+
+
+# ---- a whole recipe --------------------------------------------------------------------------------------------------
+
+
+def blocks(count: int = 24) -> tuple[list[bytes], list[bytes], list[str]]:
+    """Noisy scans with a bright block, the mask of it, and whether it lies left or right."""
+    random, scans, masks, sides = np.random.default_rng(0), [], [], []
+    for index in range(count):
+        shape = tuple(int(side) for side in random.integers(12, 17, 3))
+        mask = np.zeros(shape, np.uint8)
+        start = 1 if index % 2 else shape[0] - 7
+        mask[start : start + 6, 3:9, 3:9] = 1
+        scan = 100 * mask + random.normal(300, 20, shape)
+        affine = np.diag([1.0, 1.0, 2.0, 1.0])
+        scans.append(nifti_bytes(scan.astype(np.float32), affine))
+        masks.append(nifti_bytes(mask, affine))
+        sides.append("left" if index % 2 else "right")
+    return scans, masks, sides
+
+
+def test_from_scans_to_masks_and_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scans, masks, sides = blocks()
+    recipe = ew.Recipe(
+        name="blocks", data={"path": {"scan": scans, "organ": masks, "side": sides}}, inputs={"scan": "volume"},
+        outputs={"organ": {"type": "volume_mask", "classes": ["rest", "organ"]}, "side": "category"},
+        train={"size": "tiny", "steps": 10, "batch_size": 8}, trunk={"width": 32, "depth": 1},
+    )  # fmt: skip
+    model = ew.fit(recipe, out=tmp_path / "run")
+    answer = model.predict({"scan": scans[0]})
+    organ = answer["organ"]
+    assert isinstance(organ, VolumeSegmentation)
+    assert organ.numbers.shape == Scan.unpacked(Volume().read(scans[0], nothing)).shape
+    assert organ.spacing_mm == pytest.approx((1.0, 1.0, 2.0))
+    dataset = ew.prepare(recipe)
+    scored = ew.evaluate(model, dataset, dataset.splits.val)
+    assert {"dice", "dice_organ", "boundary_f1_organ"} <= set(scored.outputs["organ"])
+    assert scored.baselines["organ"]["classical"]["dice"].value > 0.8  # type: ignore[index]
+    page = build(ew.Run.open(tmp_path / "run")).read_text(encoding="utf-8")
+    assert page.count("data:image/png") >= 3  # planes of the scan, of the truth and of the answer
+
+
+# ---- larger than what is looked at at once -----------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=3, max_size=3), st.lists(st.integers(4, 24), min_size=3, max_size=3))
+def test_windows_cover_all_of_a_value_and_overlap(shape: list[int], most: list[int]) -> None:
+    sides = [min(own, side) for own, side in zip(shape, most, strict=True)]
+    starts = covering(shape, sides)
+    seen = np.zeros(shape, int)
+    for start in starts:
+        place = tuple(slice(low, low + side) for low, side in zip(start, sides, strict=True))
+        assert seen[place].shape == tuple(sides)
+        seen[place] += 1
+    assert seen.min() >= 1
+    assert len(set(starts)) == len(starts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=3, max_size=3), st.integers(0, 9999))
+def test_a_patch_lies_in_its_value_and_around_what_is_sought(shape: list[int], key: int) -> None:
+    sides = [min(own, 16) for own in shape]
+    random = words((key, 1, 2), 6)
+    around = tuple(int(word) % side for word, side in zip(random[:3], shape, strict=True))
+    for wanted in (None, around):
+        start = drawn(shape, sides, random[3:], wanted)
+        assert all(0 <= low <= own - side for low, own, side in zip(start, shape, sides, strict=True))
+        assert wanted is None or all(low <= at < low + side for low, at, side in zip(start, wanted, sides, strict=True))
+    assert drawn(shape, sides, words((key, 1, 2), 6)[3:], None) == drawn(shape, sides, random[3:], None)
+
+
+def test_windows_that_answer_the_truth_become_the_truth() -> None:
+    """Whatever the sizes: each window's scores on its own canvas, put together, and two rows in one batch."""
+    random = np.random.default_rng(0)
+    contract = VolumeMask().fit(
+        [Scan(random.integers(0, 3, (4, 4, 4)).astype(np.uint8)).packed()], missing=0, role="output"
+    )
+    rows, truths = [], []
+    for shape in ((20, 9, 13), (7, 22, 8)):
+        truth, sides = random.integers(0, 3, shape), tuple(min(own, 8) for own in shape)
+        parts = []
+        for start in covering(shape, sides):
+            own = truth[tuple(slice(low, low + side) for low, side in zip(start, sides, strict=True))]
+            shown, seen = laid_out(
+                torch.from_numpy(own)[None, None].float() + 1, torch.tensor([own.shape]), (8, 8, 8), 1.0
+            )
+            scores = np.stack([10.0 * (shown[0, 0].round().numpy() == number + 1) for number in range(3)])
+            parts.append((start, {"scores": scores, "seen": seen[0].numpy(), "sizes": np.array(own.shape)}))
+        rows.append(VolumeMask().merged(iter(parts), shape))
+        truths.append(truth)
+    batch = VolumeMask().stacked(rows)
+    for index, truth in enumerate(truths):
+        written = VolumeMask().write({key: value[index] for key, value in batch.items()}, contract)
+        assert np.array_equal(written.value.numbers, truth)
+        assert np.array_equal(VolumeMask().write(rows[index], contract).value.numbers, truth)
+
+
+def test_a_volume_larger_than_what_is_looked_at_is_learnt_in_patches(tmp_path: Path) -> None:
+    scans, masks, sides = blocks(12)
+    given = {"scan": scans, "organ": masks, "side": sides}
+    outputs: dict[str, Any] = {"organ": "volume_mask"}
+    recipe = ew.Recipe(
+        name="patches", data={"path": given}, inputs={"scan": ew.Volume(seen_voxels=(8, 8, 8))}, outputs=outputs,
+        train={"size": "tiny", "steps": 2, "batch_size": 4}, trunk={"width": 32, "depth": 1},
+    )  # fmt: skip
+    dataset = ew.prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+    loader = Loader(dataset, recipe, contracts, dataset.splits.train, batch_size=4, seed=1, shuffle=True)
+    shares = []
+    for step in range(6):
+        batch, again = loader.batch(step), loader.batch(step)
+        assert np.array_equal(batch.inputs["scan"].values, again.inputs["scan"].values)
+        scan, organ = batch.inputs["scan"].values[..., 0], batch.targets["organ"].values
+        assert scan.shape[1:] == organ.shape[1:] == (8, 8, 8)
+        assert scan[organ == 1].mean() > 1 + scan[organ == 0].mean()  # the mask of the same patch
+        shares.append((organ == 1).any((1, 2, 3)).mean())
+    assert np.mean(shares) > 0.5
+    model = ew.fit(recipe, out=tmp_path / "run")
+    rows = [{"scan": scans[index]} for index in range(3)]
+    answers = model.predict(rows)
+    for answer, row in zip(answers, rows, strict=True):
+        assert answer["organ"].numbers.shape == Scan.unpacked(Volume().read(row["scan"], nothing)).shape
+        assert answer["organ"] == model.predict(row)["organ"]
+    scored = ew.evaluate(model, dataset, dataset.splits.val)
+    assert np.isfinite(scored.outputs["organ"]["dice"].value)
+    both = recipe.model_copy(update={"outputs": {**recipe.outputs, "side": ew.Category()}})
+    known = ew.prepare(both)
+    learnt = fit_contracts(both, known)
+    with pytest.raises(DataError, match="outputs that lie on it"):
+        Loader(known, both, learnt, known.splits.train, batch_size=4, seed=1, shuffle=True)
+
+
+def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    scans, masks, _ = blocks(12)
+    masks[3] = nifti_bytes(np.ones((4, 4, 4), np.uint8), np.eye(4))
+    recipe = ew.Recipe(
+        name="odd", data={"path": {"scan": scans, "organ": masks}}, inputs={"scan": "volume"},
+        outputs={"organ": "volume_mask"},
+    )  # fmt: skip
+    with pytest.raises(DataError, match="the mask is 4 x 4 x 4 and scan is"):
+        ew.prepare(recipe)
+
+
+def test_a_mask_of_voxels_lies_on_a_volume() -> None:
+    with pytest.raises(RecipeError, match="an input that a volume_mask can lie on"):
+        ew.Recipe(name="x", data=[{"a": 1}], inputs={"a": "image"}, outputs={"m": "volume_mask"})
