@@ -9,6 +9,7 @@ Not here: what it sees (`objective.Seen`), how terms are added (objective.py). N
 
 import builtins
 import dataclasses
+import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
@@ -18,7 +19,9 @@ from endwise.errors import RecipeError, refusal, require, unknown_name
 from endwise.modalities.base import Modality, check_types, frozen
 from endwise.modalities.boolean import Boolean
 from endwise.modalities.category import Category
+from endwise.modalities.mask import Mask
 from endwise.modalities.number import Number
+from endwise.patches import exceeds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,7 +211,105 @@ class Consistent(Prior):
         return -possible.log().clamp(max=0)
 
 
-BUILT_IN: dict[str, type[Prior]] = {prior.type: prior for prior in (Monotone, Sum, Range, Consistent)}
+@dataclass(frozen=True, kw_only=True)
+class Shape(Prior):
+    """What is known of the shape of one class of a mask, such as an organ: how large it is (Kervadec et al. 2019,
+    Constrained-CNN losses), that it is in one place, that its surface is smooth (after Dolz, Ben Ayed & Desrosiers 2017,
+    Unbiased shape compactness). Measured on the probabilities: each is charged as a share of what is allowed. Lengths are
+    millimetres in volumes whose masks say their spacing, else places (voxels, pixels). Values must be seen whole."""
+
+    type: ClassVar[str] = "shape"
+
+    of: str = told("the output: a mask of a picture or a volume")
+    label: str = told("the class", names=False)
+    size: tuple[float, ...] | None = told("the smallest and the largest size; null: any", None, names=False)
+    spread: float | None = told(
+        "at most how far its places are from their middle, as a root mean square: two pieces lie apart; null: any", None, names=False
+    )  # fmt: skip
+    rough: float | None = told(
+        "at most how many times the surface of a ball of its size it has (in a picture the outline of a disc); null: any", None, names=False
+    )  # fmt: skip
+
+    def check(self, inputs: Fields, outputs: Fields) -> None:
+        _one_of(self, "of", self.of, outputs, Mask)
+        _some(self, "size", [item for item in (self.size, self.spread, self.rough) if item is not None])
+        for name, value, least in (("spread", self.spread, 0.0), ("rough", self.rough, 1.0)):
+            require(
+                value is None or value > least, field=f"{self.term}.{name}", got=value, allowed=f"a number above {least:g}",
+                fix="measure it on a few labels, and leave room",
+            )  # fmt: skip
+        require(
+            self.size is None or (len(self.size) == 2 and 0 <= self.size[0] < self.size[1]), field=f"{self.term}.size",
+            got=self.size, allowed="two numbers, the smaller one first", fix="write size: [800, 2400]",
+        )  # fmt: skip
+
+    def loss(self, seen: "Seen") -> "Tensor":
+        import torch
+
+        from endwise.nn.placing import centres, seen_at
+
+        item, contract = seen.fields[self.of], seen.contracts[self.of]
+        assert isinstance(item, Mask)
+        if self.label not in contract.classes:
+            raise unknown_name(field=f"{self.term}.label", got=self.label, names=contract.classes)
+        self._check_whole(seen, item.under())
+        found = seen.answer(self.of)
+        place, sizes = found["seen"].float(), found["sizes"].float()
+        chances = found["scores"].softmax(1)[:, contract.classes.index(self.label)]
+        canvas, axes = tuple(chances.shape[1:]), chances.dim() - 1
+        step = torch.tensor(getattr(contract, "spacing_mm", None) or (1.0,) * axes, device=chances.device)
+        points = seen_at(place, centres(canvas, chances.device).expand(len(chances), -1, -1))
+        inside = ((points >= 0) & (points < 1)).all(2).reshape(chances.shape)
+        mass = torch.where(inside, chances, 0.0)
+        cells, cost = mass.flatten(1).sum(1), torch.zeros(len(mass), device=mass.device)
+        if self.size is not None:
+            low, high = self.size
+            share = torch.linalg.det(place[:, :, :-1]).abs() * (sizes * step).prod(1) / mass[0].numel()
+            cost = cost + ((low - cells * share).relu() + (cells * share - high).relu()) / high
+        if self.spread is not None:
+            cost = cost + (_spread(mass.flatten(1), points * (sizes * step)[:, None]) / self.spread - 1).relu()
+        if self.rough is not None:
+            cost = (
+                cost
+                + (_faces(mass, inside) / (_ball(axes) * cells.clamp(min=1) ** (1 - 1 / axes)) / self.rough - 1).relu()
+            )
+        return cost
+
+    def _check_whole(self, seen: "Seen", on: str) -> None:
+        sides, largest = seen.fields[on].patch(seen.contracts[on]), getattr(seen.contracts[on], "largest", ())
+        require(
+            not exceeds(largest, sides), field=self.term, got=f"{on} of up to {' x '.join(map(str, largest))}, seen in patches",
+            allowed="values that are seen whole: of a patch nobody knows how large the rest is",
+            fix=f"write a larger {on}.seen_voxels, a coarser spacing_mm, or remove the prior",
+        )  # fmt: skip
+
+
+def _spread(mass: "Tensor", where: "Tensor") -> "Tensor":
+    """Root mean square distance [batch] from the middle, of mass [batch, place] at places [batch, place, axis]."""
+    whole = mass.sum(1, keepdim=True).clamp(min=SLACK)
+    middle = (mass[..., None] * where).sum(1, keepdim=True) / whole[..., None]
+    found: Tensor = ((mass * (where - middle).square().sum(2)).sum(1) / whole[:, 0] + SLACK).sqrt()
+    return found
+
+
+def _faces(mass: "Tensor", inside: "Tensor") -> "Tensor":
+    """Between neighbours that differ, [batch]: the total variation."""
+    import torch
+
+    found = torch.zeros(len(mass), device=mass.device)
+    for axis in range(1, mass.dim()):
+        side = mass.shape[axis] - 1
+        both = inside.narrow(axis, 0, side) & inside.narrow(axis, 1, side)
+        found = found + torch.where(both, mass.diff(dim=axis).abs(), 0.0).flatten(1).sum(1)
+    return found
+
+
+def _ball(axes: int) -> float:
+    """Faces of a digital ball of one cell's size (a disc, with two axes): half as many again as its surface (4 / pi times)."""
+    return 1.5 * (36 * math.pi) ** (1 / 3) if axes == 3 else 8 / math.sqrt(math.pi)
+
+
+BUILT_IN: dict[str, type[Prior]] = {prior.type: prior for prior in (Monotone, Sum, Range, Consistent, Shape)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import endwise as ew
+from endwise.batch import Batch
 from endwise.data.dataset import fit_contracts
 from endwise.data.loader import Loader
 from endwise.errors import BadValue, DataError, RecipeError
@@ -26,7 +27,9 @@ from endwise.modalities.volume.files import scan_of
 from endwise.modalities.volume.mask import VolumeMask
 from endwise.nn.placing import laid
 from endwise.nn.volumes import VolumeChanges, augment, behind, laid_out
+from endwise.objective import Randomness, Seen
 from endwise.patches import covering, drawn, words
+from endwise.priors import Shape
 from endwise.report import build
 from endwise.rows import file_fetcher
 from endwise.runner import differences
@@ -377,6 +380,62 @@ def test_from_scans_to_masks_and_a_class(tmp_path: Path, monkeypatch: pytest.Mon
     assert scored.baselines["organ"]["classical"]["dice"].value > 0.8  # type: ignore[index]
     page = build(ew.Run.open(tmp_path / "run")).read_text(encoding="utf-8")
     assert page.count("data:image/png") >= 3  # planes of the scan, of the truth and of the answer
+
+
+# ---- what is known of a shape ------------------------------------------------------------------------------------------
+
+
+def charged(mask: np.ndarray, prior: Shape, spacing: float = 1.0) -> float:
+    """What a prior says to a network that is sure of this mask."""
+    recipe = ew.Recipe(
+        name="known", data=[{"in memory": True}], inputs={"scan": "volume"},
+        outputs={"organ": ew.VolumeMask(classes=("rest", "organ"))}, train={"size": "tiny"},
+        trunk={"width": 32, "depth": 1},
+    )  # fmt: skip
+    fields = {**recipe.inputs, **recipe.outputs}
+    place = np.diag([spacing] * 3 + [1.0])[:3]
+    values = {
+        "scan": Scan(mask[..., None].astype(np.uint8), place).measured(), "organ": Scan(mask.astype(np.uint8), place)
+    }  # fmt: skip
+    contracts = {
+        name: item.fit([values[name].packed()], missing=0, role="input" if name == "scan" else "output")
+        for name, item in fields.items()
+    }
+    sizes = torch.tensor([mask.shape])
+    shown, seen = laid_out(torch.from_numpy(mask)[None, None].float(), sizes, (16, 16, 16), 1.0)
+    scores = torch.cat([torch.zeros_like(shown), 60 * shown - 30], dim=1).requires_grad_()
+    predictions = {"organ": {"scores": scores, "seen": seen, "sizes": sizes}}
+    model = ew.Model.build(recipe, contracts, seed=0)
+    batch = Batch({}, {}, {}, torch.ones(1), torch.zeros(1))
+    drawn_before = Randomness(torch.device("cpu"))
+    (cost,) = prior.loss(Seen(model.network, batch, predictions, fields, contracts, 0.0, drawn_before))
+    assert cost.requires_grad
+    return float(cost.detach())
+
+
+def test_a_shape_is_charged_for_what_it_is_not() -> None:
+    ball = np.linalg.norm(np.indices((13, 14, 15)).T - np.array([6, 7, 7]), axis=-1).T <= 4.5
+    two = np.zeros_like(ball)
+    two[:3, :3, :3] = two[-3:, -3:, -3:] = True
+    size = int(ball.sum())
+    known: dict[str, Any] = {"of": "organ", "label": "organ"}
+    assert charged(ball, Shape(**known, size=(0.9 * size, 1.1 * size), spread=4.0, rough=1.1)) == 0
+    assert charged(ball, Shape(**known, size=(0.5 * size, 0.8 * size))) == pytest.approx(0.25, abs=0.01)
+    assert charged(ball, Shape(**known, size=(2.0 * size, 4.0 * size))) == pytest.approx(0.25, abs=0.01)
+    assert charged(ball, Shape(**known, size=(7.9 * size, 8.1 * size)), spacing=2.0) == 0  # cubic millimetres
+    assert charged(two, Shape(**known, spread=4.0)) > 0.5
+    assert charged(np.random.default_rng(0).random(ball.shape) < 0.3, Shape(**known, rough=1.5)) > 0.5
+    with pytest.raises(RecipeError, match="one of organ, rest"):
+        charged(ball, Shape(of="organ", label="liver", rough=1.5))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [({}, "at least one"), ({"size": (3.0, 2.0)}, "the smaller one first"), ({"rough": 0.5}, "a number above 1")],
+)
+def test_a_shape_that_says_nothing_is_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        Shape(of="m", label="organ", **fields).check({}, {"m": VolumeMask()})
 
 
 # ---- larger than what is looked at at once -----------------------------------------------------------------------------
