@@ -86,6 +86,16 @@ def test_a_slower_recording_is_near_and_another_vowel_is_far():
     assert 3 * mel_cepstral_distance(one, slower, RATE) < mel_cepstral_distance(one, turned, RATE)
 
 
+def test_near_silence_is_no_answer_however_long_it_lasts():
+    """The mean along the alignment would prefer six seconds of hiss to speech that says something else."""
+    truth, other = (vowel(120, 0.6, formant).astype(np.float32) for formant in (500, 700))
+    hiss = 2e-4 * np.random.default_rng(0).standard_normal(6 * RATE).astype(np.float32)
+    silences = [mel_cepstral_distance(truth, hiss[:samples], RATE) for samples in (len(truth), 2 * RATE, 6 * RATE)]
+    distances = [0.0, mel_cepstral_distance(truth, other, RATE), *silences]
+    assert distances == sorted(distances)
+    assert mel_cepstral_distance(truth, truth[:400], RATE) < mel_cepstral_distance(truth, hiss[:400], RATE)
+
+
 # ---- units ---------------------------------------------------------------------------------------------------------------
 
 

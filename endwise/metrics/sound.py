@@ -9,8 +9,8 @@ from endwise.metrics.engine import Metric, ratio_of_sums, same_length, summable,
 
 
 def mcd() -> Metric:
-    """Mel-cepstral distance in dB along the best alignment (Kubichek 1993, with dynamic time warping); the level plays
-    no part. An answer without any sound is compared as silence."""
+    """Mel-cepstral distance in dB along the best alignment (Kubichek 1993, with dynamic time warping), times as many times as an
+    answer is longer than the truth (Chen et al. 2022); the level plays no part. An answer without any sound is compared as silence."""
     from endwise.nn.vocoder import mel_cepstral_distance
 
     def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:

@@ -98,11 +98,13 @@ def cepstra(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     return in_db
 
 
-def mel_cepstral_distance(one: np.ndarray, other: np.ndarray, rate_hz: int) -> float:
-    """Mean mel-cepstral distance in dB along the best alignment of two sounds (dynamic time warping)."""
-    a, b = cepstra(one, rate_hz), cepstra(other, rate_hz)
+def mel_cepstral_distance(truth: np.ndarray, heard: np.ndarray, rate_hz: int) -> float:
+    """Mean mel-cepstral distance in dB along the best alignment of two sounds (dynamic time warping); where the second is longer,
+    times as many times as it is (as in MCD-DTW-SL, Chen et al. 2022). A mean alone falls with every second of near silence at the
+    end of an answer, so that one without a word beats real speech; an answer that is too short pays without help."""
+    a, b = cepstra(truth, rate_hz), cepstra(heard, rate_hz)
     apart = np.sqrt(np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0))
-    return warped(apart)
+    return warped(apart) * max(1.0, len(b) / len(a))
 
 
 def warped(apart: np.ndarray) -> float:
