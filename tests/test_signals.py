@@ -79,7 +79,7 @@ def test_training_draws_anew() -> None:
 
 
 def test_symbols_cost_their_cross_entropy_and_padding_nothing() -> None:
-    restore = SymbolRestorer(torch.nn.Embedding(11, 8), 2)
+    restore = SymbolRestorer(torch.nn.Embedding(11, 8), 2, gain=1.0)
     values, stood = torch.randn(5, 8), torch.tensor([[1, 2], [3, PADDING], [4, 5], [6, 7], [PADDING, PADDING]])
     nothing = torch.full((5,), PADDING)
     with torch.no_grad():

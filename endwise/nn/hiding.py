@@ -41,10 +41,11 @@ class SymbolRestorer(nn.Module):
     """Which symbols stood there: cross-entropy over a table of vectors that belongs to the encoder (tied; Press & Wolf
     2017), so that what is learnt about a symbol from its neighbours is in the vector that reading it gives."""
 
-    def __init__(self, table: nn.Embedding, symbols: int) -> None:
-        """symbols: that many stand at one place."""
+    def __init__(self, table: nn.Embedding, symbols: int, *, gain: float) -> None:
+        """symbols: that many stand at one place. gain: how many times the encoder reads a vector of the table. It is as many times
+        here, or the table would grow to a scale that the task afterwards, which moves it by small steps, cannot change."""
         super().__init__()
-        self.symbols = symbols
+        self.symbols, self.gain = symbols, gain
         self.change = nn.Linear(table.embedding_dim, symbols * table.embedding_dim)
         self.norm = nn.RMSNorm(table.embedding_dim)
         self.table = table
@@ -55,7 +56,7 @@ class SymbolRestorer(nn.Module):
         hidden = rearrange(
             F.silu(self.change(values)).float(), "place (symbol w) -> place symbol w", symbol=self.symbols
         )
-        logits = F.linear(self.norm(hidden), self.table.weight, self.bias).float()
+        logits = F.linear(self.gain * self.norm(hidden), self.table.weight, self.bias).float()
         asked = stood != PADDING
         cost = -logits.log_softmax(-1).gather(2, stood.clamp(min=0)[..., None])[..., 0]
         return torch.where(asked, cost, 0.0).sum(1) / asked.sum(1).clamp(min=1)

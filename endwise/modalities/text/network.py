@@ -82,7 +82,7 @@ class TextEncoder(Encoder):
         """One learnt vector stands in the place of the hidden units; nothing else is dropped then."""
         self.hidden_share, self.drop = share or HIDDEN_SHARE, 0.0
         self.stand_in = nn.Parameter(torch.randn_like(self.unit.weight[0]) * SPREAD)
-        return SymbolRestorer(self.unit, self.stride)
+        return SymbolRestorer(self.unit, self.stride, gain=GAIN)
 
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """A token for every `stride` units."""
