@@ -43,9 +43,11 @@ if TYPE_CHECKING:
     from endwise.modalities.structure import Structure
     from endwise.modalities.tags import Tags
     from endwise.modalities.text import Text
+    from endwise.modalities.trajectories import Trajectories
     from endwise.modalities.volume import Volume
     from endwise.modalities.volume.mask import VolumeMask
     from endwise.model import Model, Prediction
+    from endwise.paths import Paths
     from endwise.priors import Prior
     from endwise.propose import propose
     from endwise.recipe import Data, Goal, Objective, Recipe, Train, Trunk
@@ -82,6 +84,7 @@ _HOMES = {
     "Board": "endwise.modalities.board",
     "Residues": "endwise.modalities.residues",
     "Structure": "endwise.modalities.structure",
+    "Trajectories": "endwise.modalities.trajectories",
     "Volume": "endwise.modalities.volume",
     "VolumeMask": "endwise.modalities.volume.mask",
     "propose": "endwise.propose",
@@ -103,6 +106,7 @@ _HOMES = {
     "Answer": "endwise.modalities.base",
     "Lattice": "endwise.lattice",
     "Chain": "endwise.chain",
+    "Paths": "endwise.paths",
     "Prior": "endwise.priors",
     "EndwiseError": "endwise.errors",
 }

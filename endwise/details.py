@@ -26,9 +26,11 @@ from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
 from endwise.modalities.series import Series, SeriesContract, continued
 from endwise.modalities.spatial import Spatial
+from endwise.modalities.trajectories import Trajectories
 from endwise.model import Model
 from endwise.network import Network, stacked
 from endwise.nn.interface import Tokens
+from endwise.paths import Paths
 from endwise.recording import Recording
 from endwise.scan import VolumeSegmentation
 
@@ -44,6 +46,7 @@ PROBE_FEW_NUMBERS, PROBE_REPEATED = 20, 5  # fewer different numbers are classes
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the probes' ridge penalty, chosen on the training rows
 OTHER = "(other)"
 FORECASTS, PAST_SHARE = 5, 3  # drawn, and how much of the past beside one of the future
+MOST_AGENTS = 12  # drawn of a scene
 QUERIES, NEAREST, RETRIEVAL_ROWS = 8, 4, 500  # shown of each pair of inputs, and looked at
 
 
@@ -92,7 +95,7 @@ class Answered:
 
 def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered]) -> dict[str, Any]:
     """{output: {"directions", "mistakes", and what applies of "confusion", "confusions", "reliability", "roc", "pr",
-    "classes", "pairs", "coverage", "retrieval", "forecasts"}}."""
+    "classes", "pairs", "coverage", "retrieval", "forecasts", "paths"}}."""
     previews = _Previews(model, dataset)
     out: dict[str, Any] = {}
     for name, item in scored.items():
@@ -103,6 +106,8 @@ def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered
             found["retrieval"] = retrieval(item, previews, dataset)
         elif item.truths and isinstance(item.item, Series):
             found["forecasts"] = forecasts(item, model, dataset)
+        elif item.truths and isinstance(item.item, Trajectories):
+            found["paths"] = paths(item, dataset)
         elif item.truths:
             found["mistakes"] = mistakes(item, previews, dataset)
         out[name] = found
@@ -377,6 +382,34 @@ def _past_of(
     return past
 
 
+# ---- paths -----------------------------------------------------------------------------------------------------------
+
+
+def paths(scored: Answered, dataset: Dataset) -> list[dict[str, Any]]:
+    """Rows spread from the best answer to the worst, with at most MOST_AGENTS agents of each whose truth is known: {"origin",
+    "agents": [{"past", "truth", "path", "futures": [{"chance", "path"}]}]}, a path being a list of [x, y], null where nobody knows."""
+    declared = scored.item
+    assert isinstance(declared, Trajectories)
+    order = np.argsort(scored.loss, kind="stable")
+    found = []
+    for index in order[np.linspace(0, len(order) - 1, min(FORECASTS, len(order))).round().astype(int)].tolist():
+        row, truth, answer = int(scored.rows[index]), scored.truths[index], scored.answers[index].value
+        pasts = _given_paths(declared, dataset, row, len(truth))
+        # of a row without its past there is one answer
+        told = zip(pasts.to_json(), truth.to_json(), answer.to_json(), strict=False)
+        agents = [{"past": past["path"], "truth": own["path"], **said} for past, own, said in told if any(own["path"])]
+        found.append({"origin": dataset.origin(row), "agents": agents[:MOST_AGENTS]})
+    return found
+
+
+def _given_paths(declared: Trajectories, dataset: Dataset, row: int, agents: int) -> Paths:
+    """Where the agents of a row have been."""
+    store = dataset.fields.get(str(declared.on))
+    if store is None or not store.present[row]:
+        return Paths(np.full((agents, 1, 2), np.nan, np.float32))
+    return Paths(np.asarray(store[row]))
+
+
 # ---- retrieval -------------------------------------------------------------------------------------------------------
 
 
@@ -640,6 +673,7 @@ __all__ = [
     "mistakes",
     "output_details",
     "pairs",
+    "paths",
     "probe",
     "reliability",
     "retrieval",

@@ -211,6 +211,7 @@ def _joined(parts: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> Token
         symbols={name: ids for name, tokens in parts.items() for ids in tokens.symbols.values()},
         pair={name: item for name, tokens in parts.items() for item in tokens.pair.values()},
         extents={name: item for name, tokens in parts.items() for item in tokens.extents.values()},
+        poses={name: item.of(present[name]) for name, tokens in parts.items() for item in tokens.poses.values()},
     )
 
 

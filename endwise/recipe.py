@@ -63,7 +63,8 @@ class Gather(Part):
 
 class Windows(Part):
     """A long table whose rows are steps in time: a row of the data is then a window of them, a past and a future. Series of
-    the inputs see the past, those of the outputs are the future; every other column is what it is in the last row of the past."""
+    the inputs see the past, those of the outputs are the future; every other column is what it is in the last row of the past.
+    Where trajectories name an `agent:`, the rows of one time are one step, and where nobody is there a series ends."""
 
     past: int = Field(ge=1, description="steps that a window looks back on")
     future: int = Field(0, ge=0, description="steps ahead that series of the outputs are; 0: none is an output")
@@ -117,8 +118,8 @@ class Data(Part):
     test: Any = Field(None, description="the test rows: they serve no stopping, calibration or threshold")
     split: str | Borders | None = Field(
         None,
-        description="a column with train / val / test; a column named 'split' is found by itself. Of windows where the sides begin: "
-        "{val: 0.8, test: 0.9}",
+        description="a column with train / val / test; a column named 'split' is found by itself, but for windows. Of windows also "
+        "where the sides begin: {val: 0.8, test: 0.9}",
     )
     group: str | None = Field(
         None, description="rows with the same value are never on two sides (speaker, patient, part)"
@@ -175,9 +176,10 @@ class Data(Part):
                 raise ValueError(
                     "windows are cut from rows as they are: remove 'gather', or 'windows' where a series is one row's list"
                 )
-            if self.time is not None or self.group is not None or isinstance(self.split, str):
+            if self.time is not None or self.group is not None:
                 raise ValueError(
-                    "windows are split by time: write windows: {time: COLUMN} and split: {val: 0.8, test: 0.9}, without time and group"
+                    "windows are split by time: write windows: {time: COLUMN} and split: {val: 0.8, test: 0.9}, or the column "
+                    "that names the sides, without time and group"
                 )
         return self
 

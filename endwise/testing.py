@@ -846,6 +846,24 @@ def _chains() -> tuple[Any, ...]:
     return tuple(found)
 
 
+def _walks() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Scenes of one to four walkers who swerve, some of them unseen at times: six steps, and the five that follow."""
+    random, pasts, futures = np.random.default_rng(2), list[Any](), list[Any]()
+    for index in range(8):
+        count, steps = 1 + index % 4, np.arange(11)
+        start, pace = random.normal(0, 4, (count, 1, 2)), random.normal(0, 0.6, (count, 1, 2))
+        swerve = 0.05 * (index - 3) * np.square(steps)[None, :, None] * pace[..., ::-1] * [1, -1]
+        points = (start + steps[None, :, None] * pace + swerve).round(3)
+        paths: list[Any] = points.tolist()
+        if count > 1:
+            paths[1][2] = paths[1][8] = None
+        past, future = [path[:6] for path in paths], [path[6:] for path in paths]
+        named = {f"walker {place}": path for place, path in enumerate(past)}
+        pasts.append((past, named, json.dumps(past), points[:, :6])[index % 4 if count == 1 else index % 3])
+        futures.append([{"path": path} for path in future] if index % 2 else future)
+    return tuple(pasts), tuple(futures)
+
+
 def cases() -> list[Case]:
     """Every modality of the package in every role it has."""
     from endwise.modalities.audio import Audio
@@ -856,6 +874,7 @@ def cases() -> list[Case]:
     from endwise.modalities.residues import Residues
     from endwise.modalities.structure import Structure
     from endwise.modalities.text import Text
+    from endwise.modalities.trajectories import Trajectories
 
     sound, heard = Audio(rate_hz=8_000), Audio(rate_hz=8_000, chunk_s=0.12)
     waiting = Text(decoder="attention", wait=0.2, label_smoothing=0.0)
@@ -892,6 +911,8 @@ def cases() -> list[Case]:
         Case(Board(steps=6), SOLVED, OUTPUT_ROLE, (Board(), SQUARES)),
         Case(Residues(), SEQUENCES, INPUT_ROLE),
         Case(Structure(recycles=0), _chains(), OUTPUT_ROLE, (Residues(), SEQUENCES)),
+        Case(Trajectories(), _walks()[0], INPUT_ROLE),
+        Case(Trajectories(), _walks()[1], OUTPUT_ROLE, (Trajectories(), _walks()[0])),
         Case(Field(units=("K",)), _grids(), INPUT_ROLE),
         Case(Field(units=("K",)), _grids(turn=0.4), OUTPUT_ROLE, (Field(units=("K",)), _grids())),
         *(
@@ -939,6 +960,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("field in",), ("field out",)),
     (("board in",), ("board out",)),
     (("residues in",), ("structure out",)),
+    (("trajectories in",), ("trajectories out",)),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
         ("number out", "boolean out", "number[3] out", "embedding out"),

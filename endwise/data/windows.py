@@ -2,9 +2,11 @@
 
 A window is a stretch of its table: `past` rows and the `future` rows behind them. Each long column is decoded and stored
 once, and a window is a slice of it. The sides of the split are stretches of time: the future of a window lies on one side
-or the window is on none; its past may reach back over a border.
+or the window is on none; its past may reach back over a border. Where a column names the sides, all steps of a window are on
+one.
 
-Not here: what a series is and how it is read (modalities/series), splits of other tables (`split.py`).
+Not here: what a series is and how it is read (modalities/series), which rows are one moment of several agents (`moments.py`),
+splits of other tables (`split.py`).
 """
 
 import hashlib
@@ -17,8 +19,9 @@ import numpy as np
 
 from endwise.data.columns import Column, PickedColumn
 from endwise.data.key import field_key
+from endwise.data.moments import AgentWindows, Moments
 from endwise.data.read import HASH_BYTES, Cells, Packed, read_column
-from endwise.data.split import Splits, time_of, times
+from endwise.data.split import SIDES, Splits, side_of, time_of, times
 from endwise.data.store import FieldStore, open_field
 from endwise.data.table import Table
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
@@ -27,6 +30,7 @@ from endwise.modalities.base import Contract, Role
 if TYPE_CHECKING:
     from endwise.modalities.base import Modality
     from endwise.modalities.series import Series
+    from endwise.modalities.trajectories import Trajectories
     from endwise.recipe import Border, Recipe, Windows
 
 STEP_TOLERANCE = 1e-6  # of a declared step, relative
@@ -114,8 +118,11 @@ def view(table: Table, recipe: "Recipe", *, ahead: bool = False) -> Table:
     for part in (windows.time, windows.by):
         if part is not None and part not in table.columns:
             raise unknown_name(field=f"data.windows ({table.name})", got=part, names=table.columns, error=DataError)
+    crowds = _crowds_of(recipe)
+    moments = Moments(table, windows) if crowds else None
+    table = table if moments is None else moments.table
     known = windows.future if any(item.known for item, _ in made.values()) else 0
-    layout, notes = _laid_out(table, windows, known if ahead else windows.future, ahead=ahead)
+    layout, notes = _laid_out(table, windows, known if ahead else windows.future, ahead=ahead, gaps=moments is not None)
     now = layout.now()
     columns: dict[str, Column] = {name: PickedColumn(table.column_of(name), now) for name in table.columns}
     for name, (item, sources) in made.items():
@@ -129,7 +136,22 @@ def view(table: Table, recipe: "Recipe", *, ahead: bool = False) -> Table:
         offset = windows.past if name in recipe.outputs else 0
         length = windows.future if name in recipe.outputs else windows.past + (windows.future if item.known else 0)
         columns[name] = Slices({column: table.column_of(column) for column in sources}, layout, offset, length)
-    return WindowTable(table, columns, made, layout, notes)
+    if moments is not None:
+        columns |= _agents_of(crowds, moments, layout, () if ahead else tuple(recipe.outputs))
+    return WindowTable(table, columns, {*made, *crowds}, layout, notes)
+
+
+def _agents_of(
+    crowds: "Mapping[str, tuple[Trajectories, str]]", moments: Moments, layout: Layout, outputs: Collection[str]
+) -> dict[str, Column]:
+    """The columns of the fields that are agents; those of an output are those of its input."""
+    inputs = {name: item for name, (item, source) in crowds.items() if name == source}
+    known = {name: moments.positions(item, name) for name, item in inputs.items()}
+    return {
+        name: AgentWindows(moments, known[source], layout, ahead=name != source, whole=item.whole)
+        for name, (item, source) in crowds.items()
+        if name == source or name in outputs
+    }
 
 
 class WindowTable(Table):
@@ -170,12 +192,37 @@ def _series_of(recipe: "Recipe") -> "dict[str, tuple[Series, tuple[str, ...]]]":
     return {name: (item, item.columns or (name,)) for name, item in fields if isinstance(item, Series)}
 
 
+def _crowds_of(recipe: "Recipe") -> "dict[str, tuple[Trajectories, str]]":
+    """The fields that are agents, each with the input whose agents they are. An output that no such input says the columns of
+    is an ordinary one."""
+    from endwise.modalities.trajectories import Trajectories
+
+    found = {
+        name: (item, name)
+        for name, item in recipe.inputs.items()
+        if isinstance(item, Trajectories) and item.agent is not None
+    }
+    for name in recipe.outputs:
+        item = recipe.standing(name)
+        if isinstance(item, Trajectories) and item.on in found:
+            found[name] = (item, item.on)
+    return found
+
+
 def _check_fields(recipe: "Recipe") -> None:
     """Fields that make no sense in windows, or whose answer an input would know."""
-    made, windows = _series_of(recipe), recipe.data.windows
+    made, crowds, windows = _series_of(recipe), _crowds_of(recipe), recipe.data.windows
     assert windows is not None
-    require(bool(made), field="data.windows", got=windows.model_dump(exclude_defaults=True), allowed="a recipe with a series",
-            fix="declare type: series, or remove windows")  # fmt: skip
+    require(
+        bool(made or crowds),
+        field="data.windows", got=windows.model_dump(exclude_defaults=True),
+        allowed="a recipe with a series, or with trajectories that say agent:", fix="declare one of them, or remove windows",
+    )  # fmt: skip
+    for name in crowds:
+        require(
+            name in recipe.inputs or windows.future > 0, field="data.windows.future", got=0,
+            allowed=f"at least 1 step for outputs.{name}", fix="write future: 12",
+        )  # fmt: skip
     ahead = {column for item, sources in made.values() if item.known for column in sources}
     for name, (item, sources) in made.items():
         where = f"outputs.{name}" if name in recipe.outputs else f"inputs.{name}"
@@ -203,12 +250,15 @@ def _check_fields(recipe: "Recipe") -> None:
 # ---- where the windows are -------------------------------------------------------------------------------------------
 
 
-def _laid_out(table: Table, windows: "Windows", future: int, *, ahead: bool) -> tuple[Layout, list[str]]:
+def _laid_out(table: Table, windows: "Windows", future: int, *, ahead: bool, gaps: bool) -> tuple[Layout, list[str]]:
+    """gaps: where a step is longer than declared a series ends and another begins, in the place of an error."""
     count = len(table)
     groups = [np.arange(count)] if windows.by is None else _groups(table, windows.by)
     moments = [np.arange(len(rows), dtype=np.float64) for rows in groups]
     if windows.time is not None:
         every = np.array(times(table, windows.time, range(count), of="data.windows.time"))
+        if gaps and windows.step is not None:
+            groups = [part for rows in groups for part in _pieces(rows, every[rows], float(windows.step), ahead=ahead)]
         moments = [every[rows] for rows in groups]
         for rows, own in zip(groups, moments, strict=True):
             _check_times(table, windows, rows, own)
@@ -236,6 +286,12 @@ def _laid_out(table: Table, windows: "Windows", future: int, *, ahead: bool) -> 
         )
     found = Layout(tuple(groups), tuple(moments), np.concatenate(series), np.concatenate(first), windows.past, future)
     return found, notes
+
+
+def _pieces(rows: np.ndarray, moments: np.ndarray, step: float, *, ahead: bool) -> list[np.ndarray]:
+    """The rows between longer steps than declared. ahead: the last ones."""
+    found = np.split(rows, np.flatnonzero(np.diff(moments) > (1 + STEP_TOLERANCE) * step) + 1)
+    return found[-1:] if ahead else found
 
 
 def _groups(table: Table, by: str) -> list[np.ndarray]:
@@ -283,6 +339,8 @@ def window_splits(table: WindowTable, recipe: "Recipe") -> Splits:
 
     layout, data = table.layout, recipe.data
     assert data.windows is not None
+    if data.split_column is not None:
+        return _column_splits(table, data.split_column)
     borders = data.split if isinstance(data.split, Borders) else Borders()
     val, test, end = (_border(table, data.windows, name, getattr(borders, name)) for name in ("val", "test", "end"))
     told = borders.model_dump()
@@ -309,6 +367,35 @@ def window_splits(table: WindowTable, recipe: "Recipe") -> Splits:
     )
     how += f"; {across} windows whose future lies on two sides are on none" if across else ""
     return Splits(train=sides["train"], val=sides["val"], test=sides["test"], how=how)
+
+
+def _column_splits(table: WindowTable, column: str) -> Splits:
+    """The side that a column of the source says for every step of a window, past and future; windows of two sides are on none."""
+    if column not in table.source.columns:
+        raise unknown_name(
+            field=f"data.split (in {table.name})", got=column, names=table.source.columns, error=DataError
+        )
+    said = np.zeros(len(table.source), np.int64)
+    for row, cell in enumerate(table.source.stream(column)):
+        side = side_of(cell)
+        require(side is not None, field=f"{table.source.origin(row)}, column {column!r} (data.split)", got=cell,
+                allowed=", ".join(SIDES), fix="write one of them in every row", error=DataError)  # fmt: skip
+        said[row] = SIDES.index(str(side))
+    layout, span = table.layout, table.layout.past + table.layout.future
+    sides = np.full(len(layout.first), -1)
+    for index, own in layout.windows_of():
+        steps = said[layout.rows[index]]
+        changes = np.append(0, np.cumsum(np.diff(steps) != 0))
+        first = layout.first[own]
+        sides[own] = np.where(changes[first] == changes[first + span - 1], steps[first], -1)
+    found = {name: np.flatnonzero(sides == number) for number, name in enumerate(SIDES)}
+    for name in ("train", "val"):
+        require(len(found[name]) > 0, field=f"data.split (column {column!r})", got=f"no window of {span} steps in {name}",
+                allowed="a stretch of time, or a scene, for train and for val: windows drawn at random would share their steps",
+                fix=f"write {name} in rows that follow each other", error=DataError)  # fmt: skip
+    across = int((sides < 0).sum())
+    how = f"by column {column!r}" + (f"; {across} windows with steps on two sides are on none" if across else "")
+    return Splits(train=found["train"], val=found["val"], test=found["test"], how=how)
 
 
 def _border(table: WindowTable, windows: "Windows", name: str, border: "Border | None") -> float:

@@ -49,6 +49,7 @@ from endwise.metrics.fields import field_rmse, relative_l2
 from endwise.metrics.forecasts import forecast_metrics
 from endwise.metrics.masks import boundary_f1, class_dice, mean_dice, mean_iou, pixel_accuracy
 from endwise.metrics.numbers import mae, r2, rmse
+from endwise.metrics.paths import ade, collision_rate, fde, min_ade, min_fde, miss_rate
 from endwise.metrics.pictures import picture_error, psnr, ssim
 from endwise.metrics.runs import pooled, pooled_difference
 from endwise.metrics.sound import duration_error, mcd
@@ -73,6 +74,7 @@ __all__ = [
     "Gap",
     "Metric",
     "accuracy",
+    "ade",
     "auroc",
     "average_precision",
     "balanced_accuracy",
@@ -88,6 +90,7 @@ __all__ = [
     "chain_tm_score",
     "chrf",
     "class_dice",
+    "collision_rate",
     "difference",
     "duration_error",
     "ece",
@@ -95,6 +98,7 @@ __all__ = [
     "estimates",
     "exact_match",
     "f1",
+    "fde",
     "field_rmse",
     "forecast_metrics",
     "gap",
@@ -109,6 +113,9 @@ __all__ = [
     "mean_dice",
     "mean_iou",
     "mean_of",
+    "min_ade",
+    "min_fde",
+    "miss_rate",
     "nats_per_character",
     "perplexity",
     "picture_error",

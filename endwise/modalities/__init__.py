@@ -31,6 +31,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "volume": ("endwise.modalities.volume", "Volume"),
     "volume_mask": ("endwise.modalities.volume.mask", "VolumeMask"),
     "series": ("endwise.modalities.series", "Series"),
+    "trajectories": ("endwise.modalities.trajectories", "Trajectories"),
 }
 
 

@@ -59,6 +59,28 @@ class Observed:
 
 
 @dataclass(frozen=True)
+class Poses:
+    """Of each agent of an input where it was seen last (raw units), the unit vector that it faces along, how far it came in its
+    last step (seen along `facing`), and how many steps ago that was."""
+
+    origin: Float[Tensor, "batch agent 2"]
+    facing: Float[Tensor, "batch agent 2"]
+    pace: Float[Tensor, "batch agent 2"]
+    late: Float[Tensor, "batch agent"]
+
+    def of(self, present: Bool[Tensor, " batch"]) -> "Poses":
+        """The same, with everybody standing at the origin in rows without the input."""
+        there = present[:, None, None]
+        along = self.facing.new_tensor([1.0, 0.0]).expand_as(self.facing)
+        return Poses(
+            torch.where(there, self.origin, 0.0),
+            torch.where(there, self.facing, along),
+            torch.where(there, self.pace, 0.0),
+            torch.where(there[..., 0], self.late, 0.0),
+        )
+
+
+@dataclass(frozen=True)
 class Tokens:
     """The common representation: values [batch, token, width] and which of them are real.
 
@@ -72,7 +94,7 @@ class Tokens:
     to be there before a token is known. hidden: {input: Hidden} of inputs that are partly hidden. symbols: {input: int64
     [batch, token]}, the symbol at each token, of inputs that are made of some and have outputs of the same kind. pair:
     {input: what is known of every two of its tokens}, of inputs that relate them. extents: {input: real sizes under its
-    levels}, of inputs whose levels are padded.
+    levels}, of inputs whose levels are padded. poses: {input: those of its agents}, of inputs whose tokens are agents.
     """
 
     values: Float[Tensor, "batch token width"]
@@ -89,6 +111,7 @@ class Tokens:
     symbols: dict[str, Int[Tensor, "batch token"]] = field(default_factory=dict)
     pair: dict[str, Float[Tensor, "batch token token channel"]] = field(default_factory=dict)
     extents: dict[str, Int[Tensor, "batch axes"]] = field(default_factory=dict)
+    poses: dict[str, Poses] = field(default_factory=dict)
 
     def with_values(self, values: Float[Tensor, "batch token width"]) -> "Tokens":
         """The same tokens after a layer that keeps their order."""

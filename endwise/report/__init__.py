@@ -344,6 +344,7 @@ def _behaviour(facts: _Facts) -> str:
                 plots.scatter(residuals, x="truth", y="answer − truth", alt=f"Residuals of {output}", diagonal=False)
             )
         drawn += [_forecast(output, item) for item in detail.get("forecasts", [])]
+        drawn += [plots.paths(item["agents"], alt=f"{output}: {item['origin']}") for item in detail.get("paths", [])]
         classes = detail.get("classes")
         table = _generic(classes, limit=100) if classes else ""
         if drawn or table:

@@ -4,9 +4,10 @@ Colours come from the page's CSS variables (a colour-blind-safe set, Okabe & Ito
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 78, 16, 14, 42
@@ -85,6 +86,45 @@ def bands(
         path = _path([(frame.x(at), frame.y(value)) for at, value in _thinned(line)])
         found.append(f'<path d="{path}" style="stroke:var(--series-{index});stroke-width:2;fill:none"/>')
     return _figure("".join(found), alt, _legend(list(parts)))
+
+
+def paths(agents: Sequence[Mapping[str, Any]], *, alt: str) -> str:
+    """A scene from above, in metres: where each agent has been, where it went, where the answer says it goes, and faintly its
+    other futures, the more probable the stronger. A point is [x, y], or None where nobody knows."""
+    ways = [line for one in agents for line in (one["past"], one["truth"], one["path"], *_others(one))]
+    known = [point for line in ways for point in line if point]
+    if not known:
+        return _nothing(alt)
+    frame = _Frame(*_even([x for x, _ in known], [y for _, y in known]))
+    found = [frame.axes("m", "m")]
+    for one in agents:
+        now = [point for point in one["past"] if point][-1:]
+        for item in one.get("futures", []):
+            style = f"stroke:var(--series-2);stroke-width:1;fill:none;opacity:{0.1 + 0.5 * item['chance']:.2f}"
+            found.append(_drawn_path(frame, [*now, *item["path"]], style))
+        for index, line in enumerate((one["past"], [*now, *one["truth"]], [*now, *one["path"]])):
+            found.append(_drawn_path(frame, line, f"stroke:var(--series-{index});stroke-width:2;fill:none"))
+        found += [
+            f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" style="fill:var(--series-0)"/>' for x, y in now
+        ]
+    return _figure("".join(found), alt, _legend(["past", "truth", "answer"]))
+
+
+def _others(agent: Mapping[str, Any]) -> list[Any]:
+    return [item["path"] for item in agent.get("futures", [])]
+
+
+def _even(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Ends of both axes such that a metre is as long on each."""
+    wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    metre = max((max(xs) - min(xs)) / wide, (max(ys) - min(ys)) / high, 1e-3)
+    middle = [((max(values) + min(values)) / 2, metre * room / 2) for values, room in ((xs, wide), (ys, high))]
+    ends = [[at - half, at + half] for at, half in middle]
+    return ends[0], ends[1]
+
+
+def _drawn_path(frame: "_Frame", line: Sequence[Sequence[float] | None], style: str) -> str:
+    return f'<path d="{_path([(frame.x(point[0]), frame.y(point[1])) for point in line if point])}" style="{style}"/>'
 
 
 def _numbered(values: Sequence[float | None], first: int) -> list[tuple[float, float]]:
