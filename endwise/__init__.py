@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from endwise.modalities.text import Text
     from endwise.modalities.trajectories import Trajectories
     from endwise.modalities.volume import Volume
+    from endwise.modalities.volume.boxes import VolumeBoxes
     from endwise.modalities.volume.mask import VolumeMask
     from endwise.model import Model, Prediction
     from endwise.paths import Paths
@@ -86,6 +87,7 @@ _HOMES = {
     "Structure": "endwise.modalities.structure",
     "Trajectories": "endwise.modalities.trajectories",
     "Volume": "endwise.modalities.volume",
+    "VolumeBoxes": "endwise.modalities.volume.boxes",
     "VolumeMask": "endwise.modalities.volume.mask",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",

@@ -38,6 +38,7 @@ from endwise.rows import (
     listed,
     may_be_missing,
     read_row,
+    rows_at_once,
     seen_at_once,
     window_by_window,
     written,
@@ -317,8 +318,24 @@ class Model:
                 present[name] = torch.zeros(len(batch), dtype=torch.bool, device=device)
         with torch.inference_mode(), self._evaluating():
             rows = self._large(inputs, present)
-            found: Predictions = self.network(inputs, present) if rows is None else self._in_windows(rows)
-        return found
+            return self._seen(inputs, present) if rows is None else self._in_windows(rows)
+
+    def _seen(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Predictions:
+        """What the network says to rows that it sees whole, as many at a time as the memory should hold."""
+        count = len(next(iter(present.values())))
+        most = rows_at_once(self.recipe.inputs, self.contracts, count)
+        parts: list[Predictions] = [
+            self.network(
+                {name: field.rows(slice(start, start + most)) for name, field in inputs.items()},
+                {name: there[start : start + most] for name, there in present.items()},
+            )
+            for start in range(0, count, most)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return {
+            name: {key: torch.cat([part[name][key] for part in parts]) for key in parts[0][name]} for name in parts[0]
+        }
 
     def _large(
         self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]
@@ -406,8 +423,7 @@ class Model:
     def _predicted(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:
         if not all(seen_at_once(self.recipe.inputs, self.contracts, row) for row in rows):
             return self._in_windows(rows)
-        found: Predictions = self.network(*self._sent(rows))
-        return found
+        return self._seen(*self._sent(rows))
 
     def _sent(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> tuple[dict[str, Ragged], dict[str, Tensor]]:
         """Rows as the network takes them."""

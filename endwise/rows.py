@@ -23,6 +23,7 @@ Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, N
 
 MAX_MEMBER_BYTES = 1 << 30  # of one file in a zip
 WINDOWS = 4  # of one value that are answered at a time
+MOST_PLACES = 8 * 64**3  # of values that are seen voxel for voxel, in one pass of the network: some hundred MB a map
 
 
 class FieldError(Exception):
@@ -126,6 +127,13 @@ def seen_at_once(inputs: Mapping[str, Modality], contracts: Mapping[str, Contrac
     )
 
 
+def rows_at_once(inputs: Mapping[str, Modality], contracts: Mapping[str, Contract], count: int) -> int:
+    """How many of so many rows the network should look at at a time: of volumes few fill the memory."""
+    looked_at = [item.patch(contracts[name]) for name, item in inputs.items()]
+    places = max((math.prod(sides) for sides in looked_at if sides is not None), default=1)
+    return min(count, max(1, MOST_PLACES // places))
+
+
 def window_by_window(
     inputs: Mapping[str, Modality],
     outputs: Mapping[str, Modality],
@@ -135,7 +143,7 @@ def window_by_window(
 ) -> dict[str, dict[str, np.ndarray]]:
     """What is decoded of a row of one input that may be larger than what the network looks at at once: {output: arrays
     without the batch axis}, put together from windows over all of it. Few windows are answered at a time, and for each
-    output anew, so that no more is held than one output's whole answer. Raises ModelError where the value is missing."""
+    output anew, so that no more is held than one output's whole answer. Raises ModelError where the value is missing, DataError where an output has no `merged`."""
     ((name, item),) = inputs.items()
     value, most = row[name], item.patch(contracts[name])
     if value is None or most is None:
@@ -143,6 +151,13 @@ def window_by_window(
             f"{name} is missing in a row beside one that is answered in windows. Fix: give it, or leave the row out."
         )
     shape = value.shape[: item.axes]
+    for output, other in outputs.items():
+        if type(other).merged is Modality.merged:
+            told = [" x ".join(map(str, sides)) for sides in (shape, most)]
+            raise DataError(
+                f"{name} of {told[0]} is larger than the {told[1]} that are seen at once, and {output} ({other.type}) cannot be put "
+                f"together from windows. Fix: cut it, or train with a larger seen_voxels or a coarser spacing_mm."
+            )
     sides = tuple(min(own, side) for own, side in zip(shape, most, strict=True))
     starts = covering(shape, sides)
 

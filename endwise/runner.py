@@ -35,6 +35,7 @@ from endwise.rows import (
     listed,
     may_be_missing,
     read_row,
+    rows_at_once,
     seen_at_once,
     window_by_window,
     written,
@@ -175,15 +176,20 @@ class Bundle:
 
     def answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Final answers for rows that have been read (`rows.read_row`)."""
-        if all(seen_at_once(self.inputs, self.contracts, row) for row in rows):
-            decoded = self.decoded(*collate(self.inputs, self.contracts, rows))
-            return written(self.outputs, self.contracts, decoded, len(rows))
+        most = rows_at_once(self.inputs, self.contracts, len(rows))
         found: dict[str, list[Answer]] = {name: [] for name in self.outputs}
-        for row in rows:
-            whole = window_by_window(self.inputs, self.outputs, self.contracts, row, self._windows)
-            for name, item in self.outputs.items():
-                found[name].append(item.write(whole[name], self.contracts[name]))
+        for start in range(0, len(rows), most):
+            for name, answers in self._some_answers(list(rows[start : start + most])).items():
+                found[name] += answers
         return found
+
+    def _some_answers(self, rows: list[Row]) -> dict[str, list[Answer]]:
+        if all(seen_at_once(self.inputs, self.contracts, row) for row in rows):
+            return written(self.outputs, self.contracts, self._windows(rows), len(rows))
+        whole = [window_by_window(self.inputs, self.outputs, self.contracts, row, self._windows) for row in rows]
+        return {
+            name: [item.write(row[name], self.contracts[name]) for row in whole] for name, item in self.outputs.items()
+        }
 
     def _windows(self, rows: list[Row]) -> dict[str, dict[str, np.ndarray]]:
         return self.decoded(*collate(self.inputs, self.contracts, rows))

@@ -875,6 +875,7 @@ def cases() -> list[Case]:
     from endwise.modalities.structure import Structure
     from endwise.modalities.text import Text
     from endwise.modalities.trajectories import Trajectories
+    from endwise.modalities.volume import Volume
 
     sound, heard = Audio(rate_hz=8_000), Audio(rate_hz=8_000, chunk_s=0.12)
     waiting = Text(decoder="attention", wait=0.2, label_smoothing=0.0)
@@ -906,7 +907,9 @@ def cases() -> list[Case]:
         ),
         Case(modality_class("mask")(), _masks(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
         Case(modality_class("volume")(), _volumes()[0], INPUT_ROLE),
+        Case(Volume(seen_voxels=(16, 16, 8)), _volumes()[0], INPUT_ROLE, label="volume in windows in"),
         Case(modality_class("volume_mask")(), _volumes()[1], OUTPUT_ROLE, (modality_class("volume")(), _volumes()[0])),
+        Case(modality_class("volume_boxes")(), _lesions()[1], OUTPUT_ROLE, (modality_class("volume")(), _lesions()[0])),
         Case(Board(), SQUARES, INPUT_ROLE),
         Case(Board(steps=6), SOLVED, OUTPUT_ROLE, (Board(), SQUARES)),
         Case(Residues(), SEQUENCES, INPUT_ROLE),
@@ -942,7 +945,8 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("image in",), ("category out",)),
     (("image in",), ("boxes out",)),
     (("image in",), ("mask out", "image out", "anomaly out")),
-    (("volume in",), ("volume_mask out",)),
+    (("volume in windows in",), ("volume_mask out",)),
+    (("volume in",), ("volume_boxes out",)),
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),
@@ -1104,6 +1108,22 @@ def _volumes() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         volumes.append((voxels.astype(np.float32), out.getvalue(), file)[index % 3])
         masks.append(nifti(block, np.eye(3, 4)) if index % 3 == 2 else block)
     return tuple(volumes), tuple(masks)
+
+
+def _lesions() -> tuple[tuple[np.ndarray, ...], tuple[list[dict[str, Any]], ...]]:
+    """Volumes with up to two bright cubes or dark ones, and the box around each."""
+    random, volumes, found = np.random.default_rng(0), [], []
+    for index in range(8):
+        shape = (18 + index % 3, 20 - index % 4, 16 + index % 2)
+        voxels, boxes = random.normal(100, 2, shape).astype(np.float32), []
+        for kind in range(index % 2 + (index > 0)):
+            low = [int(random.integers(0, side - 6)) for side in shape]
+            voxels[tuple(slice(begin, begin + 6) for begin in low)] = 60 if kind else 140
+            box = [*low, *(begin + 6 for begin in low)]
+            boxes.append({"label": ("bright", "dark")[kind], "box": box})
+        volumes.append(voxels)
+        found.append(boxes)
+    return tuple(volumes), tuple(found)
 
 
 def _tones() -> tuple[bytes, ...]:

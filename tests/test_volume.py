@@ -16,13 +16,17 @@ from hypothesis import strategies as st
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import endwise as ew
-from endwise.batch import Batch
+from endwise import metrics
+from endwise.batch import Batch, Ragged
 from endwise.data.dataset import fit_contracts
 from endwise.data.loader import Loader
 from endwise.errors import BadValue, DataError, RecipeError
 from endwise.files import folder_bytes
+from endwise.metrics import boxes as boxes_metrics
+from endwise.modalities.base import Answer
 from endwise.modalities.mask import chosen
 from endwise.modalities.volume import Volume, seen_at_once
+from endwise.modalities.volume.boxes import VolumeBoxes
 from endwise.modalities.volume.files import scan_of
 from endwise.modalities.volume.mask import VolumeMask
 from endwise.nn.placing import laid
@@ -31,9 +35,10 @@ from endwise.objective import Randomness, Seen
 from endwise.patches import covering, drawn, words
 from endwise.priors import Shape
 from endwise.report import build
-from endwise.rows import file_fetcher
+from endwise.rows import file_fetcher, window_by_window
 from endwise.runner import differences
 from endwise.scan import NIFTI_URI, Scan, VolumeSegmentation, nifti, uri_volume
+from endwise.testing import _lesions
 
 NAMES = {0: "rest", 1: "organ"}
 VOXELS = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(np.int16)
@@ -299,6 +304,71 @@ def test_an_answer_in_json_is_read_back_and_two_are_the_same_but_for_a_hundredth
     assert differences([told(numbers)], [told(numbers[:5])])
 
 
+# ---- boxes -----------------------------------------------------------------------------------------------------------
+
+
+def test_boxes_of_volumes_have_six_numbers() -> None:
+    plain, sizes = VolumeBoxes(), VolumeBoxes(format="cxcywh")
+    box = {"label": "lesion", "box": [1, 2, 3, 5, 8, 9]}
+    named = {"label": "lesion", "xmin": 1, "ymin": 2, "zmin": 3, "xmax": 5, "ymax": 8, "zmax": 9}
+    middle = {"label": "lesion", "box": [3, 5, 6, 4, 6, 6]}
+    values = [plain.read([box], nothing), plain.read([named], nothing), sizes.read([middle], nothing)]
+    contract = plain.fit(values, missing=0, role="output")
+    for value in values:
+        assert plain.transform(value, contract).tolist() == [[0, 1, 2, 3, 5, 8, 9]]
+    assert contract.medians == ((4.0, 6.0, 6.0),)
+    assert "about 4 x 6 x 6 px" in plain.summary(contract)
+    for wrong, told in (
+        ({"label": "lesion", "box": [1, 2, 3, 4]}, "expected six numbers"),
+        ({"label": "lesion", "box": [1, 2, 9, 5, 8, 3]}, "its z goes from 9 to 3"),
+    ):
+        with pytest.raises(BadValue, match=told):
+            plain.read([wrong], nothing)
+    with pytest.raises(RecipeError, match="label, xmin, ymin, zmin, xmax, ymax, zmax"):
+        VolumeBoxes(columns=("label", "xmin", "ymin", "xmax", "ymax"))
+
+
+def test_a_box_finds_a_thing_when_its_middle_lies_in_it() -> None:
+    truth = [{"label": "a", "box": [10, 10, 10, 16, 16, 16]}]
+
+    def score(*boxes: list[float]) -> float:
+        found = [{"label": "a", "box": box, "score": 0.9 - 0.1 * rank} for rank, box in enumerate(boxes)]
+        return metrics.value(boxes_metrics.froc_centre(["a"]), [truth], [Answer(found)])
+
+    assert score([12, 12, 12, 13, 13, 13]) == 1.0
+    assert score([9, 9, 9, 13.5, 13.5, 13.5]) == 1.0
+    assert score([2, 2, 2, 4, 4, 4]) == 0.0
+    assert score([16, 12, 12, 18, 14, 14]) == 0.0
+    late = score([2, 2, 2, 4, 4, 4], [12, 12, 12, 14, 14, 14])
+    assert late == pytest.approx(4 / 7)  # found behind one false alarm: from one a scan on
+
+
+def test_boxes_move_with_the_volume_and_come_back() -> None:
+    """What is learnt of a box that training has moved is where it is seen; an answer is in voxels of the file."""
+    torch.manual_seed(0)
+    voxels, boxes = _lesions()
+    recipe = ew.Recipe(
+        name="lesions", data=[{"in memory": True}], inputs={"scan": "volume"}, outputs={"lesions": "volume_boxes"},
+        train={"size": "tiny"}, trunk={"width": 32, "depth": 1},
+    )  # fmt: skip
+    scan, lesions = recipe.inputs["scan"], recipe.outputs["lesions"]
+    given = [scan.read(item, nothing) for item in voxels[1:5]]
+    wanted = [lesions.read(item, nothing) for item in boxes[1:5]]
+    contracts = {
+        "scan": scan.fit(given, missing=0, role="input"), "lesions": lesions.fit(wanted, missing=0, role="output")
+    }  # fmt: skip
+    head = ew.Model.build(recipe, contracts, seed=0).network.head("lesions")
+    sizes = torch.tensor([item.shape for item in voxels[1:5]])
+    target = Ragged.stack([lesions.transform(item, contracts["lesions"]) for item in wanted], 1).to("cpu")
+    _, seen = laid_out(torch.zeros(4, 1, 20, 20, 20), sizes, (24, 24, 24), 1.0)
+    flip = torch.eye(3, 4).repeat(4, 1, 1)
+    flip[:, 0, 0], flip[:, 0, 3] = -1.0, 1.0
+    prediction = {"seen": behind(seen, flip), "sizes": sizes}
+    on_canvas, real = head._laid(prediction, target.values, target.sizes)  # type: ignore[operator]
+    back = head._in_picture(prediction, on_canvas)  # type: ignore[operator]
+    torch.testing.assert_close(back[real], target.values[..., 1:][real])
+
+
 # ---- where a volume lies on its canvas ---------------------------------------------------------------------------------
 
 
@@ -525,8 +595,16 @@ def test_a_volume_larger_than_what_is_looked_at_is_learnt_in_patches(tmp_path: P
     both = recipe.model_copy(update={"outputs": {**recipe.outputs, "side": ew.Category()}})
     known = ew.prepare(both)
     learnt = fit_contracts(both, known)
-    with pytest.raises(DataError, match="outputs that lie on it"):
+    with pytest.raises(DataError, match="outputs that are cut with it"):
         Loader(known, both, learnt, known.splits.train, batch_size=4, seed=1, shuffle=True)
+
+
+def test_boxes_are_not_put_together_from_windows() -> None:
+    volume, boxes = Volume(seen_voxels=(8, 8, 8), whole=True), VolumeBoxes()
+    value = np.zeros((9, 8, 8, 1), np.float32)
+    contract = volume.fit([volume.read(np.zeros((9, 8, 8)), nothing)], missing=0, role="input")
+    with pytest.raises(DataError, match="scan of 9 x 8 x 8 is larger than the 8 x 8 x 8 that are seen at once"):
+        window_by_window({"scan": volume}, {"found": boxes}, {"scan": contract}, {"scan": value}, lambda rows: {})
 
 
 def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:

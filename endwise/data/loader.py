@@ -174,9 +174,10 @@ class Loader:
         """An input that is larger than what is looked at at once, and all outputs, which lie on it."""
         for output, other in self._outputs.items():
             require(
-                getattr(other, "on", None) == name and len(self._inputs) == 1, field=f"outputs.{output}",
+                getattr(other, "on", None) == name and len(self._inputs) == 1 and type(other).part is not Modality.part,
+                field=f"outputs.{output}",
                 got=f"{other.type}, beside {name} that is seen in patches of {' x '.join(map(str, sides))}", error=DataError,
-                allowed="outputs that lie on it, and no other input",
+                allowed="outputs that are cut with it, such as masks, and no other input",
                 fix="let it be seen whole (a larger seen_voxels:), or answer the others in a recipe of their own",
             )  # fmt: skip
         places = _Places(self.dataset, name, item, sides, {**self._outputs}, contracts, self.seed)

@@ -42,6 +42,12 @@ def froc(classes: Sequence[str]) -> Metric:
     return _ranking("froc", classes, THRESHOLDS[:1], _sensitivity)
 
 
+def froc_centre(classes: Sequence[str]) -> Metric:
+    """As `froc`, where a box finds a true one as soon as its middle lies inside it: LUNA16's own rule, with boxes in the
+    place of spheres."""
+    return _ranking("froc", classes, (0.0,), _sensitivity, near=centred)
+
+
 def f1(classes: Sequence[str]) -> Metric:
     """F1 at an overlap of 0.5 of the boxes that are given, mean over the classes that the truths have."""
     return _ranking("f1", classes, THRESHOLDS[:1], _f1, candidates=False)
@@ -53,7 +59,13 @@ def f1(classes: Sequence[str]) -> Metric:
 
 
 def _ranking(
-    name: str, classes: Sequence[str], thresholds: Sequence[float], score: Any, *, candidates: bool = True
+    name: str,
+    classes: Sequence[str],
+    thresholds: Sequence[float],
+    score: Any,
+    *,
+    candidates: bool = True,
+    near: Any = None,
 ) -> Metric:
     ids = {label: index for index, label in enumerate(classes)}
     width = 2 + len(thresholds)
@@ -61,7 +73,7 @@ def _ranking(
     def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
         same_length(truths, answers)
         found = [
-            _picture(truth, _given(answer, candidates=candidates), ids, thresholds)
+            _picture(truth, _given(answer, candidates=candidates), ids, thresholds, near or overlaps)
             for truth, answer in zip(truths, answers, strict=True)
         ]
         slots = max((len(boxes) for boxes, _ in found), default=0)
@@ -100,6 +112,7 @@ def _picture(
     given: Sequence[Mapping[str, Any]],
     ids: Mapping[str, int],
     thresholds: Sequence[float],
+    near: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     """([box, 2 + thresholds], true boxes of each class). What is of a class that is not scored has no place."""
     real = [item for item in truth if item["label"] in ids and _has_area(item["box"])]
@@ -109,7 +122,7 @@ def _picture(
     out[:, 0] = [item.get("score", 1.0) for item in known]
     out[:, 1] = [ids[item["label"]] + 1 for item in known]
     if known and real:
-        shared = overlaps([item["box"] for item in known], [item["box"] for item in real])
+        shared = near([item["box"] for item in known], [item["box"] for item in real])
         same = np.array([[one["label"] == other["label"] for other in real] for one in known])
         for column, least in enumerate(thresholds):
             out[:, 2 + column] = _hits(np.where(same, shared, -1.0), least)
@@ -135,6 +148,15 @@ def overlaps(one: Any, other: Any) -> np.ndarray:
     inside = np.maximum(shared, 0.0).prod(-1)
     union = np.maximum(high - low, 0).prod(1)[:, None] + np.maximum(other_high - other_low, 0).prod(1) - inside
     return np.asarray(np.divide(inside, union, out=np.zeros_like(inside), where=union > 0))
+
+
+def centred(one: Any, other: Any) -> np.ndarray:
+    """[n, m] of boxes [n, 2 d] and [m, 2 d]: 1 where the middle of the one is that of the other, 0 on its faces, -1 outside."""
+    a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    (low, high), (other_low, other_high) = np.split(a, 2, axis=1), np.split(b, 2, axis=1)
+    away = np.abs((low + high)[:, None] - (other_low + other_high)) / np.maximum(other_high - other_low, EPSILON)
+    found = 1.0 - away.max(-1)
+    return np.asarray(np.where(found >= 0, found, -1.0))
 
 
 def _has_area(box: Sequence[float]) -> bool:

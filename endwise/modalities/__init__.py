@@ -29,6 +29,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "board": ("endwise.modalities.board", "Board"),
     "masked": ("endwise.modalities.masked", "Masked"),
     "volume": ("endwise.modalities.volume", "Volume"),
+    "volume_boxes": ("endwise.modalities.volume.boxes", "VolumeBoxes"),
     "volume_mask": ("endwise.modalities.volume.mask", "VolumeMask"),
     "series": ("endwise.modalities.series", "Series"),
     "trajectories": ("endwise.modalities.trajectories", "Trajectories"),

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from endwise.nn.interface import Encoder, Head
     from endwise.nn.size import Size
 
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-CORNER_COUNT = 4
+NUMERALS = {4: "four", 5: "five", 6: "six", 7: "seven"}
 SHOWN = 6  # classes that a summary spells out
 LEAST_SCORE = 0.05  # candidates below are not written: rankings change by less than they can tell
 ABOUT_WHOLE = 1.0  # pixel coordinates that are all up to this were probably shares
 JSON_KINDS = (list, tuple, np.ndarray)
 
-Found = list[dict[str, Any]]  # [{"label": name, "box": [x0, y0, x1, y1]}], of answers with "score"
+Found = list[
+    dict[str, Any]
+]  # [{"label": name, "box": [x0, y0, x1, y1]}], of answers with "score"; of volumes six numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +42,13 @@ class BoxesContract(Contract):
     """The classes of the training boxes, sorted, and how many boxes each has; how large boxes are.
 
     boxes: all of them; empty: those without width or height, which nothing can be learnt from; without: pictures that have
-    none; most: boxes of one picture. medians: (width, height) of each class, in `unit`. below: boxes with a negative
+    none; most: boxes of one picture. medians: (width, height ...) of each class, in `unit`. below: boxes with a negative
     coordinate; reach: the largest coordinate.
     """
 
     classes: tuple[str, ...]
     counts: tuple[int, ...]
-    medians: tuple[tuple[float, float], ...]
+    medians: tuple[tuple[float, ...], ...]
     boxes: int
     empty: int
     without: int
@@ -79,6 +80,7 @@ class Boxes(Spatial):
     can_be_said: ClassVar[bool] = True
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("columns", "format", "unit")
+    corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "xmax", "ymax")  # the low ones before the high ones
 
     columns: tuple[str, ...] = output_field(
         (),
@@ -105,9 +107,9 @@ class Boxes(Spatial):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            len(self.columns) in (0, 1 + CORNER_COUNT) and len(set(self.columns)) == len(self.columns),
-            field="Boxes.columns", got=list(self.columns), allowed="five columns: of the class, and of four numbers",
-            fix="write columns: [label, xmin, ymin, xmax, ymax]",
+            len(self.columns) in (0, 1 + len(self.corners)) and len(set(self.columns)) == len(self.columns),
+            field="Boxes.columns", got=list(self.columns), allowed=f"{NUMERALS[len(self.corners) + 1]} columns: of the class, and of {NUMERALS[len(self.corners)]} numbers",
+            fix=f"write columns: [label, {', '.join(self.corners)}]",
         )  # fmt: skip
         require(
             not self.columns or self.column is None, field="Boxes.column", got=self.column, allowed="column or columns, not both",
@@ -160,27 +162,29 @@ class Boxes(Spatial):
                 yield {"label": row[0], "box": row[1:]}
 
     def _box(self, item: Mapping[str, Any], number: int) -> list[Any]:
-        """[class, x0, y0, x1, y1], refused where it is none."""
+        """[class, *corners], refused where it is none."""
         label = item.get("label")
         if label is None:
             raise BadValue(f"box {number} has no label")
-        corners = all(name in item for name in CORNERS)
+        corners = all(name in item for name in self.corners)
         if ("box" in item) == corners:
             raise BadValue(
-                f"box {number} has {sorted(map(str, item))}: expected label, and either box or {', '.join(CORNERS)}"
+                f"box {number} has {sorted(map(str, item))}: expected label, and either box or {', '.join(self.corners)}"
             )
-        given = [item[name] for name in CORNERS] if corners else item["box"]
-        if not isinstance(given, JSON_KINDS) or len(given) != CORNER_COUNT:
-            raise BadValue(f"box {number}: expected four numbers, got {given!r:.60}")
+        given = [item[name] for name in self.corners] if corners else item["box"]
+        count = len(self.corners)
+        if not isinstance(given, JSON_KINDS) or len(given) != count:
+            raise BadValue(f"box {number}: expected {NUMERALS[count]} numbers, got {given!r:.60}")
         low_high = _corners([_number(value, number) for value in given], "xyxy" if corners else self.format)
-        for axis, low, high in zip("xy", low_high[:2], low_high[2:], strict=True):
+        for axis, low, high in zip("xyz", *_ends(low_high), strict=False):
             if high < low:
                 raise BadValue(
                     f"box {number} ends before it begins: its {axis} goes from {low:g} to {high:g} ({self.format})"
                 )
         if self.unit == "share" and not all(0 <= value <= 1 for value in low_high):
+            low_end, high_end = _ends(low_high)
             raise BadValue(
-                f"box {number} goes from {low_high[:2]} to {low_high[2:]}: shares lie between 0 and 1; pixels are unit: px"
+                f"box {number} goes from {low_end} to {high_end}: shares lie between 0 and 1; pixels are unit: px"
             )
         return [class_name(label), *low_high]
 
@@ -189,18 +193,19 @@ class Boxes(Spatial):
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> BoxesContract:
         """Count classes and look at sizes, in one pass."""
         counts: Counter[str] = Counter()
-        sizes: dict[str, list[tuple[float, float]]] = {}
+        sizes: dict[str, list[list[float]]] = {}
         seen = empty = without = most = below = 0
         largest = 0.0
         for value in values:
             boxes = boxes_of(value)
             seen, without, most = seen + 1, without + (not boxes), max(most, len(boxes))
-            for label, x0, y0, x1, y1 in boxes:
+            for label, *corners in boxes:
+                low, high = _ends(corners)
                 counts[label] += 1
-                sizes.setdefault(label, []).append((x1 - x0, y1 - y0))
-                empty += x1 <= x0 or y1 <= y0
-                below += min(x0, y0) < 0
-                largest = max(largest, x1, y1)
+                sizes.setdefault(label, []).append([end - begin for begin, end in zip(low, high, strict=True)])
+                empty += not has_area(corners)
+                below += min(low) < 0
+                largest = max(largest, *high)
         if not counts:
             raise refusal(
                 field="boxes", got=f"{seen} pictures without any box, {missing} without a value",
@@ -214,13 +219,13 @@ class Boxes(Spatial):
         )  # fmt: skip
 
     def transform(self, value: np.ndarray, contract: BoxesContract) -> np.ndarray:
-        """float32 [n, 5]: class number, x0, y0, x1, y1. A class that training never saw is -1: it teaches nothing."""
+        """float32 [n, 1 + corners]: class number, x0, y0, x1, y1. A class that training never saw is -1: it teaches nothing."""
         rows = [[contract.ids.get(label, -1), *corners] for label, *corners in boxes_of(value)]
-        return np.array(rows, dtype=np.float32).reshape(-1, 1 + CORNER_COUNT)
+        return np.array(rows, dtype=np.float32).reshape(-1, 1 + len(self.corners))
 
     def blank(self, contract: BoxesContract) -> np.ndarray:
         """No box."""
-        return np.zeros((0, 1 + CORNER_COUNT), dtype=np.float32)
+        return np.zeros((0, 1 + len(self.corners)), dtype=np.float32)
 
     def summary(self, contract: BoxesContract) -> str:
         """'4888 boxes of 3 classes, 13 a picture: RBC (4155, about 102 x 101 px) …', the most frequent first."""
@@ -228,7 +233,10 @@ class Boxes(Spatial):
         facts = sorted(
             zip(contract.counts, contract.classes, contract.medians, strict=True), key=lambda item: (-item[0], item[1])
         )
-        shown = [f"{name[:40]} ({count}, about {w:.3g} x {h:.3g}{unit})" for count, name, (w, h) in facts[:SHOWN]]
+        shown = [
+            f"{name[:40]} ({count}, about {' x '.join(f'{side:.3g}' for side in sides)}{unit})"
+            for count, name, sides in facts[:SHOWN]
+        ]
         many = "1 class" if len(facts) == 1 else f"{len(facts)} classes"
         odd = f"; {contract.without} pictures have none" if contract.without else ""
         odd += f"; {contract.empty} have no width or no height" if contract.empty else ""
@@ -243,9 +251,9 @@ class Boxes(Spatial):
         """Boxes without area, boxes that begin outside the picture, and pixels that look like shares."""
         empty, below = [], []
         for row, value in enumerate(value for part in (train, held) for value in part):
-            for _, x0, y0, x1, y1 in boxes_of(value):
-                empty += [row] if x1 <= x0 or y1 <= y0 else []
-                below += [row] if min(x0, y0) < 0 else []
+            for _, *corners in boxes_of(value):
+                empty += [] if has_area(corners) else [row]
+                below += [row] if min(_ends(corners)[0]) < 0 else []
         found = []
         if empty:
             found.append((f"{len(empty)} boxes have no width or no height: nothing is learnt from them, and no metric counts them",
@@ -354,7 +362,7 @@ class Boxes(Spatial):
         """A token a box, and what there is in all."""
         from endwise.modalities.boxes.network import BoxesCarrier
 
-        return BoxesCarrier(contract, size)
+        return BoxesCarrier(contract, size, numbers=len(self.corners))
 
     def head(self, contract: BoxesContract, size: "Size") -> "Head":
         """Set prediction over the places of the picture's feature maps."""
@@ -364,24 +372,28 @@ class Boxes(Spatial):
 
 
 def boxes_of(value: np.ndarray) -> list[list[Any]]:
-    """[[class, x0, y0, x1, y1], ...] of a decoded value."""
+    """[[class, *corners], ...] of a decoded value."""
     found: list[list[Any]] = json.loads(value.tobytes())
     return found
 
 
 def has_area(box: Sequence[float]) -> bool:
-    """Whether its high corner lies above its low one on both axes."""
-    x0, y0, x1, y1 = box
-    return x1 > x0 and y1 > y0
+    """Whether its high corner lies above its low one on every axis."""
+    return all(high > low for low, high in zip(*_ends(box), strict=True))
+
+
+def _ends(box: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """The low corner, the high one."""
+    half = len(box) // 2
+    return box[:half], box[half:]
 
 
 def _corners(given: Sequence[float], form: str) -> list[float]:
-    a, b, c, d = given
     if form == "xyxy":
-        return [a, b, c, d]
-    if form == "xywh":
-        return [a, b, a + c, b + d]
-    return [a - c / 2, b - d / 2, a + c / 2, b + d / 2]
+        return list(given)
+    first, size = (np.array(part) for part in _ends(given))
+    low = first if form == "xywh" else first - size / 2
+    return [*low.tolist(), *(low + size).tolist()]
 
 
 def _number(value: Any, box: int) -> float:
@@ -396,9 +408,8 @@ def _number(value: Any, box: int) -> float:
     return found
 
 
-def _median(sizes: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    width, height = np.median(np.array(sizes), axis=0)
-    return float(width), float(height)
+def _median(sizes: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(float(side) for side in np.median(np.array(sizes), axis=0))
 
 
 __all__ = ["Boxes", "BoxesContract", "boxes_of"]

@@ -8,10 +8,12 @@ as fast, as one place a box is a few examples a picture. The second shapes the b
 as its copy and learns which of the many is to speak (dual assignment: Wang et al. 2021, 2024). That is the cure for slow
 matching here: queries of a decoder and their denoising need some hundred epochs more than a small data set on a CPU has.
 
-Boxes are in shares of the canvas here, down before across as in its arrays. Not here: geometry and assignment
+Boxes are in shares of the canvas here, its axes in the order of its arrays (down before across); pictures have two of them,
+volumes three. Not here: geometry and assignment
 (endwise/nn/boxes.py), the pyramid (endwise/nn/pyramid.py), names (`Boxes.write`).
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -26,15 +28,16 @@ from endwise.metrics.boxes import overlaps
 from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
 from endwise.nn.interface import Encoder, Handed, Head, Tokens
 from endwise.nn.placing import centres, lies_at, seen_at
-from endwise.nn.pyramid import Mix, Pyramid
+from endwise.nn.pyramid import CONVS, Mix, Pyramid
 from endwise.nn.scalars import Residual
 
 if TYPE_CHECKING:
     from endwise.modalities.boxes import Boxes, BoxesContract
     from endwise.nn.size import Size
 
+PICTURE = 4  # axes of its feature maps
 FINEST_PX = 8  # canvas pixels from place to place ...
-FEWEST_A_SIDE = 16  # ... or as many places as this along the shorter side, where that is finer
+FEWEST_A_SIDE = {2: 16, 3: 8}  # ... or as many places as this along the shortest side, by axes, where that is finer
 REACH = 3.0  # what a place reaches to each side before it has learnt anything, in distances between places
 FURTHEST = 4.0  # of the logarithm of a reach
 PRIOR = 0.01  # the chance of a thing at a place before anything is learnt (Lin et al. 2017)
@@ -69,7 +72,7 @@ class BoxesHead(Head):
         """The picture's feature maps, which everything after is made for."""
         encoder, width = encoders[self.on], self.width
         canvas = encoder.canvas_px
-        finest = float(self.stride_px or min(FINEST_PX, max(1, min(canvas) // FEWEST_A_SIDE)))
+        finest = float(self.stride_px or min(FINEST_PX, max(1, min(canvas) // FEWEST_A_SIDE[len(canvas)])))
         self.pyramid = Pyramid(encoder.maps, self.token_width, width=width, finest=finest)
         stride = self.pyramid.strides[0]
         shape = tuple(math.ceil(side / step) for side, step in zip(canvas, stride, strict=True))
@@ -80,13 +83,11 @@ class BoxesHead(Head):
         axes = len(canvas)
         self.naming, self.reaching = (nn.Sequential(Mix(axes, width, width), Mix(axes, width, width)) for _ in range(2))
         self.choosing = nn.Sequential(Mix(axes, width + 2 * self.classes, width), Mix(axes, width, width))
-        self.many, self.one = nn.Conv2d(width, self.classes, 1), nn.Conv2d(width, self.classes, 1)
-        self.reach = nn.Conv2d(width, 2 * axes, 1)
-        nn.init.normal_(self.many.weight, std=0.01)
-        nn.init.constant_(self.many.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
-        for layer in (self.one, self.reach):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.many, self.one = (CONVS[axes](width, self.classes, 1) for _ in range(2))
+        self.reach = CONVS[axes](width, 2 * axes, 1)
+        for layer, bias in ((self.many, -math.log((1 - PRIOR) / PRIOR)), (self.one, 0.0), (self.reach, 0.0)):
+            nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
+            nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """{'one', 'many': [batch, place, class], 'boxes': [batch, place, corners], 'seen', 'sizes': where they lie}."""
@@ -94,7 +95,8 @@ class BoxesHead(Head):
         many = self.many(self.naming(x))
         # what stands out among its neighbours is most of what the one that answers has to know (Wang et al. 2021)
         known = many.detach()
-        peak = known - F.max_pool2d(known, NEIGHBOURS, stride=1, padding=NEIGHBOURS // 2)
+        pool = F.max_pool2d if known.dim() == PICTURE else F.max_pool3d
+        peak = known - pool(known, NEIGHBOURS, stride=1, padding=NEIGHBOURS // 2)
         one = known + self.one(self.choosing(torch.cat([x, known, peak], dim=1)))
         reach = self.reach(self.reaching(x)).flatten(2).transpose(1, 2).float().clamp(-FURTHEST, FURTHEST)
         placed = tokens.placed[self.on]
@@ -150,10 +152,13 @@ class BoxesHead(Head):
 
     def _laid(
         self, prediction: Mapping[str, Tensor], target: Tensor, sizes: Tensor
-    ) -> tuple[Float[Tensor, "batch box 4"], Bool[Tensor, "batch box"]]:
+    ) -> tuple[Float[Tensor, "batch box corners"], Bool[Tensor, "batch box"]]:
         """The true boxes on the canvas, cut to it, and which of them are there: the boxes around their moved corners."""
-        x0, y0, x1, y1 = target[..., 1:].float().unbind(2)
-        corners = torch.stack([torch.stack([y, x], dim=-1) for y in (y0, y1) for x in (x0, x1)], dim=2)
+        ends = [self._turned(end) for end in target[..., 1:].float().chunk(2, dim=2)]
+        picks = itertools.product(range(2), repeat=ends[0].shape[2])
+        corners = torch.stack(
+            [torch.stack([ends[end][..., axis] for axis, end in enumerate(pick)], dim=-1) for pick in picks], dim=2
+        )
         if self.in_pixels:
             corners = corners / prediction["sizes"][:, None, None].float()
         real = self._real(target, sizes)
@@ -168,7 +173,7 @@ class BoxesHead(Head):
     # ---- answering -------------------------------------------------------------------------------------------------
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{'boxes': [batch, rank, 4] x0 y0 x1 y1 in the user's unit, 'scores', 'classes', 'given': bool}, the surest first;
+        """{'boxes': [batch, rank, corners] x0 y0 x1 y1 in the user's unit, 'scores', 'classes', 'given': bool}, the surest first;
         a suppressed box has score 0."""
         scores = prediction[self.matching].sigmoid().flatten(1)
         ranked, index = scores.topk(min(MOST, scores.shape[1]), dim=1)
@@ -183,15 +188,19 @@ class BoxesHead(Head):
             "given": ranked >= self.thresholds[classes],
         }
 
-    def _in_picture(self, prediction: Mapping[str, Tensor], boxes: Float[Tensor, "batch rank 4"]) -> Tensor:
+    def _in_picture(self, prediction: Mapping[str, Tensor], boxes: Float[Tensor, "batch rank corners"]) -> Tensor:
         low, high = (seen_at(prediction["seen"], corner) for corner in boxes.chunk(2, dim=-1))
         ends = torch.stack([torch.minimum(low, high), torch.maximum(low, high)], dim=2).clamp(0.0, 1.0)
         if self.in_pixels:
             ends = ends * prediction["sizes"][:, None, None].float()
-        return ends.flip(3).flatten(2)  # across before down: x y, as people write it
+        return self._turned(ends).flatten(2)
+
+    def _turned(self, places: Tensor) -> Tensor:
+        """Of a picture across before down, x y as people write it, and back; in a volume x, y and z are its array's axes."""
+        return places.flip(-1) if places.shape[-1] == 2 else places
 
     def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
-        """The boxes that are given, before all others: [batch, rank, 5] as a target has them."""
+        """The boxes that are given, before all others: [batch, rank, 1 + corners] as a target has them."""
         found = self.decode(prediction)
         rows = torch.cat([found["classes"][..., None].float(), found["boxes"]], dim=2)
         first = (found["scores"] + found["given"].float()).topk(rows.shape[1], dim=1).indices
@@ -231,18 +240,18 @@ class BoxesCarrier(Encoder):
 
     scale: Tensor
 
-    def __init__(self, contract: "BoxesContract", size: "Size") -> None:
+    def __init__(self, contract: "BoxesContract", size: "Size", *, numbers: int) -> None:
         super().__init__()
         self.classes = len(contract.classes)
         self.register_buffer("scale", torch.tensor(1 / max(contract.reach, 1e-6)), persistent=False)
         self.kind = nn.Embedding(self.classes + 1, size.width)  # the last one: a class that training never saw
-        self.place = nn.Linear(6, size.width)
+        self.place = nn.Linear(numbers + numbers // 2, size.width)  # both corners, and how far from each other
         self.counts = nn.Linear(2 * (self.classes + 1), size.width)
         self.start = nn.Parameter(torch.zeros(size.width))
         self.block, self.norm = Residual(size.width, size.width, size.dropout), nn.LayerNorm(size.width)
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 1"]) -> Tokens:
-        """[batch, box, 5] as a target has them -> [batch, 1 + box, width]."""
+        """[batch, box, 1 + corners] as a target has them -> [batch, 1 + box, width]."""
         kinds = values[..., 0].long()
         kinds = torch.where(kinds < 0, self.classes, kinds)
         corners = values[..., 1:].float() * self.scale

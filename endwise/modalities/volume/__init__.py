@@ -217,11 +217,6 @@ class Volume(Modality):
         """Its voxels (of a decoded one its bytes)."""
         return math.prod(shape)
 
-    @property
-    def can_be_shown(self) -> bool:
-        """What the network takes has no place in space."""
-        return False
-
     def summary(self, contract: VolumeContract) -> str:
         """Sizes, spacing, channels."""
         sizes = _spelled(contract.median)
