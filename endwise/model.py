@@ -25,7 +25,7 @@ from endwise.batch import Batch, Ragged
 from endwise.errors import DataError, ModelError, require, unknown_name
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
 from endwise.network import Network, Predictions
-from endwise.nn.interface import Head
+from endwise.nn.interface import Encoder, Head
 from endwise.nn.size import Size
 from endwise.patches import exceeds
 from endwise.recipe import Recipe
@@ -114,6 +114,9 @@ class Model:
             torch.manual_seed(seed)
             network = network_of(recipe, contracts, size)
         network.load_pretrained()
+        for part in network.modules():
+            if isinstance(part, Encoder):
+                part.augment = recipe.train.augment
         return cls(recipe, contracts, network.eval(), size, {})
 
     # ---- what it is -------------------------------------------------------------------------------------------

@@ -200,11 +200,7 @@ class Case:
         """An untrained model."""
         from endwise.model import Model
 
-        model = Model.build(self.recipe, self.contracts, seed=seed)
-        for module in model.network.modules():
-            if isinstance(getattr(module, "augment", None), bool):
-                module.augment = False  # type: ignore[assignment]
-        return model
+        return Model.build(self.recipe, self.contracts, seed=seed)
 
     def trained(self, steps: int = 3, seed: int = 0) -> "Model":
         """A model after a few steps on the batch, so that nothing is at its initial value."""

@@ -32,6 +32,7 @@ from endwise.metrics import Metric
 from endwise.modalities.base import Contract
 from endwise.model import Model
 from endwise.network import SHARED, Network
+from endwise.nn.interface import Encoder
 from endwise.objective import Objective, Priors, denominators, term_values
 from endwise.optimise import (
     Average,
@@ -299,6 +300,9 @@ class _Trainer:
         self.device = self.plan.device
         model.network.to(self.device)
         self.objective.to(self.device)
+        for module in model.network.modules():
+            if isinstance(module, Encoder):
+                module.recall(len(dataset.splits.train))
         self.optimiser = Optimiser(
             model.network,
             self.objective,

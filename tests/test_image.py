@@ -19,10 +19,12 @@ from PIL import Image as Pillow
 from torch.nn import functional as F
 
 from endwise.batch import Ragged
+from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import BadValue, RecipeError
 from endwise.modalities.category import Category
 from endwise.modalities.image import Image, ImageContract, antialias, canvas, decode
 from endwise.modalities.number import Number
+from endwise.model import Model
 from endwise.network import Network
 from endwise.nn.efficientnet import EfficientNetLite
 from endwise.nn.interface import Encoder
@@ -30,6 +32,7 @@ from endwise.nn.size import Size
 from endwise.nn.vision import BatchNorm, Changes, ConvNet, augment, resize
 from endwise.objective import Objective
 from endwise.optimise import Optimiser
+from endwise.recipe import Recipe
 
 KEPT = 448 * 448
 
@@ -428,6 +431,25 @@ def test_a_picture_alone_equals_the_picture_in_a_batch_of_larger_ones(backbone: 
         for index, value in enumerate(values):
             row = batch([value])
             torch.testing.assert_close(made(row.values, row.sizes).values[0], together[index], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_recipe_may_leave_the_training_pictures_as_they_are(augment: bool) -> None:
+    rows = [{"picture": value, "kind": "ab"[index % 2]} for index, value in enumerate(pictures(*[(24, 24)] * 8))]
+    recipe = Recipe(
+        data=rows, inputs={"picture": "image"}, outputs={"kind": "category"}, trunk={"dropout": 0.0},
+        train={"size": "tiny", "augment": augment},
+    )  # fmt: skip
+    dataset = prepare(recipe)
+    network = Model.build(recipe, fit_contracts(recipe, dataset), seed=0).network.train()
+    given = torch.from_numpy(np.stack([row["picture"] for row in rows]))
+    sizes = torch.tensor([[24, 24]] * len(rows))
+
+    def seen(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return network.encoder("picture")(given, sizes).placed["image"].shown
+
+    assert torch.equal(seen(1), seen(2)) != augment
 
 
 def test_the_training_path_for_pictures_of_one_size_equals_the_general_one() -> None:

@@ -4,6 +4,7 @@ The weights here are random and tiny, in the very layout that real ones have; wh
 recipes.
 """
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -211,6 +212,38 @@ def test_every_picture_family_is_filled_and_answers_alone_as_in_a_batch(family: 
 def test_every_picture_family_exports(family: str, way: Any, tmp_path: Path) -> None:
     case = picture_case(picture_weights(tmp_path / "weights", family), family, fine_tune=way)
     check_export(case.trained(), case.raw_rows)
+
+
+def test_a_frozen_picture_network_is_asked_once_for_each_picture(tmp_path: Path) -> None:
+    """And its answers, kept, are what it would say again; what changes its pictures, or learns, is asked each time."""
+    case = picture_case(
+        picture_weights(tmp_path / "weights", "tf_efficientnet_lite0"), "tf_efficientnet_lite0", fine_tune="frozen"
+    )
+    model = case.model()
+    encoder, field, asked = model.network.encoder("value"), case.batch().to("cpu").inputs["value"], list[int]()
+    encoder_of(model).network.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    plain = encoder.train()(field.values, field.sizes)
+    encoder.recall(len(field.values))
+    first, again = encoder(field.values, field.sizes), encoder(field.values.flip(0), field.sizes.flip(0))
+    assert asked == [len(field.values)] + [1] * len(field.values)
+    torch.testing.assert_close(first.values, plain.values, atol=1e-5, rtol=1e-5)
+    assert torch.equal(again.values, first.values.flip(0))
+    assert all(
+        torch.equal(one, other.flip(0)) for one, other in zip(*(t.levels["image"] for t in (first, again)), strict=True)
+    )
+    first.values.sum().backward()  # what lies above it learns
+    assert copy.deepcopy(encoder).memory.kept == {}
+    for other in (dataclasses.replace(case.declaration, fine_tune="full"), case.declaration):
+        changed = (
+            picture_case(tmp_path / "weights", "tf_efficientnet_lite0", fine_tune=other.fine_tune)
+            .model()
+            .network.encoder("value")
+        )
+        changed.augment = other.fine_tune == "frozen"
+        changed.recall(8)
+        assert changed.memory is None
+    encoder.recall(10**9)  # no place for so many
+    assert encoder.memory is None
 
 
 def test_a_picture_transformer_sees_other_sides_than_its_own(tmp_path: Path) -> None:

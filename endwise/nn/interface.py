@@ -125,7 +125,8 @@ class Tokens:
 
 class Encoder(nn.Module):
     """Transformed raw values -> Tokens. Everything between the stored array and the tokens is inside, differentiable
-    down to the raw value (for symbols, to their embedding). Augmentation happens when `self.training`.
+    down to the raw value (for symbols, to their embedding). Augmentation happens when `self.training` and `self.augment`,
+    which is what `train.augment` says.
 
     peak_rate: the learning rate this kind of encoder trains best with; the optimiser gives it a group of its own
     unless the recipe sets `train.learning_rate`. None: the platform's. passes: most passes over the training rows that
@@ -133,6 +134,7 @@ class Encoder(nn.Module):
     feature maps in `Tokens.levels`, the finest first; canvas_px: the canvas they and `Tokens.placed` are of. A head that
     lies on an input learns both in `meet`; empty where nothing can lie on it."""
 
+    augment: bool = True
     peak_rate: float | None = None
     passes: int | None = None
     weight_decay: float | None = None
@@ -143,6 +145,10 @@ class Encoder(nn.Module):
     def load_pretrained(self) -> None:
         """Fill in weights that come from elsewhere: called once when a network is made to be trained, never when a
         saved one is read. Default: there are none."""
+
+    def recall(self, rows: int) -> None:
+        """Called before training on so many different rows. An encoder of which a part never learns and sees the same of a row
+        each time may keep what that part says. Default: everything is said anew."""
 
     def restorer(self, share: float | None) -> nn.Module:
         """Hide about `share` (None: as much as is usual for this kind of value) of what is read from now on, see

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+import xxhash
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from endwise.nn.size import Size
 from endwise.nn.vision import BatchNorm
 
 WEIGHT_DECAY = 0.01
+MEMORY_BYTES = 2**30  # of what frozen networks said; more is not worth the place
 # of a config.json: what would fetch or run code, or undo a choice made here
 REMOVED = ("auto_map", "attn_implementation", "_attn_implementation", "experts_implementation", "_name_or_path",
            "torch_dtype", "dtype", "quantization_config", "architectures", "transformers_version", "output_hidden_states",
@@ -151,6 +153,32 @@ class Pretrained(nn.Module):
                 else:
                     part.requires_grad_(False)
                     self.quiet.append(part)
+
+
+class Memory:
+    """What a network that never learns said of single rows: it is asked once, and not again in every epoch.
+
+    It is asked for one row at a time, since what a row gives must not depend on the rows beside which it first came: a resumed
+    run meets them in another order. Rows are known by a hash of their values (XXH3, 128 bits). A copy of a network, on which
+    something is measured, has an empty one.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, list[Tensor]] = {}
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Memory":
+        return Memory()
+
+    def said(self, values: Float[Tensor, "batch *place"], ask: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
+        """What `ask` gives for these rows, batch first; it must give detached tensors."""
+        found = []
+        for row in torch.split(values, 1):
+            key = xxhash.xxh3_128_digest(row.contiguous().numpy().tobytes())
+            if key not in self.kept:
+                with torch.no_grad():
+                    self.kept[key] = list(ask(row))
+            found.append(self.kept[key])
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 class Outlet(nn.Module):

@@ -55,7 +55,6 @@ class AudioEncoder(Encoder):
     def __init__(self, declaration: Audio, contract: AudioContract, size: Size) -> None:
         super().__init__()
         self.declaration = declaration
-        self.augment = True
         self.stride = token_stride(contract)
         self.framing = Framing.of(declaration.rate_hz)
         self.shift = round(SHIFT_S * declaration.rate_hz) if declaration.shift else 0
@@ -227,7 +226,7 @@ class PretrainedSound(Encoder):
     def __init__(self, declared: Audio, contract: AudioContract, size: Size, folder: Callable[[], Path]) -> None:
         super().__init__()
         assert contract.weights is not None
-        self.declaration, self.augment = declared, True
+        self.declaration = declared
         self.normalise = bool(contract.weights["scale"]["normalise"])
         self.shift = round(SHIFT_S * declared.rate_hz) if declared.shift else 0
         self.pretrained = Pretrained(contract.weights, declared.tuning(), folder)

@@ -143,7 +143,7 @@ class FieldEncoder(Encoder):
 
     def __init__(self, contract: FieldContract, size: Size, *, modes: Sequence[int], noise: float) -> None:
         super().__init__()
-        self.dims, self.modes, self.noise, self.augment = contract.dims, tuple(modes), noise, True
+        self.dims, self.modes, self.noise = contract.dims, tuple(modes), noise
         self.channels, self.width = contract.channels, max(8, size.width // SHARE[contract.dims])
         self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32), persistent=False)
         self.register_buffer(

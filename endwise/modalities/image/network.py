@@ -20,7 +20,7 @@ from endwise.nn.efficientnet import FEATURES, EfficientNetLite
 from endwise.nn.hiding import NumberRestorer, hidden_places
 from endwise.nn.interface import Encoder, Hidden, Map, Tokens
 from endwise.nn.placing import Placed, in_place
-from endwise.nn.pretrained import Outlet, Pretrained
+from endwise.nn.pretrained import MEMORY_BYTES, Memory, Outlet, Pretrained
 from endwise.nn.size import Size
 from endwise.nn.vision import Changes, ConvNet, augment, resize, resize_alike, scaled
 
@@ -49,7 +49,6 @@ class PictureEncoder(Encoder):
         pretrained = contract.weights is not None
         self.height, self.width = self.canvas_px = _canvas(declared, contract, None if pretrained else size, multiple)
         self.alike = contract.uniform
-        self.augment = True
         self.changes = _changes(declared, math.sqrt(self.height * self.width))
         scale = contract.weights["scale"] if contract.weights is not None else {}
         self.register_buffer("mean", torch.tensor(scale.get("mean", contract.mean)), persistent=False)
@@ -192,6 +191,7 @@ class PretrainedPicture(PictureEncoder):
             channels = int(self.pretrained.config.hidden_sizes[-1])
         self.outlet = Outlet(channels, size)
         self.maps = self._maps()
+        self.memory: Memory | None = None
 
     def _maps(self) -> tuple[Map, ...]:
         """Of the architectures: a stage halves the sides, the first one of a ResNet where its config says so; a transformer
@@ -210,10 +210,22 @@ class PretrainedPicture(PictureEncoder):
         """From the folder."""
         self.pretrained.load()
 
+    def recall(self, rows: int) -> None:
+        """Where nothing of the network learns, no picture is changed and there is place for what it says of all of them. (An accelerator
+        asks again sooner than it would have the pixels back to hash them.)"""
+        fixed = self.pretrained.tuning.way == "frozen" and not self.augment and self.mean.device.type == "cpu"
+        cells = [
+            math.prod(math.ceil(px / step) for px, step in zip(self.canvas_px, level.stride, strict=True))
+            for level in self.maps
+        ]
+        each = 4 * sum(level.channels * count for level, count in zip(self.maps, cells, strict=True))
+        self.memory = Memory() if fixed and rows * each <= MEMORY_BYTES else None
+
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
         """Grid tokens, row by row."""
         x, placed = self.canvas(values, sizes)
-        levels = self.levels(x)
+        recalled = self.memory if self.training else None
+        levels = self.levels(x) if recalled is None else recalled.said(x, self.levels)
         last = levels[-1]
         tokens = self.outlet(last.flatten(2).transpose(1, 2))
         return on_grid(tokens, (last.shape[2], last.shape[3]), placed, levels, {})

@@ -71,7 +71,6 @@ class SeriesEncoder(Encoder):
     def __init__(self, declared: Series, contract: SeriesContract, *, random: bool) -> None:
         super().__init__()
         self.declared, self.contract = declared, contract
-        self.augment = True
         self.passes = WINDOW_PASSES if contract.window else None
         self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32), persistent=False)
         self.register_buffer("deviation", torch.tensor(contract.deviation, dtype=torch.float32), persistent=False)

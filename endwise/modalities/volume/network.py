@@ -34,7 +34,6 @@ class VolumeEncoder(Encoder):
         super().__init__()
         self.canvas_px, self.reduced = canvas(declared, contract, size)
         self.standard = declared.scale == "each"  # it comes so
-        self.augment = True
         self.changes = VolumeChanges(
             mirror=declared.mirror, shift=declared.shift_share, zoom=declared.zoom_share,
             turn_deg=declared.turn_deg or 0.0, light=declared.light_share,
