@@ -23,8 +23,8 @@ STANDING, FAST = 0.5, 6.0  # m/s
 OBSTACLES = ("free", "standing", *(f"{way} {pace}" for way in WAYS for pace in ("slow", "fast")))
 FUTURES = ("free", "within 1 s", "within 2 s", "within 3 s")
 
-SIDE_PX, PX_M = 64, 0.75
-EGO_PX = (48, 32)  # from the top, from the left
+SIDE_PX, PX_M = 48, 1.0
+EGO_PX = (36, 24)  # from the top, from the left
 SEEN_S = (0.0, 0.5, 1.0)  # ago, by colour channel
 ROAD, EGO, NOISE, SPECKS = 0.25, 0.6, 0.05, 0.004
 
