@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from endwise.modalities.field import Field
     from endwise.modalities.graph import Graph
     from endwise.modalities.image import Image
+    from endwise.modalities.instances import Instances
     from endwise.modalities.items import Items
     from endwise.modalities.mask import Mask
     from endwise.modalities.masked import Masked
@@ -80,6 +81,7 @@ _HOMES = {
     "Items": "endwise.modalities.items",
     "Masked": "endwise.modalities.masked",
     "Mask": "endwise.modalities.mask",
+    "Instances": "endwise.modalities.instances",
     "Anomaly": "endwise.modalities.anomaly",
     "Field": "endwise.modalities.field",
     "Board": "endwise.modalities.board",

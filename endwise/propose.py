@@ -320,6 +320,8 @@ def _listed(name: str, cells: list[Any]) -> _Found:
     lists = [cell.tolist() if hasattr(cell, "tolist") else list(cell) for cell in cells]
     items = [item for cell in lists for item in cell[:50]]
     if items and all(isinstance(item, Mapping) and "label" in item for item in items):
+        if all("mask" in item for item in items):
+            return _Found(name, "instances", "its cells are lists of things with a label and a mask")
         return _Found(name, "boxes", "its cells are lists of things with a label and a box")
     if items and all(isinstance(item, str) for item in items):
         return _Found(name, "tags", "its cells are lists of words")
@@ -667,10 +669,13 @@ class _Plan:
     # -- the answers
 
     def _choose_outputs(self) -> list[_Found]:
-        if any(item.kind == "image" for item in self.media) and (
-            boxes := [item for item in self.open.values() if item.kind == "boxes"]
-        ):
-            return boxes
+        things = [item for item in self.open.values() if item.kind in ("boxes", "instances")]
+        if things and any(item.kind == "image" for item in self.media):
+            outlined = [item for item in things if item.kind == "instances"]
+            for item in [item for item in things if outlined and item.kind == "boxes"]:
+                self.open.pop(item.name)
+                self._out(item.name, f"{outlined[0].name} says the same and where each thing ends")
+            return outlined or things
         legal = [item for item in self.open.values() if item.kind in ANSWERS]
         if not legal:
             left = ", ".join(f"{item.name} ({item.kind.removeprefix('lost ')})" for item in self.found)

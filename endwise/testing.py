@@ -894,6 +894,7 @@ def cases() -> list[Case]:
         Case(waiting, WORDS, OUTPUT_ROLE, (heard, _tones()), label="text by waiting attention out"),
         Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
         Case(modality_class("boxes")(), drawn_boxes()[1], OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
+        Case(modality_class("instances")(), _things(), OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
         Case(modality_class("image")(), _pictures(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
         Case(
             modality_class("anomaly")(),
@@ -939,7 +940,7 @@ def cases() -> list[Case]:
 
 EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every modality once and every head once
     (("image in",), ("category out",)),
-    (("image in",), ("boxes out",)),
+    (("image in",), ("boxes out", "instances out")),
     (("image in",), ("mask out", "image out", "anomaly out")),
     (("volume in windows in",), ("volume_mask out",)),
     (("volume in",), ("volume_boxes out",)),
@@ -1075,6 +1076,21 @@ def drawn_boxes() -> tuple[tuple[bytes, ...], tuple[list[dict[str, Any]], ...]]:
         pictures.append(out.getvalue())
         found.append(boxes)
     return tuple(pictures), tuple(found)
+
+
+def _things() -> tuple[list[dict[str, Any]], ...]:
+    """The squares of `drawn_boxes` as what is inside their upper left triangle."""
+    found = []
+    for index, boxes in enumerate(drawn_boxes()[1]):
+        size = [24 + 2 * index, 40 - 2 * index]
+        corners = [(item["label"], *item["box"]) for item in boxes]
+        found.append(
+            [
+                {"label": label, "mask": {"size": size, "polygons": [[x0, y0, x1, y0, x0, y1]]}}
+                for label, x0, y0, x1, y1 in corners
+            ]
+        )
+    return tuple(found)
 
 
 def _masks() -> tuple[np.ndarray, ...]:

@@ -1,7 +1,7 @@
 """Annotations of boxes in the two formats that tools write: COCO's one JSON file, Pascal VOC's XML file a picture.
 
 Both become tables with the columns file, width, height and boxes, a list of {label, xmin, ymin, xmax, ymax}; VOC's also
-split, where ImageSets/Main says it. Pictures without a box have an empty list. Coordinates stay as they are written: COCO's
+split, where ImageSets/Main says it; COCO's also instances, a list of {label, mask}, where outlines are there. Pictures without a box have an empty list. Coordinates stay as they are written: COCO's
 begin at 0, VOC's were meant to begin at 1 with the last pixel inside, which most tools do not keep to; half a pixel is
 less than annotators agree by. Not here: whether a box makes sense (endwise/modalities/boxes), opening files (files.py).
 """
@@ -40,7 +40,8 @@ def coco_columns(found: Mapping[str, Any], shown: str) -> tuple[Columns, list[st
         for item in found["categories"]
     }
     boxes: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    ids = {_key(item, "id", f"{shown}, images") for item in found["images"]}
+    ids = {_key(item, "id", f"{shown}, images"): [item.get("height"), item.get("width")] for item in found["images"]}
+    things: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     crowds = 0
     for number, item in enumerate(found["annotations"]):
         where = f"{shown}, annotations[{number}]"
@@ -69,6 +70,7 @@ def coco_columns(found: Mapping[str, Any], shown: str) -> tuple[Columns, list[st
         x, y, width, height = box
         corners = dict(zip(CORNERS, (x, y, x + width, y + height), strict=True))
         boxes[image].append({"label": labels[category], **corners})
+        things[image].append({"label": labels[category], "mask": _outline(item.get("segmentation"), ids[image])})
     files = [str(_key(item, "file_name", f"{shown}, images")) for item in found["images"]]
     columns: Columns = {
         "file": ListColumn(files),
@@ -76,8 +78,17 @@ def coco_columns(found: Mapping[str, Any], shown: str) -> tuple[Columns, list[st
         "height": ListColumn([item.get("height") for item in found["images"]]),
         "boxes": ListColumn([boxes[item["id"]] for item in found["images"]]),
     }
+    if any(item["mask"] is not None for items in things.values() for item in items):
+        columns["instances"] = ListColumn([things[item["id"]] for item in found["images"]])
     notes = [f"{shown}: {crowds} annotations are regions of crowds and were left out"] if crowds else []
     return columns, files, notes
+
+
+def _outline(given: Any, size: Sequence[Any]) -> Mapping[str, Any] | None:
+    """A segmentation as a cell of `type: instances` has it; polygons do not say how large their picture is."""
+    if not given:
+        return None
+    return given if isinstance(given, Mapping) else {"size": list(size), "polygons": given}
 
 
 def _key(item: Mapping[str, Any], name: str, where: str) -> Any:

@@ -7,11 +7,12 @@ area are in no metric, since nothing can overlap them. The library that COCO's f
 in the tests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from endwise import silhouettes
 from endwise.metrics.engine import Metric, mean_defined, ratio, same_length
 
 THRESHOLDS = tuple(np.arange(10) * 0.05 + 0.5)
@@ -19,6 +20,8 @@ RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 ALARMS_PER_PICTURE = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # as in LUNA16 (Setio et al. 2017)
 MOST = 100  # boxes of a picture that are looked at
 EPSILON = float(np.spacing(1))
+
+Things = Sequence[Mapping[str, Any]]  # of one picture
 
 
 def ap(classes: Sequence[str]) -> Metric:
@@ -45,12 +48,37 @@ def froc(classes: Sequence[str]) -> Metric:
 def froc_centre(classes: Sequence[str]) -> Metric:
     """As `froc`, where a box finds a true one as soon as its middle lies inside it: LUNA16's own rule, with boxes in the
     place of spheres."""
-    return _ranking("froc", classes, (0.0,), _sensitivity, near=centred)
+    return _ranking("froc", classes, (0.0,), _sensitivity, by=of_middles)
 
 
 def f1(classes: Sequence[str]) -> Metric:
     """F1 at an overlap of 0.5 of the boxes that are given, mean over the classes that the truths have."""
     return _ranking("f1", classes, THRESHOLDS[:1], _f1, candidates=False)
+
+
+def mask_ap(classes: Sequence[str]) -> Metric:
+    """As `ap`, by the masks of the things ({"mask": a silhouette}) in the place of their boxes: COCO's AP of segmentation."""
+    return _ranking("mask_ap", classes, THRESHOLDS, _average_precision, by=of_masks)
+
+
+def mask_ap50(classes: Sequence[str]) -> Metric:
+    """As `ap50`, by masks."""
+    return _ranking("mask_ap50", classes, THRESHOLDS[:1], _average_precision, by=of_masks)
+
+
+def of_boxes(one: Things, other: Things) -> np.ndarray:
+    """How much each two share of their boxes [n, m]."""
+    return overlaps([item["box"] for item in one], [item["box"] for item in other])
+
+
+def of_middles(one: Things, other: Things) -> np.ndarray:
+    """How near the middle of each box is to that of another [n, m]; see `centred`."""
+    return centred([item["box"] for item in one], [item["box"] for item in other])
+
+
+def of_masks(one: Things, other: Things) -> np.ndarray:
+    """How much each two share of their masks [n, m]."""
+    return silhouettes.overlaps([item["mask"] for item in one], [item["mask"] for item in other])
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -65,7 +93,7 @@ def _ranking(
     score: Any,
     *,
     candidates: bool = True,
-    near: Any = None,
+    by: Callable[[Things, Things], np.ndarray] = of_boxes,
 ) -> Metric:
     ids = {label: index for index, label in enumerate(classes)}
     width = 2 + len(thresholds)
@@ -73,7 +101,7 @@ def _ranking(
     def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
         same_length(truths, answers)
         found = [
-            _picture(truth, _given(answer, candidates=candidates), ids, thresholds, near or overlaps)
+            _picture(truth, _given(answer, candidates=candidates), ids, thresholds, by)
             for truth, answer in zip(truths, answers, strict=True)
         ]
         slots = max((len(boxes) for boxes, _ in found), default=0)
@@ -112,7 +140,7 @@ def _picture(
     given: Sequence[Mapping[str, Any]],
     ids: Mapping[str, int],
     thresholds: Sequence[float],
-    near: Any,
+    by: Callable[[Things, Things], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """([box, 2 + thresholds], true boxes of each class). What is of a class that is not scored has no place."""
     real = [item for item in truth if item["label"] in ids and _has_area(item["box"])]
@@ -122,7 +150,7 @@ def _picture(
     out[:, 0] = [item.get("score", 1.0) for item in known]
     out[:, 1] = [ids[item["label"]] + 1 for item in known]
     if known and real:
-        shared = near([item["box"] for item in known], [item["box"] for item in real])
+        shared = by(known, real)
         same = np.array([[one["label"] == other["label"] for other in real] for one in known])
         for column, least in enumerate(thresholds):
             out[:, 2 + column] = _hits(np.where(same, shared, -1.0), least)

@@ -23,6 +23,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "items": ("endwise.modalities.items", "Items"),
     "anomaly": ("endwise.modalities.anomaly", "Anomaly"),
     "mask": ("endwise.modalities.mask", "Mask"),
+    "instances": ("endwise.modalities.instances", "Instances"),
     "field": ("endwise.modalities.field", "Field"),
     "residues": ("endwise.modalities.residues", "Residues"),
     "structure": ("endwise.modalities.structure", "Structure"),

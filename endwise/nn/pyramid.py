@@ -123,12 +123,17 @@ class OnCanvas(nn.Module):
 
     def forward(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
         """Of rows without the input what the tokens alone say."""
+        return smoothly(self.fine(tokens, on), self.pyramid.strides[0], self.canvas)
+
+    def fine(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *shape"]:
+        """The same at the places of the pyramid's first map."""
         maps, strides = self.pyramid(tokens, on), self.pyramid.strides
         merged = self.merge[0](maps[0])
         for layer, x, stride in zip(list(self.merge)[1:], maps[1:], strides[1:], strict=True):
             times = [coarse / fine for coarse, fine in zip(stride, strides[0], strict=True)]
             merged = merged + smoothly(layer(x), times, maps[0].shape[2:])
-        return smoothly(self.score(self.last(merged)).float(), strides[0], self.canvas)
+        made: Tensor = self.score(self.last(merged))
+        return made.float()
 
 
 class Narrowing(nn.Module):

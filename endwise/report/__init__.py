@@ -293,8 +293,14 @@ def _outlined(name: str, value: Mapping[str, str], drawn: Mapping[str, Any]) -> 
         for item in drawn[side]
         for x, y, w, h in [map(float, item["box"])]
     ]
+    parts = [
+        f'<rect class="{kind} part" x="{x:.2%}" y="{y:.2%}" width="{w:.2%}" height="{h:.2%}"/>'
+        for kind, side in (("right", "truth"), ("wrong", "answer"))
+        for item in drawn[side]
+        for x, y, w, h in item.get("parts", ())
+    ]
     told = "green: the truth, red and dashed: the answer; point at a box for its name"
-    return f'<div class="outlined">{picture}<svg role="img" aria-label="{told}">{"".join(boxes)}</svg></div>'
+    return f'<div class="outlined">{picture}<svg role="img" aria-label="{told}">{"".join(parts + boxes)}</svg></div>'
 
 
 def _named(kind: str, item: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from endwise.nn.interface import Encoder, Head
     from endwise.nn.size import Size
 
-NUMERALS = {4: "four", 5: "five", 6: "six", 7: "seven"}
+NUMERALS = {2: "two", 4: "four", 5: "five", 6: "six", 7: "seven"}
 SHOWN = 6  # classes that a summary spells out
 LEAST_SCORE = 0.05  # candidates below are not written: rankings change by less than they can tell
 ABOUT_WHOLE = 1.0  # pixel coordinates that are all up to this were probably shares
@@ -107,9 +107,9 @@ class Boxes(Spatial):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            len(self.columns) in (0, 1 + len(self.corners)) and len(set(self.columns)) == len(self.columns),
-            field="Boxes.columns", got=list(self.columns), allowed=f"{NUMERALS[len(self.corners) + 1]} columns: of the class, and of {NUMERALS[len(self.corners)]} numbers",
-            fix=f"write columns: [label, {', '.join(self.corners)}]",
+            len(self.columns) in (0, len(self.cells)) and len(set(self.columns)) == len(self.columns),
+            field="Boxes.columns", got=list(self.columns), allowed=f"{NUMERALS[len(self.cells)]} columns: of {', '.join(self.cells)}",
+            fix=f"write columns: [{', '.join(self.cells)}]",
         )  # fmt: skip
         require(
             not self.columns or self.column is None, field="Boxes.column", got=self.column, allowed="column or columns, not both",
@@ -125,6 +125,11 @@ class Boxes(Spatial):
                 value is None or 0 < value < 1, field=f"Boxes.{name}", got=value, allowed="a number between 0 and 1, or null",
                 fix="leave it out",
             )  # fmt: skip
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What `columns` are of."""
+        return ("label", *self.corners)
 
     def reads_columns(self) -> tuple[str, ...]:
         """Of a table with one row a box."""
@@ -159,7 +164,11 @@ class Boxes(Spatial):
             raise BadValue(f"column {self.columns[0]!r} has no list of boxes: write data: {{gather: COLUMN}}")
         for row in zip(label, *numbers, strict=True):
             if any(cell is not None for cell in row):
-                yield {"label": row[0], "box": row[1:]}
+                yield self.of_cells(row)
+
+    def of_cells(self, cells: Sequence[Any]) -> dict[str, Any]:
+        """A thing from what `columns` say about it."""
+        return {"label": cells[0], "box": cells[1:]}
 
     def _box(self, item: Mapping[str, Any], number: int) -> list[Any]:
         """[class, *corners], refused where it is none."""
@@ -299,8 +308,15 @@ class Boxes(Spatial):
         """The boxes whose score reaches their class's threshold, the surest first; `detail["more"]` has the candidates
         below it."""
         found: Found = [
-            {"label": contract.classes[int(label)], "box": [float(value) for value in box], "score": float(score)}
-            for label, box, score in zip(decoded["classes"], decoded["boxes"], decoded["scores"], strict=True)
+            {
+                "label": contract.classes[int(label)],
+                "box": [float(value) for value in box],
+                "score": float(score),
+                **self.beyond(decoded, rank),
+            }
+            for rank, (label, box, score) in enumerate(
+                zip(decoded["classes"], decoded["boxes"], decoded["scores"], strict=True)
+            )
             if score >= LEAST_SCORE
         ]
         given = [
@@ -309,6 +325,10 @@ class Boxes(Spatial):
         value = [box for box, kept in zip(found, given, strict=True) if kept]
         more = [box for box, kept in zip(found, given, strict=True) if not kept]
         return Answer(value, detail={"more": more} if more else {})
+
+    def beyond(self, decoded: Mapping[str, np.ndarray], rank: int) -> dict[str, Any]:
+        """What is said about a found thing beside its class, box and score. Default: nothing."""
+        return {}
 
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """Each box as it lies on the picture."""
@@ -372,8 +392,8 @@ class Boxes(Spatial):
 
 
 def boxes_of(value: np.ndarray) -> list[list[Any]]:
-    """[[class, *corners], ...] of a decoded value."""
-    found: list[list[Any]] = json.loads(value.tobytes())
+    """[[class, *corners], ...] of a decoded value: its first line."""
+    found: list[list[Any]] = json.loads(value.tobytes().partition(b"\n")[0])
     return found
 
 

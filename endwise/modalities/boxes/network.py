@@ -63,7 +63,7 @@ class BoxesHead(Head):
         super().__init__()
         self.on, self.in_pixels, self.matching = declared.under(), declared.unit == "px", declared.matching
         self.overlap, self.stride_px, self.given = declared.overlap, declared.stride_px, declared.threshold
-        self.names = contract.classes
+        self.names, self.corners = contract.classes, slice(1, 1 + len(declared.corners))  # of a target's numbers
         self.classes, self.token_width, self.width = len(contract.classes), size.width, max(32, size.width // 2)
         self.register_buffer("thresholds", torch.full((self.classes,), declared.threshold or UNSET))
         self.beyond = 0
@@ -98,7 +98,8 @@ class BoxesHead(Head):
         pool = F.max_pool2d if known.dim() == PICTURE else F.max_pool3d
         peak = known - pool(known, NEIGHBOURS, stride=1, padding=NEIGHBOURS // 2)
         one = known + self.one(self.choosing(torch.cat([x, known, peak], dim=1)))
-        reach = self.reach(self.reaching(x)).flatten(2).transpose(1, 2).float().clamp(-FURTHEST, FURTHEST)
+        reached = self.reaching(x)
+        reach = self.reach(reached).flatten(2).transpose(1, 2).float().clamp(-FURTHEST, FURTHEST)
         placed = tokens.placed[self.on]
         return {
             "one": one.flatten(2).transpose(1, 2).float(),
@@ -106,7 +107,13 @@ class BoxesHead(Head):
             "boxes": around_places(self.places, reach.exp() * REACH * torch.cat([self.step, self.step])),
             "seen": placed.seen.float(),
             "sizes": placed.sizes,
+            **self.said_beside(reached, tokens),
         }
+
+    def said_beside(self, reached: Tensor, tokens: Tokens) -> dict[str, Tensor]:
+        """What is predicted beside class and box, by name. reached: what the places know about their things' extent [batch,
+        width, *shape]. Default: nothing."""
+        return {}
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -121,7 +128,9 @@ class BoxesHead(Head):
         target = F.pad(target, (0, 0, 0, 1))  # there is always one to look at, real or not
         truths, real = self._laid(prediction, target, sizes)
         classes, count = target[..., 0].long().clamp(min=0), self.weight(target, sizes)
-        found = self._matched(prediction["one"].float(), boxes, truths, classes, real)
+        chosen = one_to_one(prediction["one"].float().sigmoid(), boxes, self.places, truths, classes, real)
+        found = self._matched(prediction["one"].float(), boxes, chosen, truths, classes)
+        found |= self.learnt_beside(prediction, target, truths, chosen)
         owner, quality = many_to_one(many.sigmoid(), boxes, self.places, truths, classes, real)
         label = F.one_hot(classes.gather(1, owner), self.classes) * quality[..., None]
         own = truths.gather(1, owner[..., None].expand(-1, -1, truths.shape[2]))
@@ -131,8 +140,16 @@ class BoxesHead(Head):
         beside = quality_focal(many, label).sum((1, 2)) + (share * self._apart(boxes, own)).sum(1)
         return {**{name: value / count for name, value in found.items()}, "many": beside / count}
 
-    def _matched(self, one: Tensor, boxes: Tensor, truths: Tensor, classes: Tensor, real: Tensor) -> dict[str, Tensor]:
-        chosen = one_to_one(one.sigmoid(), boxes, self.places, truths, classes, real)
+    def learnt_beside(
+        self, prediction: Mapping[str, Tensor], target: Tensor, truths: Tensor, chosen: Tensor
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """Terms beside those of class and box, summed over a row's boxes. truths: the boxes on the canvas. chosen: the place that
+        answers for each, -1 where none does. Default: none."""
+        return {}
+
+    def _matched(
+        self, one: Tensor, boxes: Tensor, chosen: Tensor, truths: Tensor, classes: Tensor
+    ) -> dict[str, Tensor]:
         answers, at = chosen >= 0, chosen.clamp(min=0)
         proposed = boxes.gather(1, at[..., None].expand(-1, -1, boxes.shape[2]))
         quality = torch.where(answers, overlap(proposed, truths), 0.0).detach()
@@ -148,13 +165,13 @@ class BoxesHead(Head):
 
     def _real(self, target: Tensor, sizes: Tensor) -> Bool[Tensor, "batch box"]:
         slots = torch.arange(target.shape[1], device=target.device) < sizes[:, :1]
-        return slots & (target[..., 0] >= 0) & (volume(target[..., 1:]) > 0)
+        return slots & (target[..., 0] >= 0) & (volume(target[..., self.corners]) > 0)
 
     def _laid(
         self, prediction: Mapping[str, Tensor], target: Tensor, sizes: Tensor
     ) -> tuple[Float[Tensor, "batch box corners"], Bool[Tensor, "batch box"]]:
         """The true boxes on the canvas, cut to it, and which of them are there: the boxes around their moved corners."""
-        ends = [self._turned(end) for end in target[..., 1:].float().chunk(2, dim=2)]
+        ends = [self._turned(end) for end in target[..., self.corners].float().chunk(2, dim=2)]
         picks = itertools.product(range(2), repeat=ends[0].shape[2])
         corners = torch.stack(
             [torch.stack([ends[end][..., axis] for axis, end in enumerate(pick)], dim=-1) for pick in picks], dim=2
@@ -175,10 +192,7 @@ class BoxesHead(Head):
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'boxes': [batch, rank, corners] x0 y0 x1 y1 in the user's unit, 'scores', 'classes', 'given': bool}, the surest first;
         a suppressed box has score 0."""
-        scores = prediction[self.matching].sigmoid().flatten(1)
-        ranked, index = scores.topk(min(MOST, scores.shape[1]), dim=1)
-        classes, place = index % self.classes, index // self.classes
-        boxes = prediction["boxes"].gather(1, place[..., None].expand(-1, -1, prediction["boxes"].shape[2]))
+        ranked, classes, _, boxes = self.ranked(prediction)
         if self.overlap is not None:
             ranked = torch.where(suppressed(boxes, classes, self.overlap), 0.0, ranked)
         return {
@@ -187,6 +201,14 @@ class BoxesHead(Head):
             "classes": classes,
             "given": ranked >= self.thresholds[classes],
         }
+
+    def ranked(self, prediction: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(scores, classes, places [batch, rank], boxes on the canvas [batch, rank, corners]) of the surest."""
+        scores = prediction[self.matching].sigmoid().flatten(1)
+        ranked, index = scores.topk(min(MOST, scores.shape[1]), dim=1)
+        classes, place = index % self.classes, index // self.classes
+        boxes = prediction["boxes"].gather(1, place[..., None].expand(-1, -1, prediction["boxes"].shape[2]))
+        return ranked, classes, place, boxes
 
     def _in_picture(self, prediction: Mapping[str, Tensor], boxes: Float[Tensor, "batch rank corners"]) -> Tensor:
         low, high = (seen_at(prediction["seen"], corner) for corner in boxes.chunk(2, dim=-1))
@@ -219,7 +241,7 @@ class BoxesHead(Head):
             return {}
         found = {name: value.double().cpu().numpy() for name, value in self.decode(prediction).items()}
         real = self._real(target, sizes).cpu().numpy()
-        truths, kinds = target[..., 1:].double().cpu().numpy(), target[..., 0].long().cpu().numpy()
+        truths, kinds = target[..., self.corners].double().cpu().numpy(), target[..., 0].long().cpu().numpy()
         pairs = [_hits(found, row, truths[row][there], kinds[row][there]) for row, there in enumerate(real)]
         scores, classes, hits = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         total = np.bincount(kinds[real], minlength=self.classes)
