@@ -28,6 +28,7 @@ from endwise.model import Model
 from endwise.nn.boxes import generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume, within
 from endwise.propose import propose
 from endwise.recipe import Recipe
+from endwise.stages import stage_recipe
 from endwise.testing import Case, check_export, drawn_boxes
 from endwise.train import fit
 
@@ -582,6 +583,7 @@ def test_boxes_are_handed_on_to_a_stage_that_counts_them() -> None:
         stages={"find": {"from": "photo", "to": {"cells": "boxes"}}, "count": {"from": "cells", "to": "count", "hand_off": "hard"}},
     )  # fmt: skip
     assert recipe.outputs["cells"].under() == "photo"  # type: ignore[attr-defined]
+    assert stage_recipe(recipe, "count").inputs["cells"].handed  # what is only an output is read by a stage by itself
 
 
 def test_thresholds_are_those_of_the_best_f1_on_validation_rows() -> None:
