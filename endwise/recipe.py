@@ -580,6 +580,14 @@ class Recipe(Part):
             name: standing(name, self.inputs, self.outputs, self.stages) if item.of_row or item.lies_on_axes else item
             for name, item in self.outputs.items()
         }
+        for stage, part in self.stages.items():
+            for name in part.to if part.hand_off == "latent" else ():
+                on = str(getattr(self.outputs[name], "on", None))
+                require(
+                    on not in self.outputs, field=f"stages.{stage}.hand_off", got="latent",
+                    allowed=f"a hand-off of the answer itself: {name} lies on {on}, and tokens have no places",
+                    fix="write hand_off: soft",
+                )  # fmt: skip
         beneath = {getattr(item, "on", None) for item in self.outputs.values() if item.lies_on_axes}
         self.__dict__["inputs"] = {
             name: item.beneath() if name in beneath else item for name, item in self.inputs.items()

@@ -403,6 +403,8 @@ def test_what_training_did_to_a_picture_is_undone_in_what_is_handed_on() -> None
 def test_a_mask_may_lie_on_the_mask_of_another_stage(tmp_path: Path) -> None:
     later = {"later": {"type": "mask", "classes": ["free", "spot"], "ignore": 255, "column": "spot"}}
     recipe = in_stages("straight_through", later)
+    with pytest.raises(RecipeError, match="tokens have no places"):
+        in_stages("latent", later)
     assert recipe.outputs["later"].under() == "spot"  # type: ignore[attr-defined]
     model = ew.fit(recipe.replace(**{"train.steps": 2, "regime": "modular"}), out=tmp_path / "run")
     assert isinstance(model.predict({"photo": np.zeros((30, 50), np.uint8)})["later"], Segmentation)
