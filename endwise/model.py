@@ -414,9 +414,10 @@ class Model:
             values = read_row(self.recipe.inputs, self.contracts, row, file_fetcher(base))
         except FieldError as wrong:
             raise DataError(f"the row: field {wrong.field!r}: {wrong.reason}") from None
-        return self._forward([values])[0]
+        return self.answered([values])[0]
 
-    def _forward(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> list[Prediction]:
+    def answered(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> list[Prediction]:
+        """Final answers for rows that have been read (`rows.read_row`), all in one batch."""
         with torch.inference_mode(), self._evaluating():
             found = self.network.decode(self._predicted(rows))
         decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
@@ -465,7 +466,7 @@ class Model:
         good.sort(key=lambda entry: entry[:2])
         for start in range(0, len(good), batch_size):
             part = good[start : start + batch_size]
-            for (_, index, _), prediction in zip(part, self._forward([item for _, _, item in part]), strict=True):
+            for (_, index, _), prediction in zip(part, self.answered([item for _, _, item in part]), strict=True):
                 results[index] = replace(prediction, origin=source.origin(numbers[index]))
         yield from (item for item in results if item is not None)
 

@@ -310,6 +310,11 @@ def a_blank_fits_among_the_values(case: Case) -> None:
         f"blank is {blank.dtype} {blank.shape}, values are {value.dtype} {value.shape}",
     )
     _expect(case.declaration.length(blank.shape) >= 0, "blank has no length")
+    example = case.declared.example(case.contract) if case.is_input else None
+    if example is not None:
+        again = json.loads(json.dumps(example))
+        read = case.declared.transform(case.declared.read(again, file_fetcher(".")), case.contract)
+        _expect((read.dtype, read.ndim) == (value.dtype, value.ndim), f"the example is {read.dtype} {read.shape}")
 
 
 def the_loss_reaches_the_raw_input(case: Case) -> None:

@@ -188,6 +188,16 @@ class Modality:
         """One line about the contract for people: '10 classes', 'mean 3.2 kg', '8000 Hz, 0.2 to 2.3 s'."""
         return f"{contract.count} values"
 
+    @property
+    def file_kinds(self) -> tuple[str, ...]:
+        """Media types of the files that a raw value may be, in bytes: ("image/*",). Default: none, since a value is a number
+        or a text in itself."""
+        return ()
+
+    def example(self, contract: Any) -> Any:
+        """A raw value of this input as JSON has it, for people and for a first try; None: none is short enough to show."""
+        return None
+
     def reads_columns(self) -> tuple[str, ...]:
         """The columns that a raw value is put together from, where they are several: `read` then gets {column: cell}.
         Default: none, since a value is the cell of one."""

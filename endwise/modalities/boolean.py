@@ -72,6 +72,10 @@ class Boolean(Modality):
         """False."""
         return np.array(0, dtype=np.uint8)
 
+    def example(self, contract: BooleanContract) -> Any:
+        """True."""
+        return True
+
     def summary(self, contract: BooleanContract) -> str:
         """'true in 12 % of 500'."""
         return f"true in {100 * contract.positives / contract.count:.3g} % of {contract.count}"

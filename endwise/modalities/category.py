@@ -130,6 +130,10 @@ class Category(Modality):
         """The first class."""
         return np.array(0, dtype=np.int64)
 
+    def example(self, contract: CategoryContract) -> Any:
+        """The first class."""
+        return contract.classes[0] if contract.classes else None
+
     def summary(self, contract: CategoryContract) -> str:
         """'3 classes: cat (50 %), dog (30 %), owl (20 %)', the most frequent first."""
         ranked = sorted(zip(contract.counts, contract.classes, strict=True), key=lambda item: (-item[0], item[1]))

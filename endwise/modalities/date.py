@@ -112,6 +112,13 @@ class Date(Modality):
         """The middle of the training span."""
         return np.array(contract.mean, dtype=np.float64)
 
+    def example(self, contract: DateContract) -> Any:
+        """The middle of the training span, as `format` says."""
+        moment = dt.datetime.fromtimestamp(max(contract.mean, FIRST_S), dt.UTC)
+        if self.format in UNIX_S:
+            return contract.mean // UNIX_S[self.format]
+        return moment.strftime(self.format) if self.format else moment.isoformat(timespec="seconds")
+
     def summary(self, contract: DateContract) -> str:
         """'from 2024-01-01 to 2026-11-21'."""
         return f"from {spelled(contract.minimum)} to {spelled(contract.maximum)}"

@@ -132,6 +132,10 @@ class Number(Modality):
         """The mean."""
         return np.array(contract.mean[0] if contract.length is None else contract.mean, dtype=np.float64)
 
+    def example(self, contract: NumberContract) -> Any:
+        """The mean."""
+        return contract.mean[0] if contract.length is None else list(contract.mean)
+
     def summary(self, contract: NumberContract) -> str:
         """'whole numbers, mean 3.2 kg, deviation 1.1, from 0 to 9'."""
         unit = f" {self.unit}" if self.unit else ""

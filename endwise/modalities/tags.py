@@ -145,6 +145,10 @@ class Tags(Modality):
         """No tags."""
         return np.zeros(len(contract.tags) + 1, dtype=np.float32)
 
+    def example(self, contract: TagsContract) -> Any:
+        """Two of them."""
+        return list(contract.tags[:2])
+
     def summary(self, contract: TagsContract) -> str:
         """'12 tags, 2.1 a row: sport (40 %), politics (31 %) …', the most frequent first."""
         ranked = sorted(zip(contract.counts, contract.tags, strict=True), key=lambda item: (-item[0], item[1]))

@@ -244,6 +244,15 @@ class Audio(PretrainedInput):
         """Samples."""
         return shape[0]
 
+    @property
+    def file_kinds(self) -> tuple[str, ...]:
+        """Recordings."""
+        return ("audio/*",)
+
+    def example(self, contract: AudioContract) -> Any:
+        """A tenth of a second of silence."""
+        return Recording(np.zeros(self.rate_hz // 10, np.float32), self.rate_hz).to_json()
+
     def summary(self, contract: AudioContract) -> str:
         quiet = f", {contract.silent} silent" if contract.silent else ""
         return (

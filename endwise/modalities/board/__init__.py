@@ -154,6 +154,10 @@ class Board(Modality):
         """A board of nothing that is known."""
         return np.full(contract.cells, len(contract.symbols), np.int64)
 
+    def example(self, contract: BoardContract) -> Any:
+        """One symbol everywhere."""
+        return "/".join([contract.symbols[0] * contract.columns] * contract.rows) if contract.symbols else None
+
     def summary(self, contract: BoardContract) -> str:
         """'6 x 6, of 123456'."""
         return f"{contract.rows} x {contract.columns}, of {''.join(contract.symbols)}"

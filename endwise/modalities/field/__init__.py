@@ -39,6 +39,7 @@ MOST_MODES = 64
 MOST_CELLS = 16_000_000  # 64 MB: more is a file of many fields, or channels and axes mixed up
 LARGEST = 1e30  # squares of larger ones overflow 32 bits
 NPY = b"\x93NUMPY"
+EXAMPLE_NUMBERS = 2_000
 AXES_SAID = {
     1: "[x]: one channel",
     2: "[y, x]: one channel",
@@ -224,6 +225,16 @@ class Field(Modality):
     def unit_of(self, contract: FieldContract) -> tuple[str, ...]:
         """A unit for each channel; '' where none is declared."""
         return (self.units or ("",)) * contract.channels if len(self.units) < 2 else self.units
+
+    @property
+    def file_kinds(self) -> tuple[str, ...]:
+        """Arrays as .npy files."""
+        return ("application/octet-stream",)
+
+    def example(self, contract: FieldContract) -> Any:
+        """Zeros on the smallest grid, where that is small."""
+        shape = (contract.channels, *contract.smallest)
+        return np.zeros(shape).tolist() if np.prod(shape) <= EXAMPLE_NUMBERS else None
 
     def summary(self, contract: FieldContract) -> str:
         """'1 channel on 32 x 32, mean 0.31 K, deviation 0.2'."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from endwise.drawing import Picture, antialias, resizing
+from endwise.drawing import Picture, antialias, png, resizing, to_uri
 from endwise.errors import BadValue, require
 from endwise.modalities.base import (
     INPUT_ROLE,
@@ -47,6 +47,7 @@ OWN_SIDE_PX = 64  # pictures up to this size are seen as they are
 MULTIPLE_PX = 8
 WIDEST = 3.0  # the largest ratio of the sides that the network's canvas takes over
 KEPT_TIMES = 2  # the store keeps a picture at up to this multiple of the network's side
+EXAMPLE_NUMBERS = 160_000  # of an example picture: black, it is a few hundred bytes
 STATISTICS_SIDE_PX = 256  # colours of larger pictures are measured on every n-th pixel
 PREVIEW_PX, PREVIEW_PNG_PX, LARGE_PREVIEW_PX = 160, 64, 400
 FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65_535.0}
@@ -254,6 +255,16 @@ class Image(PretrainedInput):
         """Its pixels: pictures of like sizes share a batch."""
         return shape[0] * shape[1]
 
+    @property
+    def file_kinds(self) -> tuple[str, ...]:
+        """Pictures."""
+        return ("image/*",)
+
+    def example(self, contract: ImageContract) -> Any:
+        """A black picture of the usual size, where that is small."""
+        blank = np.zeros((*contract.median, 3 if contract.channels == 3 else 1), np.uint8)
+        return to_uri(png(blank)) if blank.size <= EXAMPLE_NUMBERS else None
+
     def summary(self, contract: ImageContract) -> str:
         """Sizes, colours, and the canvas."""
         colours = {1: "grey", 3: "colour"}[contract.channels] + (" 16-bit" if contract.bits == 16 else "")
@@ -445,9 +456,11 @@ def _from_pil(picture: Any, kept_area: int) -> np.ndarray:
     from PIL import ImageOps
 
     _check_size(*picture.size)
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # a camera's MPO is a JPEG with previews behind it
-        raise BadValue(f"the file has {frames} frames or pages: save the one that is meant as a file of its own")
+    # not n_frames: counting those of a hundred thousand takes minutes
+    if (
+        getattr(picture, "is_animated", False) and picture.format != "MPO"
+    ):  # a camera's MPO is a JPEG with previews behind it
+        raise BadValue("the file has several frames or pages: save the one that is meant as a file of its own")
     factor = _draft(picture.width, picture.height, kept_area)
     if factor > 1 and picture.format in ("JPEG", "MPO"):
         picture.draft(None, (picture.width // factor, picture.height // factor))

@@ -216,6 +216,10 @@ class Items(Modality):
         """About how many items so many bytes hold."""
         return shape[0]
 
+    def example(self, contract: ItemsContract) -> Any:
+        """Two of them."""
+        return list(contract.items[:2])
+
     def summary(self, contract: ItemsContract) -> str:
         """'13,204 rows of 1 to 860 of 18,819 items, 7.2 on average; 312 are cut to their newest 50; seen ones left out'."""
         mean = contract.total / max(1, contract.count)

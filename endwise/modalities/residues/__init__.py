@@ -109,6 +109,10 @@ class Residues(Modality):
         """Residues."""
         return shape[0]
 
+    def example(self, contract: ResiduesContract) -> Any:
+        """Ten residues."""
+        return "MKTAYIAKQR"
+
     def summary(self, contract: ResiduesContract) -> str:
         """'40 to 128 residues'."""
         return f"{contract.shortest} to {contract.longest} residues"

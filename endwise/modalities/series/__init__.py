@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 GAPS = "time since the step before"
+EXAMPLE_NUMBERS = 2_000
 SHOWN = 6  # steps that a preview spells out
 NONE_TO_SCALE = 1e-12  # a smaller deviation is none
 
@@ -179,6 +180,18 @@ class Series(Modality):
     def length(self, shape: tuple[int, ...]) -> int:
         """Steps."""
         return shape[0]
+
+    @property
+    def file_kinds(self) -> tuple[str, ...]:
+        """Tables as .csv files, arrays as .npy files."""
+        return ("text/csv", "application/octet-stream")
+
+    def example(self, contract: SeriesContract) -> Any:
+        """The mean of each channel, as long as the shortest row, where that is short."""
+        if self.times is not None or len(contract.channels) * contract.shortest > EXAMPLE_NUMBERS:
+            return None
+        rows = [[value] * contract.shortest for value in contract.mean]
+        return dict(zip(self.columns, rows, strict=True)) if self.columns else rows
 
     def summary(self, contract: SeriesContract) -> str:
         """'7 channels, 336 steps at 173.61 Hz'."""

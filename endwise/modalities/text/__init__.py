@@ -500,6 +500,15 @@ class Text(PretrainedInput):
         """Bytes."""
         return shape[0]
 
+    @property
+    def file_kinds(self) -> tuple[str, ...]:
+        """Text files where the cell names one."""
+        return ("text/plain",) if self.source == "file" else ()
+
+    def example(self, contract: TextContract) -> Any:
+        """Some words."""
+        return "A few words."
+
     def summary(self, contract: TextContract) -> str:
         """'6920 texts of 4 to 267 characters; 8449 units (bpe), 19497 phrases' or '...; 16 letters: "e", "n" ...'."""
         head = f"{contract.count} texts of {contract.shortest} to {contract.longest} characters"

@@ -217,6 +217,11 @@ class Volume(Modality):
         """Its voxels (of a decoded one its bytes)."""
         return math.prod(shape)
 
+    @property
+    def file_kinds(self) -> tuple[str, ...]:
+        """NIfTI, arrays, and archives of DICOM slices."""
+        return ("application/octet-stream",)
+
     def summary(self, contract: VolumeContract) -> str:
         """Sizes, spacing, channels."""
         sizes = _spelled(contract.median)
