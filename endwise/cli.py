@@ -33,9 +33,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+audit = typer.Typer(no_args_is_help=True, help="The decision log: what was answered, when, by which model.")
+app.add_typer(audit, name="audit")
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML or JSON recipe, or its folder.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run folder or its model/ folder.")]
+LogPlace = Annotated[str, typer.Argument(metavar="LOG", help="A decision log: its path, or postgresql://...")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field: --set train.steps=100. Repeatable."),
@@ -434,6 +438,94 @@ def search(
         _print_json(result.to_dict())
     else:
         typer.echo(str(result))
+
+
+@app.command()
+def serve(
+    run: Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A run, its model/ folder, or an exported bundle.")],
+    host: Annotated[
+        str, typer.Option(help="Where to listen; another than this machine's own needs --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="ENDWISE_TOKEN", help="Ask for it on every route; better given by the variable."),
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; beyond it 503.")] = 256,
+    max_batch: Annotated[int, typer.Option(min=1, help="Rows answered at once.")] = 32,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", help="Of one request.")] = 30.0,
+    drain_s: Annotated[float, typer.Option("--drain-s", help="For what was taken, after SIGTERM.")] = 30.0,
+    p99_ms: Annotated[
+        float | None, typer.Option("--p99-ms", help="Refuse at once what could not be answered in this time.")
+    ] = None,
+    max_body_mb: Annotated[float, typer.Option("--max-body-mb", help="Of one request.")] = 32.0,
+    max_pixels: Annotated[int, typer.Option(help="Of one picture.")] = 25_000_000,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the model's arithmetic.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Take over a new version as soon as it is in the folder.")
+    ] = False,
+    log: Annotated[
+        str | None,
+        typer.Option(envvar="ENDWISE_LOG", help="Write every decision down: a path, or postgresql://..."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer raw files and JSON over HTTP, as predict does; until SIGTERM, and not before all is answered."""
+    from endwise.serve import serve as run_serve
+    from endwise.serve.body import Limits
+    from endwise.serve.options import Options
+
+    def ready(url: str, version: Any) -> None:
+        if as_json:
+            _print_json({"url": url, "model": version.id}, line=True)
+            sys.stdout.flush()
+        else:
+            _note(f"{version}\nanswers at {url}/predict; what it takes is said at {url}/openapi.json")
+
+    options = Options(
+        host=host, port=port, token=token, queue=queue, max_batch=max_batch, timeout_s=timeout_s, drain_s=drain_s,
+        p99_ms=p99_ms, watch=watch, threads=threads, log=log,
+        limits=Limits(body_bytes=int(max_body_mb * 2**20), pixels=max_pixels),
+    )  # fmt: skip
+    run_serve(run, options, ready=ready)
+
+
+@audit.command()
+def verify(
+    log: LogPlace,
+    expect: Annotated[
+        str | None, typer.Option(metavar="NUMBER:HASH", help="Of a line, as an earlier verify printed its head.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go through a decision log: is every line as it was written, in its place? Exit code 3 where one is not."""
+    from endwise.decisions import Decisions
+
+    with Decisions.open(log) as opened:
+        found = opened.verify(expect)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        typer.echo(str(found))
+    if not found.ok:
+        raise typer.Exit(3)
+
+
+@audit.command()
+def show(
+    log: LogPlace,
+    id: Annotated[str, typer.Argument(metavar="ID", help="Of an answer, as it was given.")],
+    as_json: AsJson = False,
+) -> None:
+    """One decision, and from it back to the model, its recipe, its data and its environment."""
+    from endwise.decisions import Decisions
+
+    with Decisions.open(log) as opened:
+        found = opened.show(id)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        typer.echo(str(found))
 
 
 @app.command()

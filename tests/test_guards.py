@@ -114,6 +114,7 @@ FLOORS: dict[str, int] = {
     "objective": 4, "weighting": 4, "data": 4, "optimise": 4, "plan": 4, "checkpoint": 4, "runner": 4, "stream": 4,
     "silhouettes": 0,
     "artefact": 5, "model": 5, "run": 5, "transfer": 5, "baselines": 5, "details": 5, "diagnosis": 5,
+    "decisions": 1,
 }  # fmt: skip
 VERBS = {
     "advise",
