@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from endwise.data.check import check
     from endwise.data.dataset import prepare
     from endwise.data.table import open_table
+    from endwise.decisions import Decisions
     from endwise.errors import EndwiseError
     from endwise.evaluate import evaluate
     from endwise.export import export
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from endwise.run import Run
     from endwise.runner import Bundle
     from endwise.search import search
+    from endwise.serve import serve, serving
 
 # name -> module: declare, read, train, use, extend
 _HOMES = {
@@ -101,6 +103,9 @@ _HOMES = {
     "evaluate": "endwise.evaluate",
     "export": "endwise.export",
     "search": "endwise.search",
+    "serve": "endwise.serve",
+    "serving": "endwise.serve",
+    "Decisions": "endwise.decisions",
     "Run": "endwise.run",
     "Model": "endwise.model",
     "Prediction": "endwise.model",

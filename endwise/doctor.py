@@ -19,6 +19,8 @@ PURPOSES = {
     "hub": "Hugging Face data sets as hf://name, and pretrained encoders",
     "export": "endwise export: ONNX bundles that run without torch",
     "search": "endwise search: nearest rows in the space of an embedding",
+    "serve": "endwise serve: a model behind HTTP",
+    "postgres": "decision logs in PostgreSQL",
     "frames": "pandas and polars frames as data",
     "dev": "everything that tests and linters need",
 }

@@ -1,0 +1,231 @@
+"""When which row is answered: a batch is what was read while the last one ran, so that nobody waits for company.
+
+A request is read (decoded) on one of a few threads. Whoever has read a row while nothing runs answers it at once, and
+then what others have read meanwhile, until nothing is left: alone, a request costs one change of threads and no wait.
+Not here: HTTP (app.py), what a row is (version.py).
+"""
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from endwise.rows import Row
+from endwise.serve.problems import Problem
+from endwise.serve.version import Version
+
+LIKE = 2.0  # rows whose lengths differ by more than this factor do not share a batch: they would be mostly padding
+SMOOTHING = 0.1  # of the running mean of what a row costs
+HEADROOM = 0.7  # of a latency budget that the queue may fill: the rest is for reading, writing and the network
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One request on its way. read: raw values to a row of that version; raises Problem. deadline: of time.monotonic.
+    outcome: the answers by output, or a Problem."""
+
+    read: Callable[[Version], Row]
+    deadline: float
+    context: Any = None  # the caller's
+    abandoned: bool = False  # nobody waits for it any more: it is dropped at the next step
+    version: Version | None = None
+    row: Row | None = None
+    length: int = 0
+    outcome: dict[str, Any] | Problem | None = None
+
+    def gone(self) -> bool:
+        """Is there nobody to answer?"""
+        return self.abandoned or time.monotonic() > self.deadline
+
+
+@dataclass(slots=True)
+class Costs:
+    """Seconds: running means of what a row costs to read, and in a batch to answer."""
+
+    read: float = 0.0
+    run: float = 0.0
+    runs: int = field(default=0)
+
+    def ran(self, seconds: float, rows: int) -> None:
+        self.run += (seconds / rows - self.run) * (SMOOTHING if self.runs else 1.0)
+        self.runs += 1
+
+    def has_read(self, seconds: float) -> None:
+        self.read += (seconds - self.read) * SMOOTHING
+
+
+class Batcher:
+    """Answers tasks in the order they were read, some at a time. Safe to use from several threads.
+
+    finished: called with tasks that have an outcome, or that were dropped because nobody waits (outcome None).
+    recorded: called with (version, tasks) after their answers are there and before anybody gets them; what it raises
+    becomes a Problem of each.
+    """
+
+    def __init__(
+        self,
+        finished: Callable[[Sequence[Task]], None],
+        *,
+        queue: int,
+        max_batch: int,
+        budget_s: float | None = None,
+        readers: int | None = None,
+        recorded: Callable[[Version, Sequence[Task]], None] | None = None,
+        ran: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.queue, self.max_batch, self.budget_s = queue, max_batch, budget_s
+        self.version: Version | None = None
+        self.costs = Costs()
+        self._finished, self._recorded, self._ran = finished, recorded, ran
+        self._readers = readers or (os.cpu_count() or 1) + 1  # one of them is answering
+        self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="endwise-serve")
+        self._lock = threading.Lock()
+        self._ready: list[Task] = []
+        self._waiting = 0  # taken and not finished
+        self._running = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests that were taken and have no answer yet."""
+        return self._waiting
+
+    def room(self) -> int:
+        """How many requests may be waiting: the queue's bound, or less where all of them could not keep the budget."""
+        row_s = max(self.costs.run, self.costs.read / self._readers)
+        if self.budget_s is None or not row_s:
+            return self.queue
+        return min(self.queue, max(1, int(HEADROOM * self.budget_s / row_s)))
+
+    def check_room(self) -> None:
+        """Problem 'busy' where the next task would not be taken."""
+        if self._waiting >= self.room():
+            seconds = self._waiting * max(self.costs.run, self.costs.read / self._readers)
+            raise Problem("busy", f"{self._waiting} requests are waiting already: come again", None,
+                          max(1, math.ceil(seconds)))  # fmt: skip
+
+    def submit(self, task: Task) -> None:
+        """Take a task, or Problem 'busy'."""
+        with self._lock:
+            self.check_room()
+            self._waiting += 1
+        self._pool.submit(self._read, task)
+
+    def warm_up(self, version: Version) -> None:
+        """Answer a blank row, so that the first request finds everything loaded."""
+        version.answers([version.blank()])
+
+    def close(self) -> None:
+        """End the threads once their tasks are done."""
+        self._pool.shutdown(wait=True)
+
+    # ---- on the threads --------------------------------------------------------------------------------------------
+
+    def _read(self, task: Task) -> None:
+        version = self.version
+        assert version is not None
+        if task.gone():
+            return self._finish([task])
+        began = time.perf_counter()
+        try:
+            task.row = task.read(version)
+            task.length = version.length(task.row)
+        except Problem as wrong:
+            task.outcome = wrong
+        except Exception as bug:
+            task.outcome = _failed(bug)
+        if task.outcome is not None:
+            return self._finish([task])
+        self.costs.has_read(time.perf_counter() - began)
+        task.version = version
+        with self._lock:
+            self._ready.append(task)
+            if self._running:
+                return None
+            self._running = True
+        while batch := self._next():
+            self._run(batch)
+        return None
+
+    def _next(self) -> list[Task]:
+        """The oldest row and those like it; nothing, and somebody else's turn to begin, when none is left."""
+        with self._lock:
+            gone = [task for task in self._ready if task.gone()]
+            left = [task for task in self._ready if not task.gone()] if gone else self._ready
+            batch = _alike(left, self.max_batch)
+            chosen = set(map(id, batch))
+            self._ready = [task for task in left if id(task) not in chosen]
+            self._running = bool(batch)
+        if gone:
+            self._finish(gone)
+        return batch
+
+    def _run(self, batch: Sequence[Task]) -> None:
+        version, began = batch[0].version, time.perf_counter()
+        assert version is not None
+        rows = [task.row for task in batch if task.row is not None]
+        try:
+            for task, answers in zip(batch, version.answers(rows), strict=True):
+                task.outcome = answers
+        except Exception as wrong:
+            self._alone(version, batch, wrong)
+        seconds = time.perf_counter() - began
+        self.costs.ran(seconds, len(batch))
+        if self._ran is not None:
+            self._ran(len(batch), seconds)
+        answered = [task for task in batch if isinstance(task.outcome, dict)]
+        if self._recorded is not None and answered:
+            try:
+                self._recorded(version, answered)
+            except Exception as bug:  # what cannot be written down is not given away
+                for task in answered:
+                    task.outcome = _failed(bug)
+        self._finish(batch)
+
+    def _alone(self, version: Version, batch: Sequence[Task], wrong: Exception) -> None:
+        """One row must not spoil the others'. Where the network still answers the row it warmed up with, what it cannot
+        answer is the row's fault."""
+        for task in batch:
+            try:
+                if len(batch) == 1:
+                    raise wrong
+                assert task.row is not None
+                task.outcome = version.answers([task.row])[0]
+            except Exception as broken:
+                task.outcome = _failed(broken)
+                with contextlib.suppress(Exception):
+                    self.warm_up(version)
+                    task.outcome = Problem(
+                        "bad_value", f"the model cannot answer this row ({type(broken).__name__})", None
+                    )
+
+    def _finish(self, tasks: Sequence[Task]) -> None:
+        with self._lock:
+            self._waiting -= len(tasks)
+        self._finished(tasks)
+
+
+def _alike(ready: Sequence[Task], most: int) -> list[Task]:
+    """The first, so that nobody waits for ever, and in order those of its version and of about its length."""
+    if not ready:
+        return []
+    first = ready[0]
+    low, high = first.length / LIKE, first.length * LIKE
+    found = []
+    for task in ready:
+        if task.version is first.version and low <= task.length <= high:
+            found.append(task)
+            if len(found) == most:
+                break
+    return found
+
+
+def _failed(bug: Exception) -> Problem:
+    """What a client may know of a fault of ours; the rest is in the server's log."""
+    problem = Problem("failed", "the server failed to answer; its log says why")
+    problem.__cause__ = bug
+    return problem

@@ -1,0 +1,40 @@
+"""How a model is served, and the refusals of what cannot be meant. Not here: the limits of one request (body.py)."""
+
+from dataclasses import dataclass, field
+
+from endwise.errors import require
+from endwise.serve.body import Limits
+from endwise.serve.gate import check_place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a model is served. queue: requests that may wait. max_batch: rows answered at once. timeout_s: of one request.
+    p99_ms: refuse early what could not be answered in that time. watch: take over what is written into the folder.
+    log: where decisions are written down: a path, or the address of a PostgreSQL server.
+    threads: of the model's arithmetic; None: its own choice. limits: see `Limits`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    queue: int = 256
+    max_batch: int = 32
+    timeout_s: float = 30.0
+    drain_s: float = 30.0
+    p99_ms: float | None = None
+    watch: bool = False
+    log: str | None = None
+    threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name, least in (("queue", 1), ("max_batch", 1), ("timeout_s", 0.001), ("drain_s", 0), ("port", 0)):
+            require(
+                getattr(self, name) >= least, field=f"--{name.replace('_', '-')}", got=getattr(self, name),
+                allowed=f"at least {least}", fix="leave it out for the default",
+            )  # fmt: skip
+        require(
+            self.p99_ms is None or self.p99_ms > 0, field="--p99-ms", got=self.p99_ms, allowed="above 0",
+            fix="leave it out for no promise",
+        )  # fmt: skip
+        check_place(self.host, self.token)
