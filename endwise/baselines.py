@@ -57,7 +57,7 @@ def baselines(
     rows, notes = _sample(np.asarray(train_rows, dtype=np.int64), most_rows, seed, "the classical baseline was fitted")
     began = time.perf_counter()
     features = None
-    if not all(item.of_row or item.classical_of_places for item in recipe.outputs.values()):
+    if not all(item.of_row or (item.classical_of_places and item.lies) for item in recipe.outputs.values()):
         features = _features(recipe.inputs, dataset, rows, scored, np.asarray(test_rows, dtype=np.int64), notes)
     shared = (time.perf_counter() - began) / max(1, len(recipe.outputs))
     found: dict[str, Baseline] = {}
@@ -71,7 +71,7 @@ def baselines(
         answers = None
         if item.of_row:
             answers = _of_rows_classical(item, contracts[name], recipe.inputs, dataset, rows, scored, test_rows, own)
-        elif item.classical_of_places and constant is not None:
+        elif item.classical_of_places and item.lies and constant is not None:
             answers = _of_places_classical(
                 item, contracts[name], name, recipe.inputs, dataset, rows, scored, test_rows, own
             )

@@ -47,6 +47,7 @@ ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the probes' ridge penalty, chosen
 OTHER = "(other)"
 FORECASTS, PAST_SHARE = 5, 3  # drawn, and how much of the past beside one of the future
 MOST_AGENTS = 12  # drawn of a scene
+DRAWN_ROWS, DRAWINGS = 10, 5  # of what is drawn by chance: rows, and answers of each
 QUERIES, NEAREST, RETRIEVAL_ROWS = 8, 4, 500  # shown of each pair of inputs, and looked at
 
 
@@ -95,7 +96,8 @@ class Answered:
 
 def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered]) -> dict[str, Any]:
     """{output: {"directions", "mistakes", and what applies of "confusion", "confusions", "reliability", "roc", "pr",
-    "classes", "pairs", "coverage", "retrieval", "forecasts", "paths"}}."""
+    "classes", "pairs", "coverage", "retrieval", "forecasts", "paths",
+    "drawings"}}."""
     previews = _Previews(model, dataset)
     out: dict[str, Any] = {}
     for name, item in scored.items():
@@ -108,6 +110,8 @@ def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered
             found["forecasts"] = forecasts(item, model, dataset)
         elif item.truths and isinstance(item.item, Trajectories):
             found["paths"] = paths(item, dataset)
+        elif item.truths and model.network.head(name).draws:
+            found["drawings"] = drawings(name, item, model, previews, dataset)
         elif item.truths:
             found["mistakes"] = mistakes(item, previews, dataset)
         out[name] = found
@@ -410,6 +414,35 @@ def _given_paths(declared: Trajectories, dataset: Dataset, row: int, agents: int
     return Paths(np.asarray(store[row]))
 
 
+# ---- what is drawn by chance ------------------------------------------------------------------------------------------
+
+
+def drawings(
+    name: str, scored: Answered, model: Model, previews: "_Previews", dataset: Dataset
+) -> list[dict[str, Any]]:
+    """Rows evenly through those that were scored, with several answers of each: {"origin", "inputs", "truth", "drawn": values
+    as in JSON}."""
+    places = np.unique(np.linspace(0, len(scored.rows) - 1, DRAWN_ROWS).round().astype(int))
+    rows = scored.rows[places]
+    batch = Loader(dataset, model.recipe, model.contracts, rows, batch_size=len(rows), seed=0, shuffle=False).batch(0)
+    chance = torch.Generator(model.device).manual_seed(0)
+    with torch.inference_mode():
+        found = model.network.head(name).sample(
+            model.predictions(batch)[name], count=DRAWINGS, temperature=1.0, top_p=1.0, chance=chance
+        )
+    flat = {key: value.flatten(0, 1).cpu().numpy() for key, value in found.items()}
+    answers = model.written({name: flat}, len(rows) * DRAWINGS)[name]
+    return [
+        {
+            "origin": dataset.origin(int(row)),
+            "inputs": previews.of(int(row)),
+            "truth": previews.value(scored.truths[place], scored.item, int(row)),
+            "drawn": [answer.to_dict()["value"] for answer in answers[index * DRAWINGS : (index + 1) * DRAWINGS]],
+        }
+        for index, (place, row) in enumerate(zip(places.tolist(), rows.tolist(), strict=True))
+    ]
+
+
 # ---- retrieval -------------------------------------------------------------------------------------------------------
 
 
@@ -669,6 +702,7 @@ __all__ = [
     "confusion",
     "coverage",
     "curves",
+    "drawings",
     "forecasts",
     "mistakes",
     "output_details",

@@ -24,7 +24,7 @@ from endwise import artefact
 from endwise.batch import Batch, Ragged
 from endwise.errors import DataError, ModelError, require, unknown_name
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
-from endwise.network import Network, Predictions
+from endwise.network import Network, Predictions, seeded
 from endwise.nn.interface import Encoder, Head
 from endwise.nn.size import Size
 from endwise.patches import exceeds
@@ -223,8 +223,8 @@ class Model:
         seed: int = 0,
         base: str | Path = ".",
     ) -> list[Prediction]:
-        """`count` answers to one row, drawn at random: what a text output by attention or lm might have written. The
-        same seed draws the same. temperature: 0 is greedy, 1 the network's own probabilities; top_p: only the most
+        """`count` answers to one row, drawn at random: what a text output by attention or lm might have written, or the
+        pictures that one by flow might have drawn. The same seed draws the same. temperature: 0 is greedy, 1 the network's own probabilities; top_p: only the most
         probable symbols that together reach it (Holtzman et al. 2020). Other outputs are in each answer as `predict` has
         them. ModelError when no output is written symbol after symbol."""
         for name, value, allowed, kept in (
@@ -240,7 +240,7 @@ class Model:
             bool(written),
             field="sample",
             got=", ".join(self.recipe.outputs),
-            allowed="a model with a text output by attention, ctc+attention or lm",
+            allowed="a model with a text output by attention, ctc+attention or lm, or a picture by flow",
             fix="use predict: its detail has the probabilities",
             error=ModelError,
         )
@@ -309,7 +309,8 @@ class Model:
         return self.written(decoded, len(batch))
 
     def predictions(self, batch: Batch) -> Predictions:
-        """Raw predictions of every head for a batch, as tensors on the model's device; nothing is learnt from them."""
+        """Raw predictions of every head for a batch, as tensors on the model's device; nothing is learnt from them. Of what
+        is drawn by chance each row gets another one, by its id."""
         device, inputs, present = self.device, {}, {}
         for name in self.recipe.inputs:
             if name in batch.inputs:
@@ -321,7 +322,8 @@ class Model:
                 present[name] = torch.zeros(len(batch), dtype=torch.bool, device=device)
         with torch.inference_mode(), self._evaluating():
             rows = self._large(inputs, present)
-            return self._seen(inputs, present) if rows is None else self._in_windows(rows)
+            found = self._seen(inputs, present) if rows is None else self._in_windows(rows)
+        return seeded(self.network, found, torch.as_tensor(batch.row_ids, device=device))
 
     def _seen(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Predictions:
         """What the network says to rows that it sees whole, as many at a time as the memory should hold."""

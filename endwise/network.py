@@ -48,6 +48,17 @@ class Input(nn.Module):
         return tokens.with_values(tokens.values.float() + self.name_token), past
 
 
+def seeded(network: Any, predictions: Predictions, seeds: Mapping[str, Tensor] | Tensor) -> Predictions:
+    """Predictions that say which of the answers that suit is drawn: seeds, int64 [batch] for all heads that draw, or by
+    output."""
+    return {
+        name: {**part, "seed": seeds if isinstance(seeds, Tensor) else seeds[name]}
+        if network.head(name).draws
+        else part
+        for name, part in predictions.items()
+    }
+
+
 def stacked(module: nn.Module) -> Iterator[nn.Module]:
     """Our own modules inside a list or a sequence, and not what is inside them."""
     for child in module.children():

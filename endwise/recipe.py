@@ -577,7 +577,7 @@ class Recipe(Part):
         self.objective.check(self.inputs, self.outputs)
         # frozen for everybody else: here the declarations see each other for the first time
         self.__dict__["outputs"] = {
-            name: standing(name, self.inputs, self.outputs, self.stages) if item.of_row or item.lies_on_axes else item
+            name: standing(name, self.inputs, self.outputs, self.stages) if item.of_row or item.lies else item
             for name, item in self.outputs.items()
         }
         for stage, part in self.stages.items():
@@ -588,7 +588,7 @@ class Recipe(Part):
                     allowed=f"a hand-off of the answer itself: {name} lies on {on}, and tokens have no places",
                     fix="write hand_off: soft",
                 )  # fmt: skip
-        beneath = {getattr(item, "on", None) for item in self.outputs.values() if item.lies_on_axes}
+        beneath = {getattr(item, "on", None) for item in self.outputs.values() if item.lies}
         self.__dict__["inputs"] = {
             name: item.beneath() if name in beneath else item for name, item in self.inputs.items()
         }

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ VECTOR = 16  # numbers in a list from which on it is one
 MASK_TOLERANCE = 0.01  # share of the pixels of a mask
 SOUND_TOLERANCE = 0.02  # of the level of a sound: its phases are found by iterations that magnify a last bit
 NUMBER_TOLERANCE = 1e-4  # relative to the number, or to the mean size of that answer where it is larger
+SEED = ".seed"  # behind an output's name: the graph's input that says which of its answers is drawn
 DTYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
@@ -124,25 +126,26 @@ class Bundle:
 
     # ---- raw values to answers ---------------------------------------------------------------------------------
 
-    def predict(self, rows: Any, *, batch_size: int = 64, base: str | Path = ".") -> Any:
+    def predict(self, rows: Any, *, batch_size: int = 64, base: str | Path = ".", seed: int = 0) -> Any:
         """One mapping {input: raw value} in, one dict {output: {"value":, "confidence":, ...}} out; a list in, a list
-        out. With a single input the bare value will do. base: the folder that relative paths are taken from.
+        out. With a single input the bare value will do. base: the folder that relative paths are taken from. seed: of
+        outputs that are drawn by chance, which of their answers; the same one is drawn again from the same seed.
 
         Raises DataError with the row, the field and the reason when a value cannot be read.
         """
         if isinstance(rows, list | tuple):
-            return list(self.predict_iter(rows, batch_size=batch_size, base=base))
-        return next(self.predict_iter([rows], base=base))
+            return list(self.predict_iter(rows, batch_size=batch_size, base=base, seed=seed))
+        return next(self.predict_iter([rows], base=base, seed=seed))
 
     def predict_iter(
-        self, rows: Sequence[Any], *, batch_size: int = 64, base: str | Path = "."
+        self, rows: Sequence[Any], *, batch_size: int = 64, base: str | Path = ".", seed: int = 0
     ) -> Iterator[dict[str, Any]]:
         """The same, batch by batch."""
         names = [f"row {index + 1}" for index in range(len(rows))] if len(rows) > 1 else ["the row"]
         for part in self._read(rows, names, batch_size, base):
             if wrong := next((item for item in part if isinstance(item, DataError)), None):
                 raise wrong
-            yield from (item for item in self._answered(part) if not isinstance(item, DataError))
+            yield from (item for item in self._answered(part, seed) if not isinstance(item, DataError))
 
     def _read(
         self, rows: Sequence[Any], names: Sequence[str], batch_size: int, base: str | Path
@@ -162,10 +165,10 @@ class Bundle:
                     values.append(wrong)
             yield values
 
-    def _answered(self, part: Sequence[Row | DataError]) -> Iterator[dict[str, Any] | DataError]:
+    def _answered(self, part: Sequence[Row | DataError], seed: int) -> Iterator[dict[str, Any] | DataError]:
         """The answers of a batch in its order, with what is wrong in its place."""
         good = [item for item in part if not isinstance(item, DataError)]
-        answers = self.answers(good) if good else {}
+        answers = self.answers(good, seed=seed) if good else {}
         places = iter(range(len(good)))
         for item in part:
             if isinstance(item, DataError):
@@ -174,39 +177,44 @@ class Bundle:
                 place = next(places)
                 yield {name: answers[name][place].to_dict() for name in self.outputs}
 
-    def answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+    def answers(self, rows: Sequence[Row], *, seed: int = 0) -> dict[str, list[Answer]]:
         """Final answers for rows that have been read (`rows.read_row`)."""
         most = rows_at_once(self.inputs, self.contracts, len(rows))
         found: dict[str, list[Answer]] = {name: [] for name in self.outputs}
         for start in range(0, len(rows), most):
-            for name, answers in self._some_answers(list(rows[start : start + most])).items():
+            for name, answers in self._some_answers(list(rows[start : start + most]), seed).items():
                 found[name] += answers
         return found
 
-    def _some_answers(self, rows: list[Row]) -> dict[str, list[Answer]]:
+    def _some_answers(self, rows: list[Row], seed: int) -> dict[str, list[Answer]]:
         if all(seen_at_once(self.inputs, self.contracts, row) for row in rows):
-            return written(self.outputs, self.contracts, self._windows(rows), len(rows))
-        whole = [window_by_window(self.inputs, self.outputs, self.contracts, row, self._windows) for row in rows]
+            return written(self.outputs, self.contracts, self._windows(seed, rows), len(rows))
+        decode = partial(self._windows, seed)
+        whole = [window_by_window(self.inputs, self.outputs, self.contracts, row, decode) for row in rows]
         return {
             name: [item.write(row[name], self.contracts[name]) for row in whole] for name, item in self.outputs.items()
         }
 
-    def _windows(self, rows: list[Row]) -> dict[str, dict[str, np.ndarray]]:
-        return self.decoded(*collate(self.inputs, self.contracts, rows))
+    def _windows(self, seed: int, rows: list[Row]) -> dict[str, dict[str, np.ndarray]]:
+        return self.decoded(*collate(self.inputs, self.contracts, rows), seed=seed)
 
     def decoded(
-        self, fields: Mapping[str, Ragged], present: Mapping[str, np.ndarray]
+        self, fields: Mapping[str, Ragged], present: Mapping[str, np.ndarray], *, seed: int = 0
     ) -> dict[str, dict[str, np.ndarray]]:
         """What the graph gives for a padded batch: {output: {key: array, batch first}}."""
-        arrays = self.session.run([tensor for _, _, tensor in self._answers], self.feed(fields, present))
+        arrays = self.session.run([tensor for _, _, tensor in self._answers], self.feed(fields, present, seed=seed))
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.outputs}
         for (name, key, _), array in zip(self._answers, arrays, strict=True):
             found[name][key] = array
         return found
 
-    def feed(self, fields: Mapping[str, Ragged], present: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def feed(
+        self, fields: Mapping[str, Ragged], present: Mapping[str, np.ndarray], *, seed: int = 0
+    ) -> dict[str, np.ndarray]:
         """A padded batch under the graph's own input names."""
         found = feed(self.inputs, self.contracts, fields, present)
+        rows = len(next(iter(present.values())))
+        found |= {f"{name}{SEED}": np.full(rows, seed, np.int64) for name in self.outputs}  # taken where one is drawn
         for name, wanted in self._dtypes.items():
             # A graph may not use an input at all (a model that ignores it); one of another dtype is never cast here,
             # since int16 and float samples of the same sound differ by a factor.
@@ -409,6 +417,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, help="threads of ONNX Runtime; default: its own choice")
     parser.add_argument("--batch-size", type=int, default=64, help="rows at once")
+    parser.add_argument("--seed", type=int, default=0, help="of answers that are drawn by chance: which one")
     parser.add_argument("--verify", action="store_true", help="answer the golden inputs again and compare")
     given = parser.parse_args(arguments)
     try:
@@ -421,7 +430,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number = failed = 0
         for base, rows, names in groups:
             parts = bundle._read(rows, names, given.batch_size, base)
-            for name, answers in zip(names, (item for part in parts for item in bundle._answered(part)), strict=True):
+            for name, answers in zip(
+                names, (item for part in parts for item in bundle._answered(part, given.seed)), strict=True
+            ):
                 number += 1
                 if isinstance(answers, DataError):  # the others are answered all the same
                     failed += 1

@@ -871,6 +871,7 @@ def cases() -> list[Case]:
     from endwise.modalities.board import Board
     from endwise.modalities.field import Field
     from endwise.modalities.graph import Graph
+    from endwise.modalities.image import Image
     from endwise.modalities.items import Items
     from endwise.modalities.residues import Residues
     from endwise.modalities.structure import Structure
@@ -901,6 +902,7 @@ def cases() -> list[Case]:
         Case(modality_class("boxes")(), drawn_boxes()[1], OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
         Case(modality_class("instances")(), _things(), OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
         Case(modality_class("image")(), _pictures(), OUTPUT_ROLE, (modality_class("image")(), _pictures())),
+        Case(Image(decoder="flow", side_px=16, steps=3), _pictures(), OUTPUT_ROLE, label="drawn image out"),
         Case(
             modality_class("anomaly")(),
             (0, "no", *[0] * 4, 1, _masks()[7]),
@@ -952,6 +954,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),
     (("text in",), ("audio out",)),
+    (("text in",), ("drawn image out",)),
     (("text in",), ("masked text out",)),
     (("graph in",), ("category out",)),
     (("items in",), ("items after items out",)),

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from endwise.batch import Batch, Ragged
 from endwise.errors import ExportError
-from endwise.network import Network
+from endwise.network import Network, seeded
 from endwise.rows import collate, may_be_missing
-from endwise.runner import feed
+from endwise.runner import SEED, feed
 
 if TYPE_CHECKING:
     from endwise.model import Model
@@ -30,9 +30,9 @@ MIN_ROWS = 5  # fewer rows prove nothing
 
 
 def batch_of(fields: Mapping[str, Ragged], present: Mapping[str, np.ndarray]) -> Batch:
-    """Fields as a batch without targets."""
+    """Fields as a batch without targets, of rows without an id."""
     count = len(next(iter(present.values())))
-    return Batch(dict(fields), {}, dict(present), np.ones(count, np.float32), np.arange(count))
+    return Batch(dict(fields), {}, dict(present), np.ones(count, np.float32), np.zeros(count, np.int64))
 
 
 def _lengths(model: "Model", row: Mapping[str, np.ndarray | None]) -> int:
@@ -62,16 +62,19 @@ class Graph(nn.Module):
             (name, bool(item.axes), may_be_missing(item, model.contracts[name]))
             for name, item in model.recipe.inputs.items()
         ]
+        self.drawn = drawn_outputs(model)
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
-        """Arrays in the order of `runner.feed`; decoded tensors in the order of outputs and keys."""
+        """Arrays in the order of `runner.feed`, then a seed for each output that is drawn; decoded tensors in the order of
+        outputs and keys."""
         left, fields, present = list(arrays), {}, {}
         for name, ragged, holes in self.takes:
             values = left.pop(0)
             sizes = left.pop(0) if ragged else torch.zeros(values.shape[0], 0, dtype=torch.int64)
             fields[name] = Ragged(values, sizes)
             present[name] = left.pop(0) if holes else torch.ones(values.shape[0], dtype=torch.bool)
-        decoded = self.network.decode(self.network(fields, present))
+        predictions = seeded(self.network, self.network(fields, present), dict(zip(self.drawn, left, strict=True)))
+        decoded = self.network.decode(predictions)
         return tuple(tensor for part in decoded.values() for tensor in part.values())
 
 
@@ -136,7 +139,14 @@ def _trace_arrays(
             values = np.pad(values, room)
         fields[name] = Ragged(values, sizes)
         axes[f"{name}.sizes"] = axes[f"{name}.present"] = {0: "batch"}
-    return feed(inputs, contracts, fields, present), axes
+    seeds = {f"{name}{SEED}": np.arange(len(shortest), dtype=np.int64) for name in drawn_outputs(model)}
+    axes |= {name: {0: "batch"} for name in seeds}
+    return {**feed(inputs, contracts, fields, present), **seeds}, axes
+
+
+def drawn_outputs(model: "Model") -> list[str]:
+    """The outputs whose answer is drawn by chance: the graph takes a seed for each."""
+    return [name for name in model.network.output_names if model.network.head(name).draws]
 
 
 def tensor_names(model: "Model") -> dict[str, dict[str, str]]:

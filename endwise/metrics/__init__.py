@@ -50,7 +50,7 @@ from endwise.metrics.forecasts import forecast_metrics
 from endwise.metrics.masks import boundary_f1, class_dice, mean_dice, mean_iou, pixel_accuracy
 from endwise.metrics.numbers import mae, r2, rmse
 from endwise.metrics.paths import ade, collision_rate, fde, min_ade, min_fde, miss_rate
-from endwise.metrics.pictures import picture_error, psnr, ssim
+from endwise.metrics.pictures import frechet, picture_error, psnr, recognised, ssim
 from endwise.metrics.runs import pooled, pooled_difference
 from endwise.metrics.sound import duration_error, mcd
 from endwise.metrics.structures import chain_lddt, chain_rmsd, chain_tm_score
@@ -101,6 +101,7 @@ __all__ = [
     "fde",
     "field_rmse",
     "forecast_metrics",
+    "frechet",
     "gap",
     "image_auroc",
     "label",
@@ -127,6 +128,7 @@ __all__ = [
     "psnr",
     "r2",
     "recall",
+    "recognised",
     "relative_l2",
     "rmse",
     "ssim",

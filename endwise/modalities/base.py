@@ -299,6 +299,11 @@ class Modality:
     # ---- numpy side: outputs -----------------------------------------------------------------------------------
 
     @property
+    def lies(self) -> bool:
+        """Whether this output, as it is declared, lies on an input. Default: where `lies_on_axes` says on which it can."""
+        return bool(self.lies_on_axes)
+
+    @property
     def num_terms(self) -> int:
         """How many named terms the loss of an output's head has."""
         return 1

@@ -56,7 +56,8 @@ def lies_on(output: Modality, named: str | None, inputs: Mapping[str, Modality])
         return named
     require(
         bool(suited), field=field, got=", ".join(inputs), allowed=f"an input that a {output.type} can lie on",
-        fix=f"a {output.type} is an answer about places: give an input such as an image",
+        fix=f"a {output.type} is an answer about places: give an input such as an image"
+        + (", or draw it from what the inputs say: decoder: flow" if output.type == "image" else ""),
     )  # fmt: skip
     raw = [name for name in suited if INPUT_ROLE in inputs[name].roles]  # and no answer of another stage
     suited = raw or suited

@@ -179,7 +179,8 @@ class Head(nn.Module):
     into micro-batches, and the target of a row that has none is zero in `loss`. passes: as in `Encoder`, for a head
     that needs another number whatever it reads; it wins. symbols: about how many symbols a row's answer has, for a head
     that writes one after the other: a row is as many decisions, and a batch needs fewer of them; 0 for one decision.
-    drafts: how many times as long `decode` takes as `draft`.
+    drafts: how many times as long `decode` takes as `draft`. draws: its answer is one of many, drawn by chance: which
+    one, a whole number in its prediction says, 'seed' int64 [batch], 0 from `forward`.
     """
 
     own_tokens: ClassVar[bool] = False
@@ -188,6 +189,7 @@ class Head(nn.Module):
     symbols: float = 0.0
     drafts: float = 1.0
     streams: bool = False  # has `feed`
+    draws: ClassVar[bool] = False
 
     def load_pretrained(self) -> None:
         """As `Encoder.load_pretrained`."""

@@ -60,6 +60,7 @@ def _page(facts: _Facts) -> str:
     sections = [
         ("results", "Results", _results(facts)),
         ("mistakes", "Worst mistakes", _mistakes(facts)),
+        ("drawn", "What is drawn", _drawings(facts)),
         ("groups", "Which rows are worse than the rest", _slices(facts)),
         ("labels", "Labels that look wrong", _suspects(facts)),
         ("answers", "How the answers behave", _behaviour(facts)),
@@ -250,6 +251,27 @@ def _mistakes(facts: _Facts) -> str:
         cards = "".join(f"<li>{_card(item)}</li>" for item in items)
         parts.append(f'<h3>{escape(output)}</h3><ul class="mistakes">{cards}</ul>')
     return "".join(parts)
+
+
+def _drawings(facts: _Facts) -> str:
+    """Rows with what was asked, the truth, and several answers that were drawn."""
+    parts = []
+    for output, detail in facts.details.get("outputs", {}).items():
+        items = detail.get("drawings") or []
+        rows = [
+            [
+                "".join(_preview(name, value) for name, value in item["inputs"].items())
+                + f'<div class="quiet">{escape(item["origin"])}</div>',
+                _value("right", item["truth"]),
+                *(_value("wrong", drawn) for drawn in item["drawn"]),
+            ]
+            for item in items
+        ]
+        if rows:
+            drawn = [f"drawn, no. {number}" for number in range(1, len(rows[0]) - 1)]
+            parts.append(f"<h3>{escape(output)}</h3>" + _table(["asked for", "in the data", *drawn], rows))
+    told = "Scored rows, what the data has for each, and answers drawn from different seeds: all of them may be right."
+    return f'<p class="quiet">{told}</p>{"".join(parts)}' if parts else ""
 
 
 def _card(item: Mapping[str, Any]) -> str:

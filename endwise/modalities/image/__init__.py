@@ -30,6 +30,7 @@ from endwise.modalities.base import (
     file_bytes,
     input_field,
     output_field,
+    shared_field,
 )
 from endwise.modalities.pretrained import PretrainedInput, picture_scale, summary_of, verified
 from endwise.modalities.spatial import ON_HELP, lies_on
@@ -44,6 +45,7 @@ SPELLED_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF or PPM"
 MAX_PIXELS = 80_000_000  # a picture of more is a mistake or an attack: 240 MB when unpacked
 LARGEST_SIDE_PX = 224  # of auto: what an ImageNet network looks at (He et al. 2016)
 OWN_SIDE_PX = 64  # pictures up to this size are seen as they are
+DRAWN_SIDE_PX = 48  # of a picture that is drawn, where nobody says: time grows with its square
 MULTIPLE_PX = 8
 WIDEST = 3.0  # the largest ratio of the sides that the network's canvas takes over
 KEPT_TIMES = 2  # the store keeps a picture at up to this multiple of the network's side
@@ -81,13 +83,14 @@ class ImageContract(Contract):
 
 @dataclass(frozen=True, kw_only=True)
 class Image(PretrainedInput):
-    """A picture, given or (as an output) made of one that is given: restored, coloured, compressed. JPEG, PNG, TIFF, WebP, BMP, GIF or PPM (a path, the bytes, a data URI), or pixels in memory.
+    """A picture, given or, as an output, made of one that is given (restored, coloured, compressed) or drawn from what the
+    inputs say (`decoder: flow`). JPEG, PNG, TIFF, WebP, BMP, GIF or PPM (a path, the bytes, a data URI), or pixels in memory.
 
     In memory: a PIL image; or an array [height, width] or [height, width, channels] of uint8, uint16, other whole
     numbers from 0 to 255, or floats in [0, 1] (kept with 16 bits). Turned as its EXIF orientation says; a picture with
     transparency is laid on white; CMYK becomes RGB; colour profiles are not applied; 16-bit grey keeps its 16 bits.
     A file with several frames or pages is refused: which one is meant cannot be known. An output is as large as the input
-    that it lies on; its answer is a `Picture`.
+    that it lies on, or has `side_px`; its answer is a `Picture`.
     """
 
     type: ClassVar[str] = "image"
@@ -100,9 +103,9 @@ class Image(PretrainedInput):
     instead: ClassVar[tuple[str, ...]] = ("backbone", "channels")
     families: ClassVar[tuple[str, ...]] = ("vit", "dinov2", "resnet", "convnext", *LITE_NAMES)
 
-    side_px: int | None = input_field(
+    side_px: int | None = shared_field(
         None,
-        "side of a square with the area the network sees, in the pictures' own aspect ratio; null: from the data, or what pretrained weights were trained on",
+        "side of a square with the area the network sees, in the pictures' own aspect ratio; null: from the data, or what pretrained weights were trained on; of an output that is drawn (decoder: flow) the side of the answer, at most 48 from the data",
     )
     channels: Literal["auto", "grey", "colour"] = input_field("auto", "auto: colour as soon as one picture has it")
     backbone: Literal["auto", "conv", "vit"] = input_field(
@@ -132,6 +135,17 @@ class Image(PretrainedInput):
     narrow: bool = output_field(
         False, "make the picture of what the tokens hold alone: an autoencoder; false: fine detail is handed over"
     )
+    decoder: Literal["direct", "flow"] = output_field(
+        "direct",
+        "direct: the one picture that is made of the picture it lies on; flow: one of the many that suit what the inputs say, drawn out of noise by flow matching",
+    )
+    guidance: float = output_field(
+        2.0,
+        "of decoder: flow, how much what is told counts: 1 as learnt, more for pictures that follow it closer and vary less, 0 not at all",
+    )
+    steps: int = output_field(
+        8, "of decoder: flow, steps from noise to picture; each asks the network twice, or four times with guidance"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +163,40 @@ class Image(PretrainedInput):
             self.turn_deg is None or 0 <= self.turn_deg <= 180, field="Image.turn_deg", got=self.turn_deg,
             allowed="0 to 180 degrees", fix="180 if the pictures have no upside, 0 to switch it off",
         )  # fmt: skip
+        self._check_drawing()
+
+    def _check_drawing(self) -> None:
+        require(
+            0 <= self.guidance <= 20, field="Image.guidance", got=self.guidance, allowed="0 to 20", fix="1.5 to 4 are usual",
+        )  # fmt: skip
+        require(
+            1 <= self.steps <= 1000,
+            field="Image.steps",
+            got=self.steps,
+            allowed="1 to 1000",
+            fix="8 are enough for most",
+        )
+        idle = ("guidance", "steps") if self.decoder == "direct" else ("on", "narrow")
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        for name in idle:
+            require(
+                getattr(self, name) == defaults[name], field=f"Image.{name}", got=getattr(self, name),
+                allowed=f"nothing beside decoder: {self.decoder}", fix="remove it, or choose the other decoder",
+            )  # fmt: skip
+
+    def check_role(self, role: Role, name: str) -> None:
+        """Only a picture that is drawn has a size of its own; one that lies on another has that one's."""
+        super().check_role(role, name)
+        require(
+            role == INPUT_ROLE or self.decoder == "flow" or self.side_px is None, field=f"outputs.{name}.side_px",
+            got=self.side_px, allowed="nothing: the answer is as large as the picture that it lies on",
+            fix="remove it, or draw the picture: decoder: flow",
+        )  # fmt: skip
+
+    @property
+    def lies(self) -> bool:
+        """Not where it is drawn out of noise."""
+        return self.decoder == "direct"
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -213,9 +261,10 @@ class Image(PretrainedInput):
         height, width = median
         if weights is not None:
             return canvas(height, width, float(self.side_px or weights["scale"]["side_px"]))
-        if self.side_px is None and uniform and height * width <= OWN_SIDE_PX**2 and _ratio(median) <= WIDEST:
+        own, largest = (OWN_SIDE_PX, LARGEST_SIDE_PX) if self.lies else (DRAWN_SIDE_PX, DRAWN_SIDE_PX)
+        if self.side_px is None and uniform and height * width <= own**2 and _ratio(median) <= WIDEST:
             return median
-        side = min(math.sqrt(height * width), float(LARGEST_SIDE_PX)) if self.side_px is None else float(self.side_px)
+        side = min(math.sqrt(height * width), float(largest)) if self.side_px is None else float(self.side_px)
         return canvas(height, width, side)
 
     @property
@@ -305,10 +354,10 @@ class Image(PretrainedInput):
         """Mirroring and the like are harmless for a class and for what moves with the picture, and wrong for a steering
         angle or a written line. What is drawn has the light of its target, so that none is changed."""
         if any(item is self for item in outputs.values()):
-            return dataclasses.replace(self, on=lies_on(self, self.on, inputs))
+            return dataclasses.replace(self, on=lies_on(self, self.on, inputs)) if self.lies else self
         alone = sum(item.canvas_axes > 0 for item in inputs.values()) == 1  # what lies on a picture lies on this one
-        harmless = all(item.type in CLASS_LIKE or (alone and item.lies_on_axes) for item in outputs.values())
-        drawn = any(item.type == "image" for item in outputs.values())
+        harmless = all(item.type in CLASS_LIKE or (alone and item.lies) for item in outputs.values())
+        drawn = any(item.type == "image" and item.lies for item in outputs.values())
         return dataclasses.replace(
             self,
             light_share=0.0 if self.light_share is None and drawn else self.light_share,
@@ -322,8 +371,8 @@ class Image(PretrainedInput):
 
     @property
     def num_terms(self) -> int:
-        """Absolute error and structural similarity."""
-        return 2
+        """Absolute error and structural similarity; of one that is drawn the error of the velocity."""
+        return 2 if self.lies else 1
 
     def misfit(self, shape: tuple[int, ...], under: tuple[int, ...]) -> str | None:
         """A picture that is made has the size of the one that it is made of."""
@@ -336,25 +385,32 @@ class Image(PretrainedInput):
         return Picture(value)
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: ImageContract) -> Answer:
-        """A `Picture` of the size of what it lies on."""
+        """A `Picture` of the size of what it lies on; of one that is drawn `detail` has the seed that it came from."""
         height, width = (int(side) for side in decoded["sizes"])
         values = np.asarray(decoded["values"], np.float32)
         rows, columns = resizing(values.shape[1], height), resizing(values.shape[2], width)
         whole = np.einsum("yh,chw,xw->yxc", rows, values, columns, optimize=True)
         dtype = np.dtype(np.uint16 if contract.bits == 16 else np.uint8)
-        return Answer(Picture(np.rint(whole.clip(0, 1) * FULL[dtype]).astype(dtype)))
+        detail = {"seed": int(decoded["drawn_from"])} if "drawn_from" in decoded else {}
+        return Answer(Picture(np.rint(whole.clip(0, 1) * FULL[dtype]).astype(dtype)), detail=detail)
 
     def metrics(self, contract: ImageContract) -> Sequence["Metric"]:
-        """ssim, psnr in dB, and the mean absolute error as a share of full scale."""
+        """ssim, psnr in dB, and the mean absolute error as a share of full scale. Of pictures that are drawn, of which many are
+        right: the error of the velocity as the network is told, the same when it is told nothing, the Fréchet distance and
+        how often a picture is recognised as its row's."""
         from endwise import metrics
 
+        if not self.lies:
+            told = [metrics.mean_cost(name, name) for name in ("velocity", "untold")]
+            return [*told, metrics.frechet(), metrics.recognised()]
         return [metrics.ssim(), metrics.psnr(), metrics.picture_error()]
 
     def classical(self, contract: ImageContract) -> Any:
-        """The best of some filters: none, a blur or a median of some size."""
-        from endwise.modalities.image.features import BestFilter
+        """The best of some filters: none, a blur or a median of some size; of one that is drawn, the training picture
+        whose inputs are the nearest."""
+        from endwise.modalities.image.features import BestFilter, NearestPicture
 
-        return BestFilter()
+        return BestFilter() if self.lies else NearestPicture()
 
     def trivial(self, truths: Sequence[Any], contract: ImageContract) -> Answer:
         """The mean colour everywhere."""
@@ -366,8 +422,11 @@ class Image(PretrainedInput):
 
     def head(self, contract: ImageContract, size: "Size") -> "Head":
         """Pixels for every place of the canvas."""
+        from endwise.modalities.image.flow import FlowHead
         from endwise.modalities.image.head import PictureHead
 
+        if not self.lies:
+            return FlowHead(self, contract, size)
         return PictureHead(contract.channels, contract.mean, size, on=str(self.on), narrow=self.narrow)
 
     # ---- inputs: the network -------------------------------------------------------------------------------------

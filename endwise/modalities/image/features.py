@@ -125,3 +125,28 @@ def _filtered(value: np.ndarray, kind: str, size: float) -> np.ndarray:
     if kind == "blur":
         return np.asarray(ndimage.gaussian_filter(pixels, (size, size, 0)))
     return np.asarray(ndimage.median_filter(pixels, (int(size), int(size), 1))) if kind == "median" else pixels
+
+
+class NearestPicture(BaseEstimator):  # type: ignore[misc]
+    """Features -> the picture of the training row whose standardised features are the nearest; of several that are equally
+    near, another one for each row that asks."""
+
+    def fit(self, X: np.ndarray, y: Sequence[Any]) -> Self:
+        """Every row is kept."""
+        from sklearn.neighbors import NearestNeighbors
+        from sklearn.preprocessing import StandardScaler
+
+        self.scaler_ = StandardScaler(with_mean=False).fit(X)  # distances know no mean, and sparse features have none
+        self.near_ = NearestNeighbors(n_neighbors=min(NEAR, X.shape[0])).fit(self.scaler_.transform(X))
+        self.pictures_ = list(y)
+        return self
+
+    def predict(self, X: np.ndarray) -> Iterator[np.ndarray]:
+        """Pixels of training pictures."""
+        distances, places = self.near_.kneighbors(self.scaler_.transform(X))
+        for row, (apart, found) in enumerate(zip(distances, places, strict=True)):
+            alike = int((apart <= apart[0] + ALIKE).sum())
+            yield np.asarray(self.pictures_[found[row % alike]])
+
+
+NEAR, ALIKE = 32, 1e-6  # rows among which equally near ones are found

@@ -254,7 +254,7 @@ class Volume(Modality):
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """Turning is harmless for a class and for what moves with the volume, and may be wrong for a number."""
         alone = sum(item.canvas_axes > 0 for item in inputs.values()) == 1
-        harmless = all(item.type in CLASS_LIKE or (alone and item.lies_on_axes) for item in outputs.values())
+        harmless = all(item.type in CLASS_LIKE or (alone and item.lies) for item in outputs.values())
         turn = (10.0 if harmless else 0.0) if self.turn_deg is None else self.turn_deg
         return dataclasses.replace(self, turn_deg=turn)
 
