@@ -4,6 +4,7 @@ Shared by the model and by exported bundles, so that both read and write the sam
 decoding of one kind of value (modalities) and the network.
 """
 
+import itertools
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -172,6 +173,68 @@ def window_by_window(
             yield from ((start, {key: array[at] for key, array in arrays.items()}) for at, start in enumerate(some))
 
     return {output: other.merged(answered(output), shape) for output, other in outputs.items()}
+
+
+def read_columns(
+    inputs: Mapping[str, Modality],
+    contracts: Mapping[str, Contract],
+    columns: Mapping[str, Sequence[Any]],
+    rows: range,
+    fetch: Fetch,
+) -> tuple[dict[str, Ragged], dict[str, np.ndarray]]:
+    """Some rows of columns of raw values as one padded batch, as `read_row` and `collate` make it, column by column. A field
+    without a column is missing in all of them. DataError with the row and the field."""
+    fields, present = {}, {}
+    for name, item in inputs.items():
+        raws = columns[name][rows.start : rows.stop] if name in columns else [None] * len(rows)
+        there = _there(raws)
+        fields[name] = _read_column(name, item, contracts[name], raws, there, rows.start, fetch)
+        present[name] = there
+    return fields, present
+
+
+def _read_column(
+    name: str, item: Modality, contract: Contract, raws: Sequence[Any], there: np.ndarray, start: int, fetch: Fetch
+) -> Ragged:
+    whole = bool(there.all())
+    if not item.axes and (whole or may_be_missing(item, contract)):
+        given = raws if whole else _some(raws, there)
+        try:
+            values = item.read_column(given, contract, fetch) if len(given) else None
+        except BadValue:  # of which row it is, is found below
+            values = None
+        if values is not None:
+            if not whole:
+                blank = item.blank(contract)
+                filled = np.broadcast_to(blank, (len(raws), *blank.shape)).astype(values.dtype)
+                filled[there] = values
+                values = filled
+            return Ragged(values, np.zeros((len(raws), 0), dtype=np.int64))
+    read = []
+    for row, raw in enumerate(raws):
+        try:
+            value = _read(name, item, contract, raw, fetch)
+        except BadValue as wrong:
+            raise DataError(f"row {start + row + 1}: field {name!r}: {wrong}") from None
+        read.append(item.blank(contract) if value is None else value)
+    return Ragged.stack(read, item.axes)
+
+
+def _there(raws: Sequence[Any]) -> np.ndarray:
+    """bool [row]: which of these raw values are no None and no NaN."""
+    if isinstance(raws, np.ndarray) and raws.dtype.kind != "O":
+        odd = np.isnan(raws) if raws.dtype.kind == "f" and raws.ndim == 1 else None
+        return np.ones(len(raws), dtype=bool) if odd is None else ~odd
+    if set(map(type, raws)) <= {str, int, bool, bytes, list}:
+        return np.ones(len(raws), dtype=bool)
+    return np.fromiter((not is_missing(raw) for raw in raws), bool, len(raws))
+
+
+def _some(raws: Sequence[Any], there: np.ndarray) -> Sequence[Any]:
+    if isinstance(raws, np.ndarray):
+        chosen: Sequence[Any] = raws[there]
+        return chosen
+    return list(itertools.compress(raws, there))
 
 
 def written(

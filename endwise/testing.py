@@ -614,9 +614,22 @@ def check_export(
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "bundle"
         export(model, place, examples=examples)
-        got = Bundle.load(place, modalities=modalities).predict(list(rows))
+        bundle = Bundle.load(place, modalities=modalities)
+        got, columns = bundle.predict(list(rows)), bundle.score({name: [row[name] for row in rows] for name in rows[0]})
         _pickles_nothing(place)
     _expect_same([item.to_dict() for item in model.predict(list(rows))], got, "the exported model answers otherwise")
+    scored = [{name: _entry(column, row) for name, column in columns.items()} for row in range(len(rows))]
+    said = [{name: {key: part[key] for key in ("value", "confidence")} for name, part in row.items()} for row in got]
+    _expect_same(said, scored, "columns are answered otherwise than rows")
+
+
+def _entry(column: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """One row of what `Bundle.score` gave."""
+    value, sure = (None if column[key] is None else column[key][row] for key in ("value", "confidence"))
+    answer = Answer(
+        plain(value) if isinstance(value, np.generic | np.ndarray) else value, None if sure is None else float(sure)
+    )
+    return {key: part for key, part in answer.to_dict().items() if key in ("value", "confidence")}
 
 
 def _learn(model: "Model", batch: Batch, *, steps: int, until: float) -> list[float]:

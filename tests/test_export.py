@@ -1,6 +1,7 @@
 """Export: a folder that answers as the model does, needs no torch, and is not written when it would answer otherwise."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -101,6 +102,40 @@ def test_a_bundle_answers_other_sizes_than_it_was_traced_with(model: Model, expo
     rows = [{"note": "x" * length, "weight": 1.0, "kind": "a"} for length in (1, 2, 97, 300)] * 5
     expected = [prediction.to_dict() for prediction in model.predict(rows)]
     assert differences(expected, Bundle.load(exported.folder).predict(rows, batch_size=7)) == []
+
+
+def test_columns_are_scored_as_rows_are(exported: ExportResult) -> None:
+    bundle = Bundle.load(exported.folder)
+    wanted = bundle.predict(ROWS)
+    listed: dict[str, Any] = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+    holes = {**listed, "weight": np.array([math.nan if cell is None else cell for cell in listed["weight"]])}
+    spelt = {**listed, "weight": [None if cell is None else f" {cell} " for cell in listed["weight"]]}
+    for columns, settings in ((listed, {}), (holes, {"batch_size": 3, "workers": 2}), (spelt, {"batch_size": 5})):
+        found = bundle.score(columns, **settings)
+        assert found["mood"]["value"].tolist() == [row["mood"]["value"] for row in wanted]
+        np.testing.assert_allclose(
+            found["mood"]["confidence"], [row["mood"]["confidence"] for row in wanted], atol=1e-5
+        )
+        np.testing.assert_allclose(found["price"]["value"], [row["price"]["value"] for row in wanted], rtol=1e-4)
+        good = [row["mood"]["detail"]["probabilities"]["good"] for row in wanted]
+        np.testing.assert_allclose(found["mood"]["detail"]["probabilities"]["good"], good, atol=1e-5)
+    del listed["weight"]  # it may be missing
+    assert len(bundle.score(listed)["price"]["value"]) == len(ROWS)
+
+
+def test_wrong_columns_are_refused_with_the_row_and_the_field(exported: ExportResult) -> None:
+    bundle = Bundle.load(exported.folder)
+    columns: dict[str, Any] = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+    for changed, words in (
+        ({"weight": [1.0, 2.0, "5 kg", *[1.0] * 5]}, ["row 3", "weight", "5 kg"]),
+        ({"weight": np.array([1.0, 2.0, 3.0, np.inf, *[1.0] * 4])}, ["row 4", "weight", "infinite"]),
+        ({"kind": ["a", None, *"abcabc"]}, ["row 2", "kind", "missing"]),
+        ({"kind": ["a"]}, ["columns", "kind"]),
+        ({"knd": ["a"] * 8}, ["knd", "kind"]),
+    ):
+        with pytest.raises(DataError) as wrong:
+            bundle.score({**columns, **changed}, batch_size=2)
+        assert all(word in str(wrong.value) for word in words), str(wrong.value)
 
 
 def test_an_input_that_may_be_missing_may_be_left_out(model: Model, exported: ExportResult) -> None:

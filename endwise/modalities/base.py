@@ -29,6 +29,7 @@ Role = Literal["input", "output"]
 Fetch = Callable[[str], bytes]  # a path as written in the table -> the bytes of the file
 INPUT_ROLE: Role = "input"
 OUTPUT_ROLE: Role = "output"
+COUNTED = frozenset({str, int, bool})  # types of raw cells of which a column has the same one often
 HAND_OFFS = frozenset({"hard", "soft", "straight_through", "gumbel", "latent"})  # of an answer to a next stage
 
 
@@ -162,6 +163,23 @@ class Modality:
             return row.get(self.column or name)
         cells = {column: row.get(column) for column in columns}
         return None if all(cell is None for cell in cells.values()) else cells
+
+    def read_column(self, raws: Sequence[Any], contract: Any, fetch: Fetch) -> np.ndarray | None:
+        """What `transform` makes of what `read` gives for many raw values, none of them missing, one after the other in an
+        array: for tables with more rows than anybody wants to look at one by one. None: these have to be read one by one,
+        which also finds the one that cannot be (BadValue says the same). Default: text, whole numbers and true/false of
+        kinds without ragged axes, each different one read once."""
+        if self.axes:
+            return None
+        cells = raws.tolist() if isinstance(raws, np.ndarray) else raws
+        kinds = set(map(type, cells))
+        if (
+            len(kinds) != 1 or not kinds <= COUNTED
+        ):  # of several types some are equal and mean something else: 1 and True
+            return None
+        place = {cell: number for number, cell in enumerate(dict.fromkeys(cells))}
+        values = np.stack([self.transform(self.read(cell, fetch), contract) for cell in place])
+        return values[np.fromiter(map(place.__getitem__, cells), np.int64, len(cells))]
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> Contract:
         """What there is to know about the training rows, in one streaming pass over what `read` gave."""
@@ -315,6 +333,15 @@ class Modality:
     def write(self, decoded: Mapping[str, np.ndarray], contract: Any) -> Answer:
         """One row of what `Head.decode` gave (arrays without the batch axis) as a final answer."""
         raise NotImplementedError
+
+    def write_column(self, decoded: Mapping[str, np.ndarray], contract: Any) -> dict[str, Any]:
+        """What `write` says of many rows, part by part in the place of row by row: {'value', 'confidence', 'detail'}, each an
+        array or a list with an entry a row, or None where there is nothing to say. Default: what `write` says."""
+        count = len(next(iter(decoded.values())))
+        answers = [self.write({key: value[row] for key, value in decoded.items()}, contract) for row in range(count)]
+        said: dict[str, Any] = {"value": [answer.value for answer in answers]}
+        said["confidence"] = [answer.confidence for answer in answers]
+        return {**said, "detail": [dict(answer.detail) for answer in answers]}
 
     def write_so_far(self, decoded: Mapping[str, np.ndarray], contract: Any, *, last: bool) -> Answer:
         """What `Head.feed` gave so far, as an Answer. Its value may grow and never changes: what could still become

@@ -165,6 +165,16 @@ class Category(Modality):
         named = dict(zip(contract.classes, probabilities, strict=True))
         return Answer(contract.classes[index], probabilities[index], detail={"probabilities": named})
 
+    def write_column(self, decoded: Mapping[str, np.ndarray], contract: CategoryContract) -> dict[str, Any]:
+        """The names, how probable each is, and `detail` with an array of probabilities for each class."""
+        ids, probabilities = np.asarray(decoded["id"]), np.asarray(decoded["probabilities"])
+        names = np.array(contract.classes, dtype=object)
+        return {
+            "value": names[ids],
+            "confidence": probabilities[np.arange(len(ids)), ids],
+            "detail": {"probabilities": dict(zip(contract.classes, probabilities.T, strict=True))},
+        }
+
     def said(self, target: np.ndarray, contract: CategoryContract) -> str | None:
         """The name of the class."""
         place = int(target)

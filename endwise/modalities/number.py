@@ -114,6 +114,15 @@ class Number(Modality):
                 raise BadValue(f"number {index + 1} of {len(raw)}: {wrong}") from None
         return np.array(made, dtype=np.float64)
 
+    def read_column(self, raws: Sequence[Any], contract: NumberContract, fetch: Fetch) -> np.ndarray | None:
+        """Numbers, or text of them, at once; what is odd in any way is left to `read`."""
+        values = _column(raws) if contract.length is None else raws
+        shape = (len(raws),) if contract.length is None else (len(raws), contract.length)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf" or values.shape != shape:
+            return None
+        found = values.astype(np.float64)
+        return found if bool((np.abs(found) <= LARGEST).all()) else None
+
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> NumberContract:
         """One pass; memory bounded by the sample for the quantiles."""
         moments = _Moments()
@@ -175,6 +184,16 @@ class Number(Modality):
         if (half >= 0).all():
             detail = {"low": (value - half).tolist(), "high": (value + half).tolist()}
         return Answer(value.tolist(), unit=self.unit, detail=detail)
+
+    def write_column(self, decoded: Mapping[str, np.ndarray], contract: NumberContract) -> dict[str, Any]:
+        """Arrays of the numbers, and of the ends of their intervals where those were measured."""
+        value, half = np.asarray(decoded["value"]), np.asarray(decoded["half_width"])
+        measured = bool((half >= 0).all())
+        return {
+            "value": value,
+            "confidence": None,
+            "detail": {"low": value - half, "high": value + half} if measured else None,
+        }
 
     def said(self, target: np.ndarray, contract: NumberContract) -> Any:
         """The number, or the list."""
@@ -264,6 +283,21 @@ def _parsed_text(raw: str) -> float:
         missing = "; leave the cell empty if the value is missing" if text.lower() in MISSING_WORDS else ""
         raise BadValue(f"{text[:60]!r} is no number{missing}") from None
     raise BadValue(f"{text[:60]!r} is more than a number: put the unit into unit: and only the number into the table")
+
+
+def _column(raws: Sequence[Any]) -> Any:
+    """Plain numbers as an array where they are nothing else; anything odd as it is."""
+    if isinstance(raws, np.ndarray):
+        return raws
+    kinds = set(map(type, raws))
+    try:
+        if kinds <= {float, int}:
+            return np.array(raws, dtype=np.float64)
+        if kinds == {str} and "_" not in "".join(raws):  # Python alone reads 1_000 as a number
+            return np.array(list(map(float, raws)))
+    except (ValueError, OverflowError):
+        pass
+    return raws
 
 
 def _parsed_list(raw: str) -> list[Any]:
