@@ -38,10 +38,10 @@ def plain(target: str, port: int) -> None:
         from endwise.runner import Bundle
 
         bundle = Bundle.load(target, threads=1)
-        name = next(iter(bundle.inputs))
+        ((name, item),) = bundle.inputs.items()
 
         def answer(body: bytes) -> Any:
-            return plain_values(bundle.predict({name: body}))
+            return plain_values(bundle.predict({name: body if item.file_kinds else body.decode()}))
     else:
         import torch
 
@@ -49,10 +49,10 @@ def plain(target: str, port: int) -> None:
 
         torch.set_num_threads(1)
         model = Run.open(target).model()
-        name = next(iter(model.recipe.inputs))
+        ((name, item),) = model.recipe.inputs.items()
 
         def answer(body: bytes) -> Any:
-            return plain_values(model.predict({name: body}).to_dict())
+            return plain_values(model.predict({name: body if item.file_kinds else body.decode()}).to_dict())
 
     app = FastAPI()
 
@@ -101,8 +101,8 @@ async def asked(port: int, request: bytes, clients: int, requests: int) -> Round
 
 
 @contextlib.contextmanager
-def running(kind: str, target: str, extra: list[str]) -> Iterator[int]:
-    """A server in a process of its own; its port."""
+def running(kind: str, target: str, extra: list[str]) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """A server in a process of its own, and its port."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
@@ -114,17 +114,18 @@ def running(kind: str, target: str, extra: list[str]) -> Iterator[int]:
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, **threads}) as process:
         try:
-            yield port
+            yield port, process
         finally:
             process.terminate()
 
 
-def until_ready(port: int, request: bytes) -> None:
-    while True:
+def until_ready(port: int, process: "subprocess.Popen[bytes]", request: bytes) -> None:
+    while process.poll() is None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             if asyncio.run(asked(port, request, 1, 1)).latencies:
                 return
         time.sleep(0.2)
+    raise SystemExit(f"a server has ended: {process.args}")
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -153,13 +154,13 @@ def main() -> None:
     extra = [] if args.p99_ms is None else ["--p99-ms", str(args.p99_ms)]
     found: dict[tuple[str, int], list[Round]] = {}
     with contextlib.ExitStack() as stack:
-        ports = {kind: stack.enter_context(running(kind, args.target, extra)) for kind in SERVERS}
-        for port in ports.values():
-            until_ready(port, request)
+        servers = {kind: stack.enter_context(running(kind, args.target, extra)) for kind in SERVERS}
+        for port, process in servers.values():
+            until_ready(port, process, request)
         for repeat in range(args.repeats):
             for clients in args.clients:
                 for kind in SERVERS[repeat % 3 :] + SERVERS[: repeat % 3]:
-                    seen = asyncio.run(asked(ports[kind], request, clients, args.requests))
+                    seen = asyncio.run(asked(servers[kind][0], request, clients, args.requests))
                     found.setdefault((kind, clients), []).append(seen)
     for clients in args.clients:
         base = found["plain", clients]
