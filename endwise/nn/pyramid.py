@@ -5,6 +5,7 @@ ones know. A network with one coarse map (a transformer over patches) gets the f
 2022, ViTDet). Any number of axes. Not here: what is answered at the places (heads), and the maps (encoders).
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -19,6 +20,14 @@ CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 GROUP = 8  # channels normalised together
+
+
+def steady(like: Tensor, axes: int) -> contextlib.AbstractContextManager[object]:
+    """Around convolutions over volumes on a CPU: no autocast, since the weights' gradients of 16-bit ones over few cells
+    are partly left unset there (oneDNN in torch 2.13: NaN now and then). Elsewhere as it is."""
+    if axes < 3 or like.device.type != "cpu" or torch.compiler.is_exporting():
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", enabled=False)
 
 
 class Mix(nn.Sequential):
@@ -165,6 +174,10 @@ class Narrowing(nn.Module):
 
     def forward(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
         """Of rows without the input what the tokens alone say."""
+        with steady(tokens.values, len(self.canvas)):
+            return self._scores(tokens.with_values(tokens.values.float()), on)
+
+    def _scores(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
         levels = tokens.levels[on]
         present = tokens.present.get(on)
         if present is not None:

@@ -28,7 +28,7 @@ from endwise.metrics.boxes import overlaps
 from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
 from endwise.nn.interface import Encoder, Handed, Head, Tokens
 from endwise.nn.placing import centres, lies_at, seen_at
-from endwise.nn.pyramid import CONVS, Mix, Pyramid
+from endwise.nn.pyramid import CONVS, Mix, Pyramid, steady
 from endwise.nn.scalars import Residual
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ class BoxesHead(Head):
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """{'one', 'many': [batch, place, class], 'boxes': [batch, place, corners], 'seen', 'sizes': where they lie}."""
+        with steady(tokens.values, len(self.step)):
+            return self._proposed(tokens.with_values(tokens.values.float()))
+
+    def _proposed(self, tokens: Tokens) -> dict[str, Tensor]:
         x = self.pyramid(tokens, self.on)[0]
         many = self.many(self.naming(x))
         # what stands out among its neighbours is most of what the one that answers has to know (Wang et al. 2021)

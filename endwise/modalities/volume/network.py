@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from endwise.modalities.volume import Volume, VolumeContract, seen_at_once
 from endwise.nn.interface import Encoder, Map, Tokens
 from endwise.nn.placing import Placed
+from endwise.nn.pyramid import steady
 from endwise.nn.size import Size
 from endwise.nn.volumes import VolumeChanges, VolumeNet, augment, behind, inside, laid_out
 
@@ -59,11 +60,12 @@ class VolumeEncoder(Encoder):
         if self.training and self.augment:
             x, moved = augment(x, self.changes)
             seen = behind(seen, moved)
-        levels = self.net(x)
-        last = levels[-1]
+        with steady(x, len(self.canvas_px)):
+            levels = self.net(x)
+            values = self.norm(self.project(levels[-1].flatten(2).transpose(1, 2)))
         grid = tuple(side // 2**STAGES for side in self.canvas_px)
         return Tokens(
-            values=self.norm(self.project(last.flatten(2).transpose(1, 2))),
+            values=values,
             mask=inside(seen, grid),
             grids={"volume": (grid, (float(2**STAGES),) * 3)},
             levels={"volume": levels},
