@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from endwise.modalities.tags import Tags
     from endwise.modalities.text import Text
     from endwise.modalities.trajectories import Trajectories
+    from endwise.modalities.video import Video
     from endwise.modalities.volume import Volume
     from endwise.modalities.volume.boxes import VolumeBoxes
     from endwise.modalities.volume.mask import VolumeMask
@@ -90,6 +91,7 @@ _HOMES = {
     "Residues": "endwise.modalities.residues",
     "Structure": "endwise.modalities.structure",
     "Trajectories": "endwise.modalities.trajectories",
+    "Video": "endwise.modalities.video",
     "Volume": "endwise.modalities.volume",
     "VolumeBoxes": "endwise.modalities.volume.boxes",
     "VolumeMask": "endwise.modalities.volume.mask",

@@ -641,7 +641,9 @@ def _layers(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, np.nd
             model.predictions(batch)
             where = np.array([place[int(row)] for row in batch.row_ids])
             for layer, values in pooled.items():
-                parts.setdefault(layer, np.zeros((len(rows), values.shape[1]), dtype=np.float32))[where] = values
+                # within a film a layer has said something of every picture
+                own = values.reshape(len(where), -1, values.shape[1]).mean(1)
+                parts.setdefault(layer, np.zeros((len(rows), own.shape[1]), dtype=np.float32))[where] = own
     return parts
 
 

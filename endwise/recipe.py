@@ -64,7 +64,7 @@ class Gather(Part):
 class Windows(Part):
     """A long table whose rows are steps in time: a row of the data is then a window of them, a past and a future. Series of
     the inputs see the past, those of the outputs are the future; every other column is what it is in the last row of the past.
-    Where trajectories name an `agent:`, the rows of one time are one step, and where nobody is there a series ends."""
+    A film is the frames of the past. Where trajectories name an `agent:`, the rows of one time are one step, and where nobody is there a series ends."""
 
     past: int = Field(ge=1, description="steps that a window looks back on")
     future: int = Field(0, ge=0, description="steps ahead that series of the outputs are; 0: none is an output")

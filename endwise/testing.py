@@ -19,6 +19,7 @@ import math
 import sys
 import tempfile
 import wave
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -896,6 +897,7 @@ def cases() -> list[Case]:
     waiting = Text(decoder="attention", wait=0.2, label_smoothing=0.0)
     found = [
         Case(modality_class("image")(), _pictures(), INPUT_ROLE),
+        Case(modality_class("video")(), _films(), INPUT_ROLE),
         Case(sound, _tones(), INPUT_ROLE),
         Case(sound, _tones(), OUTPUT_ROLE),
         Case(modality_class("text")(), TEXTS, INPUT_ROLE),
@@ -983,6 +985,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("board in",), ("board out",)),
     (("residues in",), ("structure out",)),
     (("trajectories in",), ("trajectories out",)),
+    (("video in",), ("category out",)),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
         ("number out", "boolean out", "number[3] out", "embedding out"),
@@ -1076,6 +1079,31 @@ def _pictures() -> tuple[bytes, ...]:
             out, format="PNG" if index % 2 else "WEBP", **({} if index % 2 else {"lossless": True})
         )
         found.append(out.getvalue())
+    return tuple(found)
+
+
+def _films() -> tuple[Any, ...]:
+    """A bright square that goes to one side, of different lengths and sizes: lists of pictures, animations, zips, arrays."""
+    from PIL import Image
+
+    found: list[Any] = []
+    for index in range(8):
+        frames, height, width = 2 + index % 3, 12 + 2 * index, 24 - index
+        pixels = np.full((frames, height, width, 3), 40 + 10 * index, np.uint8)
+        for frame in range(frames):
+            place = 2 * frame if index % 2 else width - 4 - 2 * frame
+            pixels[frame, 4:8, place : place + 4] = (230, 60, 25 * index)
+        pictures, files = [Image.fromarray(item) for item in pixels], list[bytes]()
+        for picture in pictures:
+            out = io.BytesIO()
+            picture.save(out, format="PNG")
+            files.append(out.getvalue())
+        moving, packed = io.BytesIO(), io.BytesIO()
+        pictures[0].save(moving, format="WEBP", save_all=True, append_images=pictures[1:], duration=40, lossless=True)
+        with zipfile.ZipFile(packed, "w") as archive:
+            for number, file in enumerate(files):
+                archive.writestr(f"frame {number}.png", file)
+        found.append((files, moving.getvalue(), packed.getvalue(), pixels)[index % 4])
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ once, and a window is a slice of it. The sides of the split are stretches of tim
 or the window is on none; its past may reach back over a border. Where a column names the sides, all steps of a window are on
 one.
 
-Not here: what a series is and how it is read (modalities/series), which rows are one moment of several agents (`moments.py`),
+Not here: what a series and a film are and how they are read (modalities/), which rows are one moment of several agents (`moments.py`),
 splits of other tables (`split.py`).
 """
 
@@ -136,6 +136,13 @@ def view(table: Table, recipe: "Recipe", *, ahead: bool = False) -> Table:
         offset = windows.past if name in recipe.outputs else 0
         length = windows.future if name in recipe.outputs else windows.past + (windows.future if item.known else 0)
         columns[name] = Slices({column: table.column_of(column) for column in sources}, layout, offset, length)
+    films = _films_of(recipe)
+    for name, column in films.items():
+        if column not in table.columns:
+            raise unknown_name(
+                field=f"inputs.{name}.column (in {table.name})", got=column, names=table.columns, error=DataError
+            )
+        columns[column] = FrameWindows(table.column_of(column), layout)
     if moments is not None:
         columns |= _agents_of(crowds, moments, layout, () if ahead else tuple(recipe.outputs))
     return WindowTable(table, columns, {*made, *crowds}, layout, notes)
@@ -152,6 +159,25 @@ def _agents_of(
         for name, (item, source) in crowds.items()
         if name == source or name in outputs
     }
+
+
+class FrameWindows(Column):
+    """The cells of the past of each window: the frames of a film."""
+
+    def __init__(self, frames: Column, layout: Layout) -> None:
+        self.frames, self.layout = frames, layout
+
+    def __len__(self) -> int:
+        return len(self.layout.first)
+
+    def stream(self, start: int, stop: int) -> Iterator[Any]:
+        return map(self.cell, range(start, stop))
+
+    def cell(self, row: int) -> list[Any] | None:
+        begin = int(self.layout.first[row])
+        rows = self.layout.rows[int(self.layout.series[row])][begin : begin + self.layout.past]
+        found = _cells(self.frames, rows)
+        return None if any(cell is None for cell in found) else found
 
 
 class WindowTable(Table):
@@ -209,14 +235,26 @@ def _crowds_of(recipe: "Recipe") -> "dict[str, tuple[Trajectories, str]]":
     return found
 
 
+def _films_of(recipe: "Recipe") -> dict[str, str]:
+    """The fields whose frames are rows of the table, with the column that has them."""
+    from endwise.modalities.video import Video
+
+    found = {name: item.column or name for name, item in recipe.inputs.items() if isinstance(item, Video)}
+    fields = [item.column or name for name, item in (*recipe.inputs.items(), *recipe.outputs.items())]
+    for name, column in found.items():
+        require(fields.count(column) == 1, field=f"inputs.{name}.column", got=column, allowed="a column that no other field reads: in windows it is many frames",
+                fix="declare one film, or give the table the column twice")  # fmt: skip
+    return found
+
+
 def _check_fields(recipe: "Recipe") -> None:
     """Fields that make no sense in windows, or whose answer an input would know."""
     made, crowds, windows = _series_of(recipe), _crowds_of(recipe), recipe.data.windows
     assert windows is not None
     require(
-        bool(made or crowds),
+        bool(made or crowds or _films_of(recipe)),
         field="data.windows", got=windows.model_dump(exclude_defaults=True),
-        allowed="a recipe with a series, or with trajectories that say agent:", fix="declare one of them, or remove windows",
+        allowed="a recipe with a series, a film, or trajectories that say agent:", fix="declare one of them, or remove windows",
     )  # fmt: skip
     for name in crowds:
         require(

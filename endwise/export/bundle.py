@@ -41,6 +41,7 @@ SCORING = frozenset(  # a bundle scores nothing
 )
 DECODERS = {
     "PIL": "pillow",
+    "av": "av",
     "soundfile": "soundfile",
     "soxr": "soxr",
     "tokenizers": "tokenizers",
@@ -140,9 +141,13 @@ def _portable(
         return files[path]
 
     item.read(raw, fetch)
-    if files:
+    if isinstance(raw, str) and len(files) > 1 and raw.lstrip().startswith("["):  # a list as a cell of a CSV holds it
+        raw = json.loads(raw)
+    if isinstance(raw, list | tuple) and any(isinstance(part, bytes) or _is_among(part, files) for part in raw):
+        given: Any = [_held(folder, f"{stem}-{place}", part, files) for place, part in enumerate(raw)]
+    elif files:
         path, data = next(iter(files.items()))
-        given: Any = _copied(folder, stem + PurePosixPath(path.replace("\\", "/")).suffix[:10].lower(), data)
+        given = _copied(folder, stem + PurePosixPath(path.replace("\\", "/")).suffix[:10].lower(), data)
     else:
         inline = raw.get("bytes") if isinstance(raw, Mapping) and isinstance(raw.get("bytes"), bytes) else raw
         given = (
@@ -156,6 +161,17 @@ def _portable(
     require(same, field=f"examples: {example.origin}: {name}", got=raw, allowed="a raw value that a file or JSON can hold",
             fix="give the file's path, its bytes, text or a number", error=ExportError)  # fmt: skip
     return given
+
+
+def _is_among(part: Any, files: Mapping[str, bytes]) -> bool:
+    return isinstance(part, str) and part in files
+
+
+def _held(folder: Path, name: str, part: Any, files: Mapping[str, bytes]) -> Any:
+    """One of several files of a value, copied; what was not read is left as it is."""
+    if isinstance(part, bytes):
+        return _copied(folder, name, part)
+    return _copied(folder, name, files[part]) if _is_among(part, files) else part
 
 
 def _copied(folder: Path, name: str, data: bytes) -> str:

@@ -33,6 +33,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "volume_boxes": ("endwise.modalities.volume.boxes", "VolumeBoxes"),
     "volume_mask": ("endwise.modalities.volume.mask", "VolumeMask"),
     "series": ("endwise.modalities.series", "Series"),
+    "video": ("endwise.modalities.video", "Video"),
     "trajectories": ("endwise.modalities.trajectories", "Trajectories"),
 }
 

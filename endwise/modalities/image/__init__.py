@@ -6,6 +6,7 @@ features for the classical baseline (features.py); films and volumes, which are 
 """
 
 import base64
+import builtins
 import dataclasses
 import io
 import math
@@ -94,7 +95,7 @@ class Image(PretrainedInput):
     """
 
     type: ClassVar[str] = "image"
-    contract_class = ImageContract
+    contract_class: ClassVar[builtins.type[ImageContract]] = ImageContract
     axes: ClassVar[int] = 2
     canvas_axes: ClassVar[int] = 2
     lies_on_axes: ClassVar[frozenset[int]] = frozenset({2})

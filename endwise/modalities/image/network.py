@@ -73,6 +73,14 @@ class PictureEncoder(Encoder):
             x, seen = augment(x, self.changes)
         return x, Placed((self.height, self.width), sizes, seen, x)
 
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
+        """Grid tokens, row by row."""
+        return self.told(*self.canvas(values, sizes))
+
+    def told(self, x: Float[Tensor, "batch channel height width"], placed: Placed) -> Tokens:
+        """Grid tokens of canvases, row by row."""
+        raise NotImplementedError
+
     def hidden_in(
         self, x: Float[Tensor, "batch channel height width"], grid: tuple[int, int], share: float
     ) -> tuple[Float[Tensor, "batch channel height width"], dict[str, Hidden]]:
@@ -123,9 +131,8 @@ class ConvEncoder(PictureEncoder):
         self.hidden_share = share or HIDDEN_SHARE
         return self.restores(self.project.out_features, self.grid, self.channels)
 
-    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
+    def told(self, x: Float[Tensor, "batch channel height width"], placed: Placed) -> Tokens:
         """Grid tokens, row by row."""
-        x, placed = self.canvas(values, sizes)
         x, hidden = self.hidden_in(x, self.grid, self.hidden_share)
         levels = self.net(x)
         last = levels[-1]
@@ -158,9 +165,8 @@ class PatchEncoder(PictureEncoder):
         self.hidden_share = share or HIDDEN_SHARE
         return self.restores(self.place.shape[2], self.grid, self.channels)
 
-    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
+    def told(self, x: Float[Tensor, "batch channel height width"], placed: Placed) -> Tokens:
         """One token a patch, row by row."""
-        x, placed = self.canvas(values, sizes)
         x, hidden = self.hidden_in(x, self.grid, self.hidden_share)
         early = self.early(x)
         x = self.patches(early).flatten(2).transpose(1, 2) + self.place
@@ -221,9 +227,8 @@ class PretrainedPicture(PictureEncoder):
         each = 4 * sum(level.channels * count for level, count in zip(self.maps, cells, strict=True))
         self.memory = Memory() if fixed and rows * each <= MEMORY_BYTES else None
 
-    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
+    def told(self, x: Float[Tensor, "batch channel height width"], placed: Placed) -> Tokens:
         """Grid tokens, row by row."""
-        x, placed = self.canvas(values, sizes)
         recalled = self.memory if self.training else None
         levels = self.levels(x) if recalled is None else recalled.said(x, self.levels)
         last = levels[-1]
