@@ -9,7 +9,8 @@ are each in deviations: there is little to weigh.)
 
 Every setting is trained from each seed within the same seconds, or with `--steps` for the same steps, on the same rows:
 equal weights, the four weightings, and a small grid of fixed weights of the first output (those of the others are 1), of which the
-one that is best on validation rows counts as "a grid". The test rows are scored by whether each answer is right. An interval
+one that is best on validation rows counts as "a grid". The test rows that have all
+answers are scored by whether each is right. An interval
 is a bootstrap over rows and seeds, paired, so that what is hard for all cancels; three seeds are few, and it knows of no
 other three. A run that is finished in `--out` is not trained again.
 """
@@ -66,8 +67,9 @@ def trained(recipe: Recipe, dataset: Dataset, folder: Path) -> dict[str, Any]:
 
 
 def right(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, list[int]]:
-    """{output: 1 where the answer is the truth}."""
+    """{output: 1 where the answer is the truth}, of the rows that have every output."""
     found: dict[str, list[int]] = {name: [] for name in model.recipe.outputs}
+    rows = np.array([row for row in rows.tolist() if all(dataset.fields[name].present[row] for name in found)])
     loader = Loader(dataset, model.recipe, model.contracts, rows, batch_size=64, seed=0, shuffle=False)
     for batch in loader.iterate(0, loader.batches_per_epoch):
         answers = model.written(model.decoded(model.predictions(batch)), len(batch))
