@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from endwise.errors import EndwiseError, RecipeError, require
+from endwise.errors import DataError, EndwiseError, RecipeError, require, unknown_name
 
 EPILOG = "Exit codes: 0 done, 2 recipe, 3 data, 4 setup, 5 model, 6 training, 7 export, 130 Ctrl-C, 143 SIGTERM, 1 a bug of ours."
 PLAIN_EVERY_S = 10.0  # without a terminal, a line of progress this often, and one as each phase begins
@@ -352,7 +352,7 @@ def predict(
             samples is None and out is None, field="--stream", got="--samples" if samples else "--out",
             allowed="--stream alone", fix="remove the other option",
         )  # fmt: skip
-        _print_stream(model, inputs or [_pair(pair, "--input")[1] for pair in pairs or []], as_json)
+        _print_stream(model, inputs or [], [_pair(pair, "--input") for pair in pairs or []], as_json)
         return
     failed = 0
     several = len(inputs or []) > 1 or any(is_rows(item) for item in inputs or [])  # then each answer says whose it is
@@ -610,15 +610,26 @@ def main() -> None:
         sys.exit(1)
 
 
-def _print_stream(model: Any, values: list[str], as_json: bool) -> None:
+def _print_stream(model: Any, inputs: list[str], pairs: list[tuple[str, str]], as_json: bool) -> None:
     """How much of the input was there, what the piece cost, and what could be said."""
-    from endwise.rows import file_fetcher
+    from endwise.rows import FieldError, content, file_fetcher, opens
 
     require(
-        len(values) == 1, field="--stream", got=values, allowed="one input", fix="stream them one after the other"
+        len(inputs) + len(pairs) == 1, field="--stream", got=inputs or dict(pairs), allowed="one input",
+        fix="stream them one after the other",
     )  # fmt: skip
+    stream, fetch = model.stream(), file_fetcher(".")
+    for name, _ in pairs:
+        if name != stream.input:
+            raise unknown_name(field="--input", got=name, names=[stream.input], error=DataError)
+    raw = pairs[0][1] if pairs else inputs[0]
+    if inputs and not opens(model.recipe.inputs[stream.input], raw, fetch):
+        try:
+            raw = content(stream.input, raw, fetch)
+        except FieldError as wrong:
+            raise DataError(f"{inputs[0]}: field {wrong.field!r}: {wrong.reason}") from None
     said: Any = None
-    for partial in model.stream().of(values[0], file_fetcher(".")):
+    for partial in stream.of(raw, fetch):
         now = {name: answer.value for name, answer in partial.answers.items()}
         if now != said:
             _print_json(partial.to_dict(), line=True) if as_json else typer.echo(str(partial))

@@ -34,9 +34,11 @@ from endwise.rows import (
     Row,
     check_names,
     collate,
+    content,
     file_fetcher,
     listed,
     may_be_missing,
+    opens,
     read_row,
     rows_at_once,
     seen_at_once,
@@ -295,8 +297,13 @@ class Model:
             fix=f"or give one row as {' '.join(f'--input {name}=VALUE' for name in names)}",
             error=DataError,
         )
-        source = _Source(len(files), lambda row: {names[0]: files[row]}, files.__getitem__, file_fetcher("."))
-        yield from self._predict_source(source, batch_size, "keep")
+        name, fetch = names[0], file_fetcher(".")
+        opened = opens(self.recipe.inputs[name], files[0], fetch)
+
+        def cells(row: int) -> dict[str, str]:
+            return {name: files[row] if opened else content(name, files[row], fetch)}
+
+        yield from self._predict_source(_Source(len(files), cells, files.__getitem__, fetch), batch_size, "keep")
 
     def stream(self) -> Stream:
         """A row whose input comes in piece by piece: feed them, and the answers grow. Raises ModelError with the fix

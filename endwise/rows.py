@@ -4,8 +4,10 @@ Shared by the model and by exported bundles, so that both read and write the sam
 decoding of one kind of value (modalities) and the network.
 """
 
+import contextlib
 import itertools
 import math
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from endwise.patches import covering, exceeds
 Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, None where it is missing
 
 
+PATHLIKE = re.compile(r"^\S*([/\\]\S*|\.[A-Za-z]\w{0,4})$")  # no blank in it, and folders or an ending
 MAX_MEMBER_BYTES = 1 << 30  # of one file in a zip
 WINDOWS = 4  # of one value that are answered at a time
 MOST_PLACES = 8 * 64**3  # of values that are seen voxel for voxel, in one pass of the network: some hundred MB a map
@@ -70,6 +73,36 @@ def _member(archive: Path, member: str) -> bytes:
         raise BadValue(f"there is no {member!r} in {archive.name}") from None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as wrong:
         raise BadValue(f"{archive.name} is no zip that can be read: {wrong}") from None
+
+
+def opens(item: Modality, path: str, fetch: Fetch) -> bool:
+    """Whether this input opens a path by itself, as a picture does, and does not take it for the value, as a text does."""
+    opened = []
+
+    def watched(name: str) -> bytes:
+        opened.append(name)
+        return fetch(name)
+
+    with contextlib.suppress(BadValue):
+        item.read(path, watched)
+    return bool(opened)
+
+
+def content(name: str, given: str, fetch: Fetch) -> str:
+    """What a bare argument means to an input that opens no paths: the text in the file, where there is one of that name, or the value
+    itself. Raises FieldError for what looks like a path and is none: a misspelt name is no value."""
+    try:
+        if Path(given).is_file():
+            return fetch(given).decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        raise FieldError(name, f"byte {wrong.start} of the file is no UTF-8") from None
+    except (OSError, ValueError):  # too long for a path, or with a zero byte: a value
+        return given
+    if PATHLIKE.search(given):
+        raise FieldError(
+            name, f"there is no file {given[:120]!r}. If this is the value itself, write --input {name}={given[:40]!r}"
+        )
+    return given
 
 
 def is_missing(raw: Any) -> bool:

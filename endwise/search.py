@@ -22,7 +22,7 @@ from endwise.errors import BadValue, DataError, ModelError, need, require, unkno
 from endwise.files import atomic, plain, read_json
 from endwise.modalities.base import Fetch, Modality
 from endwise.model import Model
-from endwise.rows import file_fetcher
+from endwise.rows import file_fetcher, opens
 from endwise.run import Run
 
 if TYPE_CHECKING:
@@ -158,17 +158,13 @@ def _reader(model: Model, inputs: tuple[str, ...], query: Any, by: str | None, b
 
 def _reads(item: Modality, query: Any, fetch: Fetch, is_file: bool) -> bool:
     """Whether this input takes the query; a path of a file that is there is meant as a file."""
-    opened = []
-
-    def watched(path: str) -> bytes:
-        opened.append(path)
-        return fetch(path)
-
+    if is_file and not opens(item, str(query), fetch):
+        return False
     try:
-        item.read(query, watched)
+        item.read(query, fetch)
     except BadValue:
         return False
-    return bool(opened) or not is_file
+    return True
 
 
 def _is_file(query: Any, base: str | Path) -> bool:

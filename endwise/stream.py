@@ -58,12 +58,12 @@ class Stream:
     """Made by `Model.stream`. One input, fed from its beginning to its end; not for several threads."""
 
     def __init__(self, recipe: Recipe, contracts: Mapping[str, Contract], network: Network) -> None:
-        self._input, chunk = _streaming_input(recipe, network)
+        self.input, chunk = _streaming_input(recipe, network)
         self._chunk = chunk
         self._outputs, self._contracts, self._network = recipe.outputs, contracts, network
-        self._declared = recipe.inputs[self._input]
+        self._declared = recipe.inputs[self.input]
         self._unit = self._declared.streams_in
-        self._reader = self._declared.reader(contracts[self._input])
+        self._reader = self._declared.reader(contracts[self.input])
         self._waiting = np.zeros(0, np.int64)
         self._past: Any = None
         self._pasts: dict[str, Any] = dict.fromkeys(self._growing)
@@ -79,11 +79,10 @@ class Stream:
         """A whole raw value (a path ...) as if it came in: what is said after every piece, and at the end. Raises
         DataError where it cannot be read."""
         try:
-            found = self._declared.pieces(raw, fetch)
+            for piece in self._declared.pieces(raw, fetch):
+                yield self.feed(piece)
         except BadValue as wrong:
             raise DataError(f"{str(raw)[:120]}: {wrong}") from None
-        for piece in found:
-            yield self.feed(piece)
         yield self.finish()
 
     def feed(self, piece: Any) -> Partial:
@@ -93,7 +92,7 @@ class Stream:
         try:
             found = self._reader.take(piece)
         except BadValue as wrong:
-            raise DataError(f"the stream: field {self._input!r}: {wrong}") from None
+            raise DataError(f"the stream: field {self.input!r}: {wrong}") from None
         self._hear(found, last=False)
         return self._partial(start)
 
@@ -104,7 +103,7 @@ class Stream:
         try:
             found = self._reader.rest()
         except BadValue as wrong:
-            raise DataError(f"the stream: field {self._input!r}: {wrong}") from None
+            raise DataError(f"the stream: field {self.input!r}: {wrong}") from None
         self._finished = True
         self._hear(found, last=True)
         return self._partial(start)
@@ -135,7 +134,7 @@ class Stream:
         device = next(self._network.parameters()).device
         sizes = torch.tensor([[len(values)]], device=device)
         field = torch.from_numpy(np.ascontiguousarray(values))[None].to(device)
-        tokens, self._past = self._network.feed(self._input, field, sizes, self._past)
+        tokens, self._past = self._network.feed(self.input, field, sizes, self._past)
         return tokens
 
     def _no_tokens(self) -> Tokens:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from toys import TOYS, Amount, AmountContract, Kind, KindContract, Letters
 
 from endwise.batch import Batch
+from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import DataError, ModelError
 from endwise.modalities.base import Contract
 from endwise.model import Model, Prediction
@@ -558,3 +559,22 @@ def test_no_damaged_description_is_a_crash(sealed: Path, data: st.DataObject) ->
 def test_predictions_are_frozen(model: Model) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         model.predict({"size": 1}).answers = {}  # type: ignore[misc]
+
+
+def test_a_file_on_the_command_line_is_read_by_a_model_of_texts_and_a_misspelt_one_is_no_text(tmp_path: Path) -> None:
+    rows = [{"letter": f"{word} day {number}", "kind": word} for number in range(9) for word in ("good", "bad")]
+    declared = Recipe(data=rows, inputs={"letter": "text"}, outputs={"kind": "category"}, train={"size": "tiny"})
+    one = Model.build(declared, fit_contracts(declared, prepare(declared)), seed=1)
+    (tmp_path / "letter.txt").write_text("a good good day")
+    (tmp_path / "latin.txt").write_bytes("sch\xf6n".encode("latin-1"))
+    paths = [str(tmp_path / name) for name in ("letter.txt", "lettre.txt", "latin.txt")]
+    read, gone, latin, value = one.predict_files([*paths, "a good good day"])
+    wanted = one.predict({"letter": "a good good day"})
+    for answer in (read, value):  # of a batch of two, and alone
+        assert isinstance(answer, Prediction)
+        assert answer.answers["kind"].confidence == pytest.approx(wanted.answers["kind"].confidence, abs=1e-6)
+    assert isinstance(gone, DataError)
+    assert "there is no file" in str(gone)
+    assert "--input letter=" in str(gone)
+    assert isinstance(latin, DataError)
+    assert "byte 3 of the file is no UTF-8" in str(latin)

@@ -1,6 +1,7 @@
 """Streams: what is said while the input comes in is what would be said of the whole, and is never taken back."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from endwise.cli import _print_stream
 from endwise.errors import DataError, ModelError, RecipeError
 from endwise.modalities.audio import Audio
 from endwise.modalities.base import Modality, build
@@ -271,3 +273,29 @@ def test_a_file_is_heard_as_if_it_came_in(tmp_path: Path) -> None:
     assert set(partials[-1].to_dict()) == {"heard", "unit", "compute_s", "outputs"}
     with pytest.raises(DataError, match="missing"):
         list(model.stream().of("missing.wav", file_fetcher(tmp_path)))
+
+
+def test_a_streamed_file_may_be_longer_than_a_row_and_is_decoded_as_it_comes(tmp_path: Path) -> None:
+    model, sound = listener(), speech(RATE * 3)
+    soundfile.write(tmp_path / "call.wav", sound, RATE, subtype="PCM_16")
+    short = model.recipe.inputs["call"]
+    found = list(replace(short, max_seconds=1.0).pieces(str(tmp_path / "call.wav"), file_fetcher(".")))
+    assert [rate for rate, _ in found] == [RATE] * 30
+    np.testing.assert_array_equal(np.concatenate([samples[:, 0] for _, samples in found]), sound)
+    whole = (tmp_path / "call.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cut short"):
+        list(model.stream().of(str(tmp_path / "cut.wav"), file_fetcher(".")))
+
+
+def test_what_is_streamed_is_named_as_the_model_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = listener()
+    soundfile.write(tmp_path / "call.wav", speech(RATE), RATE, subtype="PCM_16")
+    with pytest.raises(DataError, match=r"did you mean 'call'|one of"):
+        _print_stream(model, [], [("cal", str(tmp_path / "call.wav"))], as_json=False)
+    _print_stream(model, [], [("call", str(tmp_path / "call.wav"))], as_json=False)
+    told = capsys.readouterr().out
+    _print_stream(model, [str(tmp_path / "call.wav")], [], as_json=False)
+    assert [line.split("ms")[1] for line in capsys.readouterr().out.splitlines()] == [
+        line.split("ms")[1] for line in told.splitlines()
+    ]

@@ -6,10 +6,11 @@ Not here: spectrograms and everything learnt (network.py and head.py beside this
 (units.py), sound from spectrograms (nn/vocoder.py).
 """
 
+import contextlib
 import io
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -148,8 +149,11 @@ class Audio(PretrainedInput):
         return Pieces(self)
 
     def pieces(self, raw: Any, fetch: Fetch) -> Iterable[Any]:
-        """Tenths of seconds."""
-        samples, rate = in_memory(raw, self.rate_hz) or decode(file_bytes(raw, fetch, "a recording"))
+        """Tenths of seconds, however many: of a file each is decoded when its turn comes."""
+        there = in_memory(raw, self.rate_hz)
+        if there is None:
+            return _decoded_pieces(file_bytes(raw, fetch, "a recording"))
+        samples, rate = there
         step = max(1, round(rate * PIECE_S))
         return [(rate, samples[start : start + step]) for start in range(0, len(samples), step)]
 
@@ -354,21 +358,43 @@ def decode(data: bytes, max_seconds: float = math.inf) -> tuple[np.ndarray, int]
     16-bit samples, float32 otherwise. A file that ends early is refused: libsndfile would give a shorter recording. One
     that is longer than `max_seconds` by its header is refused before a sample is decoded: two hours of MP3 would be
     gigabytes."""
+    with _opened(data) as (file, dtype):
+        declared, rate = file.frames, file.samplerate
+        _check_seconds(declared, rate, max_seconds)
+        samples = file.read(dtype=dtype, always_2d=True)
+    _check_held(len(samples), declared)
+    return samples, rate
+
+
+def _decoded_pieces(data: bytes) -> Iterator[tuple[int, np.ndarray]]:
+    """(rate in Hz, samples) of PIECE_S seconds each. What `decode` refuses is refused when it is met."""
+    with _opened(data) as (file, dtype):
+        rate, held = file.samplerate, 0
+        step = max(1, round(rate * PIECE_S))
+        while len(samples := file.read(step, dtype=dtype, always_2d=True)):
+            held += len(samples)
+            yield rate, samples
+        _check_held(held, file.frames)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[tuple[Any, str]]:
+    """The file as soundfile reads it, and the type of its samples."""
     import soundfile
 
     _check_whole(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            declared, rate = file.frames, file.samplerate
-            _check_seconds(declared, rate, max_seconds)
             exact = file.subtype == "PCM_16" or (file.format == "FLAC" and file.subtype == "PCM_S8")
-            samples = file.read(dtype="int16" if exact else "float32", always_2d=True)
+            yield file, "int16" if exact else "float32"
     except (soundfile.LibsndfileError, RuntimeError, MemoryError) as wrong:
         reason = str(wrong).split(": ", 1)[-1].strip().rstrip(".")
         raise BadValue(f"not a readable WAV, FLAC, OGG or MP3 file, or a damaged one ({reason})") from None
-    if len(samples) < declared:
-        raise BadValue(f"the file is cut short: it declares {declared} samples and holds {len(samples)}")
-    return samples, rate
+
+
+def _check_held(held: int, declared: int) -> None:
+    if held < declared:
+        raise BadValue(f"the file is cut short: it declares {declared} samples and holds {held}")
 
 
 def _check_seconds(samples: int, rate: int, most: float) -> None:
