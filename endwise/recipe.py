@@ -406,6 +406,7 @@ class Elsewhere:
         )
 
 
+PARTED = ("modular", "modular_predicted")  # parts that know of each other's answers alone
 REGIMES = ("modular", "modular_predicted", "warm_joint", "joint", "joint_goal_only", "direct")
 
 
@@ -636,7 +637,13 @@ class Recipe(Part):
                 require(
                     item.hand_off in carried, field=f"stages.{stage}.hand_off", got=item.hand_off,
                     allowed=f"{', '.join(sorted(carried))}: what an answer of type {self.outputs[name].type if name in maker else ''} can go on by",
-                    fix="write hand_off: latent, through which a gradient goes, or hard",
+                    fix="write hand_off: latent, through which a gradient goes" + (", or hard" if "hard" in carried else ""),
+                )  # fmt: skip
+                require(
+                    self.regime not in PARTED or name not in maker or item.by is not None or "hard" in carried,
+                    field="regime", got=self.regime,
+                    allowed=f"joint, warm_joint or direct: {name}, of type {self.outputs[name].type if name in maker else ''}, goes on as tokens alone, and parts know of each other's answers alone",
+                    fix=f"write regime: warm_joint, or let stage {stage} read an answer of another type",
                 )  # fmt: skip
         order = in_order(self.stages)
         for stage in order:

@@ -25,7 +25,7 @@ from endwise.modalities.base import Contract, Modality
 from endwise.network import Network, Predictions
 from endwise.nn.interface import Encoder, Handed, Head, Tokens
 from endwise.nn.size import Size
-from endwise.recipe import Recipe, Stage, in_order, owner, standing
+from endwise.recipe import PARTED, Recipe, Stage, in_order, owner, standing
 
 TAUGHT_UNTIL = 0.5  # of the steps: from there on a stage gets none of the true answers
 
@@ -84,7 +84,7 @@ def network_of(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) ->
     if not recipe.stages:
         return Network(recipe.inputs, recipe.outputs, contracts, size)
     stages = recipe.stages
-    if recipe.regime in ("modular", "modular_predicted"):  # parts that know of each other's answers alone
+    if recipe.regime in PARTED:
         stages = {name: stage.model_copy(update={"hand_off": "hard"}) for name, stage in stages.items()}
     return StagedNetwork(recipe.inputs, recipe.outputs, stages, contracts, size)
 

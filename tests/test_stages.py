@@ -108,6 +108,35 @@ def test_a_regime_without_stages_and_an_input_that_nothing_reads_are_refused() -
         staged(inputs={"x": "number", "dark": "boolean"})
 
 
+@pytest.mark.parametrize("regime", ["modular", "modular_predicted", "warm_joint", "joint"])
+@pytest.mark.parametrize("kind", ["audio", "series"])
+def test_an_answer_that_goes_on_as_tokens_alone_is_refused_between_parts(regime: str, kind: str) -> None:
+    stages = {
+        "a": {"from": "x", "to": {"one": {"type": kind}}},
+        "b": {"from": "one", "to": "total", "hand_off": "latent"},
+    }
+    table = [{"x": 1.0, "one": None, "total": 2.0}] * 9
+    if regime in ("warm_joint", "joint"):
+        staged(data=table, stages=stages, regime=regime)
+        stages["b"]["hand_off"] = "hard"
+        with pytest.raises(RecipeError, match="hand_off: latent"):
+            staged(data=table, stages=stages, regime=regime)
+        return
+    with pytest.raises(RecipeError, match="regime: warm_joint"):
+        staged(data=table, stages=stages, regime=regime)
+
+
+@pytest.mark.parametrize("regime", ["modular", "warm_joint", "joint_goal_only"])
+@pytest.mark.parametrize("column", ["empty", "absent"])
+def test_an_answer_on_the_way_without_labels_is_refused(regime: str, column: str, tmp_path: Path) -> None:
+    table = [{name: value for name, value in row.items() if name != "colour"} for row in rows(60)]
+    if column == "empty":
+        table = [{**row, "colour": None} for row in table]
+    declared = staged(data=table, regime=regime)
+    with pytest.raises(DataError, match=r"stages\.see\.to = \"'colour'.*remove the stages"):
+        fit(declared, out=tmp_path / "refused")
+
+
 # ---- hand-offs ---------------------------------------------------------------------------------------------------
 
 OUTPUTS: dict[str, Any] = {

@@ -28,7 +28,7 @@ from endwise.metrics import Metric
 from endwise.modalities.base import Contract, Modality
 from endwise.modalities.pretrained import CONFIG, PretrainedInput, describe
 from endwise.plan import auto_batch_size, default_passes
-from endwise.recipe import Recipe
+from endwise.recipe import PARTED, Recipe
 from endwise.regimes import APART_SHARE, direct, fit
 from endwise.stages import direct_recipe
 from endwise.train import dry_run
@@ -197,7 +197,7 @@ def _both_ways(task: Task) -> tuple[Recipe, Recipe | None, list[str]]:
         allowed="an answer that no stage reads: it is what one network and the stages are compared by",
         fix="name another goal, or ask for advice about the stage by itself",
     )  # fmt: skip
-    if own.regime in ("modular", "modular_predicted"):
+    if own.regime in PARTED:
         return direct(own, task.dataset), own, []
     whole = direct(own, task.dataset) if own.regime == "direct" else own
     try:
@@ -324,7 +324,7 @@ def _described(recipe: Recipe) -> str:
 def _can_be_looked_into(recipe: Recipe) -> bool:
     """Whether its answers on the way are answers: taught by labels of their own, and what is really passed on."""
     taught = bool(recipe.stages) and recipe.regime != "joint_goal_only"
-    hard = recipe.regime in ("modular", "modular_predicted")
+    hard = recipe.regime in PARTED
     return taught and (hard or all(stage.hand_off != "latent" for stage in recipe.stages.values()))
 
 

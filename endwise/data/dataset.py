@@ -188,6 +188,8 @@ def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
     for role, section in ((INPUT_ROLE, recipe.inputs), (OUTPUT_ROLE, recipe.outputs)):
         for name, modality in section.items():
             if name in dataset.fields:
+                if name in recipe.intermediates and not dataset.fields[name].present[rows].any():
+                    raise _unlabelled(recipe, name, f"none of {len(rows):,} training rows has one")
                 declared = (
                     modality.beside(recipe.inputs, recipe.outputs) if role == INPUT_ROLE else recipe.standing(name)
                 )
@@ -197,6 +199,16 @@ def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
         if name in contracts:
             contracts |= recipe.standing(name).agreed(name, contracts)
     return contracts
+
+
+def _unlabelled(recipe: "Recipe", name: str, found: str) -> EndwiseError:
+    """An answer on the way that nothing is known of."""
+    (stage,) = [stage for stage, item in recipe.stages.items() if name in item.to]
+    return refusal(
+        field=f"stages.{stage}.to", got=f"{name!r}: {found}",
+        allowed="answers on the way of which some training rows have a label: what they can be is learnt from these, in every regime",
+        fix="label some rows, or remove the stages: one network from the inputs to the end needs none", error=DataError,
+    )  # fmt: skip
 
 
 def fit_contract(name: str, modality: Modality, role: Role, store: FieldStore, rows: np.ndarray) -> Contract:
@@ -253,6 +265,8 @@ def _columns(recipe: "Recipe", tables: "list[Table]", need_targets: bool, *, oth
             if lacking is None:
                 found[name] = column
             elif not may_lack:
+                if name in recipe.intermediates:
+                    raise _unlabelled(recipe, name, f"{lacking.name} has no column {column!r}")
                 several = modality.reads_columns()
                 where = f"{section}.{name}.{'columns' if several else 'column'} (in {lacking.name})"
                 got = several[0] if several else column

@@ -121,7 +121,9 @@ class Modality:
     contract_class: ClassVar[builtins.type[Contract]] = Contract
     axes: ClassVar[int] = 0  # leading axes of a transformed value that differ from row to row
     read_fields: ClassVar[tuple[str, ...] | None] = None  # fields that change what `read` gives; None: all may
-    hand_offs: ClassVar[frozenset[str]] = frozenset({"hard", "latent"})  # how an answer can go on to a next stage
+    hand_offs: ClassVar[frozenset[str]] = frozenset(
+        {"latent"}
+    )  # how an answer can go on to a next stage; all others need `Head.handed`
     can_be_told: ClassVar[bool] = False  # whether a function can answer in the place of a head: it has `certain`
     can_be_said: ClassVar[bool] = False  # whether a function can be given it as another stage's answer: it has `said`
     canvas_axes: ClassVar[int] = 0  # of an input: axes of the canvas that outputs can lie on (a picture has two)

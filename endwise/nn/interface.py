@@ -233,7 +233,7 @@ class Head(nn.Module):
 
     def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
         """What the carrier of this output's modality takes at the next stage. greedy: the first best answer will do, which
-        is found faster than the best. Only of modalities whose `hand_offs` are more than hard and latent."""
+        is found faster than the best. Only of modalities whose `hand_offs` are more than latent."""
         raise NotImplementedError
 
     def certain(self, target: Tensor) -> dict[str, Tensor]:

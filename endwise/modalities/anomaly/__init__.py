@@ -60,7 +60,6 @@ class Anomaly(Spatial):
     contract_class = AnomalyContract
     axes: ClassVar[int] = 2
     classical_of_places: ClassVar[bool] = True
-    hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
     read_fields: ClassVar[tuple[str, ...]] = ()
 
     @property

@@ -76,6 +76,7 @@ class Boxes(Spatial):
     """
 
     type: ClassVar[str] = "boxes"
+    hand_offs: ClassVar[frozenset[str]] = frozenset({"hard", "latent"})
     contract_class = BoxesContract
     can_be_said: ClassVar[bool] = True
     axes: ClassVar[int] = 1
