@@ -48,7 +48,7 @@ def test_ranks_count_the_share_among_equals() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", sorted((ROOT / "recipes").glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}"
+    "file", sorted((ROOT / "recipes").glob("**/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}"
 )
 def test_every_recipe_is_a_legal_declaration(file: Path) -> None:
     found = Recipe.load(file)
