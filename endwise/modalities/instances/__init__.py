@@ -44,7 +44,6 @@ class Instances(Boxes):
 
     type: ClassVar[str] = "instances"
     can_be_said: ClassVar[bool] = False
-    hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
     columns: tuple[str, ...] = output_field(
         (), "of a table with one row a thing (data.gather): the columns of the class and of the mask"
     )

@@ -41,7 +41,6 @@ class VolumeMask(Mask):
     axes: ClassVar[int] = AXES
     lies_on_axes: ClassVar[frozenset[int]] = frozenset({AXES})
     canvas_axes: ClassVar[int] = 0
-    hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
     read_fields: ClassVar[tuple[str, ...]] = ("spacing_mm",)
 
     spacing_mm: tuple[float, ...] | None = output_field(None, "taken over from the volume that it lies on")
