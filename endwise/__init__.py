@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from endwise.decisions import Decisions
     from endwise.errors import EndwiseError
     from endwise.evaluate import evaluate
+    from endwise.explain import explain
     from endwise.export import export
     from endwise.lattice import Lattice
     from endwise.modalities.anomaly import Anomaly
@@ -103,6 +104,7 @@ _HOMES = {
     "compare": "endwise.compare",
     "fit": "endwise.regimes",
     "evaluate": "endwise.evaluate",
+    "explain": "endwise.explain",
     "export": "endwise.export",
     "search": "endwise.search",
     "serve": "endwise.serve",

@@ -387,6 +387,77 @@ def predict(
 
 
 @app.command()
+def explain(
+    run: RunPath,
+    row: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ROW|FILE", help="A row of the run's data, counted from 0, or the raw value of the one input."
+        ),
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=VALUE", help="One row, one raw value an input. Repeatable."),
+    ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUTPUT[=WHICH]", help="Default: the goal. WHICH: a class, a tag, a word, the number of a box ..."
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(help="auto, integrated_gradients, gradient_x_input or occlusion; auto: what the checks prefer."),
+    ] = "auto",
+    grade: Annotated[bool, typer.Option("--grade/--no-grade", help="Check the explanation itself.")] = True,
+    data: Annotated[str | None, typer.Option(help="Count ROW in another table instead of the run's own data.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Also draw it: a .html file, or .png where an input is a picture.")
+    ] = None,
+    alike: Annotated[int, typer.Option("--like", metavar="N", help="Also the N training rows most alike.", min=0)] = 0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--what-if", metavar="INPUT=VALUE", help="Also the answers with this input changed. Repeatable."),
+    ] = None,
+    audited: Annotated[
+        bool,
+        typer.Option("--audit", help="No row: look for one place, word or column that decides many answers alone."),
+    ] = False,
+    rows: Annotated[int, typer.Option(min=8, help="How many answers --audit looks at.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the random orders and weights it is held against.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Which pixels, seconds, characters or cells drove an answer, drawn over the raw value and graded."""
+    from endwise.explain import audit, like, what_if
+    from endwise.explain import explain as run_explain
+
+    if audited:
+        require(
+            row is None and not pairs, field="--audit", got=row or pairs, allowed="no row: it looks at many",
+            fix="leave the row out", error=DataError,
+        )  # fmt: skip
+        found = audit(run, of=of, data=data, rows=rows, seed=seed)
+        _print_json(found.to_dict()) if as_json else typer.echo(str(found))
+        return
+    given = _explained_row(row, pairs)
+    result = run_explain(run, given, of=of, method=method, grade=grade, data=data, seed=seed)
+    drawn = None if out is None else result.save(out)
+    neighbours = like(run, given, count=alike, data=data) if alike else []
+    changed = what_if(run, given, dict(_pair(item, "--what-if") for item in changes), data=data) if changes else None
+    if as_json:
+        more = {"drawn": None if drawn is None else str(drawn), "like": [item.to_dict() for item in neighbours]}
+        _print_json({**result.to_dict(), **more, "what_if": None if changed is None else changed.to_dict()})
+        return
+    typer.echo(str(result))
+    if neighbours:
+        typer.echo("\n".join(["like these training rows:", *map(str, neighbours)]))
+    if changed is not None:
+        typer.echo(str(changed))
+    if drawn is not None:
+        _note(f"drawn in {drawn}")
+
+
+@app.command()
 def report(run: RunPath, as_json: AsJson = False) -> None:
     """Write the report.html of a run or a comparison again: one file that opens without a network."""
     from endwise.report import build, comparison
@@ -608,6 +679,17 @@ def main() -> None:
             f"a bug of ours: {type(bug).__name__}: {bug}. Fix: run it again with --debug and report what it prints."
         )
         sys.exit(1)
+
+
+def _explained_row(row: str | None, pairs: list[str] | None) -> Any:
+    """A number of the run's data, a raw value, or one for each input."""
+    require(
+        (row is None) != (not pairs), field="ROW|FILE", got=row, allowed="a row, or --input for each input, not both",
+        fix="endwise explain RUN 0", error=DataError,
+    )  # fmt: skip
+    if pairs:
+        return dict(_pair(pair, "--input") for pair in pairs)
+    return int(row) if row is not None and row.isdecimal() else row
 
 
 def _print_stream(model: Any, inputs: list[str], pairs: list[tuple[str, str]], as_json: bool) -> None:

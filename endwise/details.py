@@ -22,6 +22,7 @@ from endwise import metrics
 from endwise.data.dataset import Dataset
 from endwise.data.loader import Loader, any_larger
 from endwise.drawing import Drawing, Segmentation
+from endwise.explanation import Row, explained
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
 from endwise.modalities.series import Series, SeriesContract, continued
@@ -32,9 +33,12 @@ from endwise.network import Network, stacked
 from endwise.nn.interface import Tokens
 from endwise.paths import Paths
 from endwise.recording import Recording
+from endwise.rows import seen_at_once
 from endwise.scan import VolumeSegmentation
 
 WORST = 20  # mistakes shown
+EXPLAINED, WHY_PIECES = 4, 3  # of them with what they lean on: an explanation takes some hundred forward passes
+MOST_EXPLAINED = 3_000_000  # parameters
 PREVIEW_BYTES = 3_000_000  # of all previews together: the page must stay small enough to mail
 PAIRS, CURVE_POINTS = 2_000, 200  # drawn
 BINS = 10  # of confidence
@@ -113,7 +117,7 @@ def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered
         elif item.truths and model.network.head(name).draws:
             found["drawings"] = drawings(name, item, model, previews, dataset)
         elif item.truths:
-            found["mistakes"] = mistakes(item, previews, dataset)
+            found["mistakes"] = mistakes(item, previews, dataset, name)
         out[name] = found
     return out
 
@@ -297,7 +301,7 @@ def shown_whole(value: Any) -> bool:
     return isinstance(value, Recording | Drawing) or hasattr(value, "drawn")
 
 
-def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[dict[str, Any]]:
+def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset, output: str) -> list[dict[str, Any]]:
     """The 20 wrong answers with the largest loss (of sounds 20 from the largest to the smallest): where the row is,
     what is true, what was answered, the raw inputs. Where nothing was answered, the 20 rows with the largest loss, and null for the answer."""
     answers = scored.answers or [Answer(None)] * len(scored.truths)
@@ -316,9 +320,37 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset) -> list[
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
             **_drawn(scored, index, answers[index], dataset),
+            **(_why(scored, index, output, previews.model, dataset) if place < EXPLAINED else {}),
         }
-        for index in _shown(wrong, scored)
+        for place, index in enumerate(_shown(wrong, scored))
     ]
+
+
+def _why(scored: Answered, index: int, output: str, model: Model, dataset: Dataset) -> dict[str, Any]:
+    """{"why": {"about", "verdict", "reliable", "inputs": [{"name", "image": a data URI or None, "pieces": [{"where", "share"}]}]}}:
+    what an answer leans on, where it can be explained; nothing for networks that take too long to ask so often."""
+    if model.parameters > MOST_EXPLAINED or scored.item.unexplained:
+        return {}
+    row, inputs = int(scored.rows[index]), model.recipe.inputs
+    stored = {name: dataset.fields.get(name) for name in inputs}
+    decoded = {
+        name: np.asarray(store[row]) for name, store in stored.items() if store is not None and store.present[row]
+    }
+    values = {
+        name: item.transform(decoded[name], model.contracts[name]) if name in decoded else None
+        for name, item in inputs.items()
+    }
+    if not seen_at_once(inputs, model.contracts, values):
+        return {}
+    found = explained(model, Row(values, decoded, decoded), output=output)
+    shown = [
+        {
+            "name": item.name, "image": item.image() if item.kind == "picture" else None,
+            "pieces": [{"where": piece.where, "share": piece.share} for piece in item.strongest(WHY_PIECES)],
+        }
+        for item in found.highlights
+    ]  # fmt: skip
+    return {"why": {"about": found.about, "reliable": found.reliable, "verdict": found.verdict, "inputs": shown}}
 
 
 def _drawn(scored: Answered, index: int, answer: Answer, dataset: Dataset) -> dict[str, Any]:

@@ -486,6 +486,32 @@ def it_is_scored_beside_a_trivial_answer(case: Case) -> None:
     )
 
 
+def an_answer_can_be_explained(case: Case) -> None:
+    """What every place of every raw input adds to it, in raw coordinates; whether that is worth believing is measured on
+    trained networks, and the explanation says so itself."""
+    from endwise.explain import explain
+
+    model = case.trained()
+    for row in (case.raw_rows[0], case.raw_rows[-1]):
+        found = explain(model, row, of=case.output_name, grade=False)
+        _expect(
+            set(found.attributions) == set(row), f"{list(found.attributions)} are explained, the row has {list(row)}"
+        )
+        for name, values in found.attributions.items():
+            _expect(bool(np.isfinite(values).all()), f"an attribution of {name} is not finite")
+            declared, contract = case.recipe.inputs[name], case.contracts[name]
+            whole = declared.in_full(row[name], file_fetcher("."))
+            names = declared.named(whole, contract)
+            _expect(len(names) in (0, values.size), f"{len(names)} names for {values.size} places of {name}")
+        _expect(max(map(len, str(found).splitlines())) <= 80, "a line is longer than 80 columns")
+        _expect("<script" not in found.html(), "a script in what is shown")
+        json.dumps(found.to_dict(), allow_nan=False)
+
+
+def _answers_something(case: Case) -> bool:
+    return not (case.partner if case.is_input else case.declaration).unexplained
+
+
 def a_reloaded_model_gives_the_same_answers(case: Case) -> None:
     from endwise.model import Model
 
@@ -594,6 +620,7 @@ CHECKS: tuple[_Promise, ...] = (
     _Promise(it_is_scored_beside_a_trivial_answer, "answers", _OUTPUT),
     _Promise(what_comes_later_changes_no_token, "streams", frozenset({INPUT_ROLE}), applies=_hears_in_pieces),
     _Promise(what_has_been_said_stays_and_ends_as_the_whole, "streams", applies=_answers_in_pieces),
+    _Promise(an_answer_can_be_explained, "explains", applies=_answers_something),
     _Promise(a_reloaded_model_gives_the_same_answers, "reloads"),
     _Promise(an_exported_model_gives_the_same_answers, "exports", slow=True),
 )
@@ -1211,7 +1238,7 @@ INTRO = """# What works
 
 Every ✓ stands for executed tests that passed: the contract suite in `endwise/testing.py`, which runs on your own modality as
 well (`check_modality`). A cell without a passing test is empty: an input gives no answers, and what is heard as a whole does not
-stream. `exports` is tested once for each row here, and for every pair of an input and an output in the long run (`make test-slow`).
+stream, and what is learnt by hiding parts has no answer to explain. `exports` is tested once for each row here, and for every pair of an input and an output in the long run (`make test-slow`).
 
 """
 

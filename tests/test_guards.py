@@ -115,6 +115,7 @@ FLOORS: dict[str, int] = {
     "silhouettes": 0,
     "artefact": 5, "model": 5, "run": 5, "transfer": 5, "baselines": 5, "details": 5, "diagnosis": 5,
     "decisions": 1,
+    "highlights": 1, "attribution": 4, "explanation": 5, "shortcuts": 5,
 }  # fmt: skip
 VERBS = {
     "advise",

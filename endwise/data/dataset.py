@@ -21,7 +21,7 @@ from endwise.data.read import Cells, Packed, num_workers, read_column, read_one
 from endwise.data.store import FieldStore, open_field
 from endwise.data.windows import Slices, WindowStore, WindowTable, open_windows, view, window_splits
 from endwise.errors import BadValue, DataError, EndwiseError, RecipeError, refusal, unknown_name
-from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
+from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Fetch, Modality, Role
 
 if TYPE_CHECKING:
     from endwise.data.split import Splits
@@ -71,6 +71,10 @@ class Dataset:
     def raw(self, name: str, row: int) -> Any:
         """The raw cell of a field, as it stands in the table."""
         return self.cells(self.columns[name], [row])[0]
+
+    def fetch_of(self, row: int) -> Fetch:
+        """What reads the files that are named in the cells of a row."""
+        return self.tables[self._place(row)[0]].fetch
 
     def cells(self, column: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
         """The raw cells of any column; None where a row's table does not have it."""

@@ -130,6 +130,8 @@ class Modality:
     lies_on_axes: ClassVar[frozenset[int]] = frozenset()  # of an output: axes of the canvases that it can lie on
     samples: ClassVar[bool] = False  # whether training sees a part of a value, drawn anew in each step: it has `sample`
     classical_of_places: ClassVar[bool] = False  # `classical` takes the decoded values of the input that it lies on
+    drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "cells"  # what attributions are laid over
+    unexplained: ClassVar[str] = ""  # of an output: why its answers have no explanation
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
@@ -316,6 +318,32 @@ class Modality:
         """A whole raw value cut into the pieces that it might have come in. Raises BadValue."""
         raise NotImplementedError
 
+    # ---- numpy side: what an answer leans on ---------------------------------------------------------------------
+
+    def in_full(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        """A raw value of an input in its own coordinates, where `read` gives others (every pixel, the file's own samples).
+        Default: `read`."""
+        return self.read(raw, fetch)
+
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: Any) -> np.ndarray:
+        """Attributions at the places of the transformed value, brought to those of `whole`. Default: as they are."""
+        return places
+
+    def named(self, whole: np.ndarray, contract: Any) -> Sequence[str]:
+        """A name for each place of the raw value, in their order; none where places have no names (pixels, samples).
+        Default: the value itself, of one place."""
+        return [self.preview(whole, contract)["data"]]
+
+    def about(self, which: Any, decoded: Mapping[str, np.ndarray], contract: Any) -> tuple[str, tuple[int, ...]]:
+        """Which part of an answer is explained: its name for people, and the numbers that `Head.aim` knows it by. decoded:
+        as in `write`. which: as the user says it; None: the answer itself, or its first part. Raises ModelError. Default:
+        an answer has no parts."""
+        require(
+            which is None, field="of", got=which, allowed=f"the whole answer: a {self.type} has no parts to ask for",
+            fix="name the output alone", error=ModelError,
+        )  # fmt: skip
+        return "the answer", ()
+
     # ---- numpy side: outputs -----------------------------------------------------------------------------------
 
     @property
@@ -492,6 +520,54 @@ def build(cls: type[Modality], values: Mapping[str, Any], where: str, role: Role
         return cls(**{name: frozen(value) for name, value in values.items()})
     except RecipeError as wrong:
         raise RecipeError(f"{where}: {wrong}") from None
+
+
+def laid_over(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """An array laid over a grid of another resolution, along as many of its first axes as `shape` has; its sum stays."""
+    for axis, count in enumerate(shape):
+        old = values.shape[axis]
+        if old == count:
+            continue
+        sums = np.insert(np.cumsum(np.moveaxis(values, axis, -1), axis=-1), 0, 0.0, axis=-1)
+        edges = np.linspace(0.0, old, count + 1)
+        low = np.minimum(edges.astype(np.int64), old - 1)
+        at = sums[..., low] + (edges - low) * (sums[..., low + 1] - sums[..., low])
+        values = np.moveaxis(np.diff(at, axis=-1), -1, axis)
+    return values
+
+
+def one_of(which: Any, names: Sequence[str], what: str) -> int:
+    """The place of what a user asked for among some names: by its name, or counted from 0. Raises ModelError."""
+    text = str(which)
+    if text in names:
+        return list(names).index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    raise unknown_name(field=f"of: {what}", got=text, names=list(names), error=ModelError)
+
+
+def counted(which: Any, count: int, what: str) -> int:
+    """The same of things that are only counted, from 0; None is the first. Raises ModelError."""
+    text = "0" if which is None else str(which)
+    require(
+        text.isdecimal() and int(text) < count, field=f"of: {what}", got=which,
+        allowed=f"a number from 0 to {count - 1}" if count else f"nothing: the answer has no {what}",
+        fix="count from 0" if count else "ask about another output or another row", error=ModelError,
+    )  # fmt: skip
+    return int(text)
+
+
+def places_of(which: Any, shape: Sequence[int], what: str) -> tuple[int, ...]:
+    """A place on a grid, as a tuple of numbers from 0 or as text between commas. what: how the axes are called. Raises
+    ModelError."""
+    parts = which.split(",") if isinstance(which, str) else which if isinstance(which, tuple | list) else [which]
+    texts = [str(part).strip() for part in parts]
+    require(
+        len(texts) == len(shape) and all(one.isdecimal() and int(one) < side for one, side in zip(texts, shape, strict=True)),
+        field="of", got=which, allowed=f"{what}, each from 0 and below {', '.join(map(str, shape))}",
+        fix=f"write {','.join('0' for _ in shape)}", error=ModelError,
+    )  # fmt: skip
+    return tuple(map(int, texts))
 
 
 def file_bytes(raw: Any, fetch: Fetch, kind: str) -> bytes:

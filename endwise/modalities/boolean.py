@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from endwise.errors import BadValue
+from endwise.errors import BadValue, ModelError
 from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Modality, Role, output_field
 from endwise.modalities.category import balanced_weights, enough_classes
 
@@ -101,6 +101,18 @@ class Boolean(Modality):
     def write(self, decoded: Mapping[str, np.ndarray], contract: BooleanContract) -> Answer:
         """True or False; the probability of that answer as confidence (under 0.5 where the threshold is not 0.5)."""
         return _answer(bool(decoded["yes"]), float(decoded["probability"]))
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: BooleanContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """What was answered, or yes or no as it is asked for."""
+        yes = bool(decoded["yes"])
+        if which is not None:
+            try:
+                yes = bool(self.read(which, str.encode))
+            except BadValue as wrong:
+                raise ModelError(f"of: {wrong}. Fix: ask for true or false.") from None
+        return str(yes), (int(yes),)
 
     def said(self, target: np.ndarray, contract: BooleanContract) -> bool:
         """Yes or no."""

@@ -24,6 +24,7 @@ from endwise.modalities.base import (
     Fetch,
     Modality,
     Role,
+    one_of,
     output_field,
     shared_field,
 )
@@ -174,6 +175,13 @@ class Category(Modality):
             "confidence": probabilities[np.arange(len(ids)), ids],
             "detail": {"probabilities": dict(zip(contract.classes, probabilities.T, strict=True))},
         }
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: CategoryContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The class that was answered, or the one that is named."""
+        place = int(decoded["id"]) if which is None else one_of(which, contract.classes, "class")
+        return contract.classes[place], (place,)
 
     def said(self, target: np.ndarray, contract: CategoryContract) -> str | None:
         """The name of the class."""

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Modality, Role, output_field, shared_field
+from endwise.modalities.base import (
+    HAND_OFFS,
+    Answer,
+    Contract,
+    Fetch,
+    Modality,
+    Role,
+    counted,
+    output_field,
+    shared_field,
+)
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -194,6 +204,20 @@ class Number(Modality):
             "confidence": None,
             "detail": {"low": value - half, "high": value + half} if measured else None,
         }
+
+    def named(self, whole: np.ndarray, contract: NumberContract) -> Sequence[str]:
+        """Each number with its unit."""
+        unit = f" {self.unit}" if self.unit else ""
+        return [f"{number:.6g}{unit}" for number in np.atleast_1d(whole)]
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: NumberContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The number; of a vector the one that is asked for, else the first."""
+        values = np.atleast_1d(decoded["value"])
+        place = counted(which, len(values), "number")
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{'' if contract.length is None else f'number {place}: '}{values[place]:.6g}{unit}", (place,)
 
     def said(self, target: np.ndarray, contract: NumberContract) -> Any:
         """The number, or the list."""

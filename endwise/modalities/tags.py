@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Modality, Role, output_field, shared_field
+from endwise.modalities.base import (
+    HAND_OFFS,
+    Answer,
+    Contract,
+    Fetch,
+    Modality,
+    Role,
+    one_of,
+    output_field,
+    shared_field,
+)
 from endwise.modalities.category import class_name
 
 if TYPE_CHECKING:
@@ -162,6 +172,15 @@ class Tags(Modality):
 
     # ---- inputs ----------------------------------------------------------------------------------------------------
 
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: TagsContract) -> np.ndarray:
+        """The row's own tags; unknown ones share what is theirs."""
+        ids = [contract.ids.get(name, len(contract.tags)) for name in tags_of(whole)]
+        return np.array([places[place] / ids.count(place) for place in ids])
+
+    def named(self, whole: np.ndarray, contract: TagsContract) -> Sequence[str]:
+        """The tags."""
+        return tags_of(whole)
+
     def hand_features(self) -> Any:
         """One column a tag."""
         from endwise.modalities.classical import TagsFeatures
@@ -179,6 +198,13 @@ class Tags(Modality):
         independent; `detail` has the probability of each."""
         chosen = np.asarray(decoded["chosen"], dtype=bool)
         return _answer(contract.tags, chosen, np.asarray(decoded["probabilities"], dtype=np.float64))
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: TagsContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The tag that is named; else the surest."""
+        place = int(np.argmax(decoded["probabilities"])) if which is None else one_of(which, contract.tags, "tag")
+        return contract.tags[place], (place,)
 
     def metrics(self, contract: TagsContract) -> Sequence["Metric"]:
         """macro_f1, micro_f1, exact_match; and auroc (mean over the tags) for at most 20 tags."""

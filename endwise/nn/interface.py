@@ -1,6 +1,6 @@
 """What a modality's network side must be: an Encoder for inputs, a Head for outputs, and Tokens between them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from endwise.errors import refusal
 from endwise.nn.placing import Placed
 
 Grid = tuple[tuple[int, ...], tuple[float, ...]]  # (shape in tokens, stride in raw units per axis)
+Aim = Callable[[dict[str, Tensor]], Tensor]  # predictions of some rows -> how much of one answer is in each, [batch]
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class Encoder(nn.Module):
     maps: tuple[Map, ...] = ()
     canvas_px: tuple[int, ...] = ()
     chunk: int | None = None  # of an encoder with `feed`: raw places (samples, units) that make whole tokens
+    colours: ClassVar[int] = 0  # trailing axes of a raw number array that are one place (the colours of a pixel)
 
     def load_pretrained(self) -> None:
         """Fill in weights that come from elsewhere: called once when a network is made to be trained, never when a
@@ -164,6 +166,22 @@ class Encoder(nn.Module):
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """values [batch, *largest] as the store gave them (uint8 pixels, int16 or float samples, token ids ...)."""
         raise NotImplementedError
+
+    # What an answer leans on is found by giving the network less of a value, place by place: `neutral` in its stead.
+
+    def looked_up(self) -> nn.Module | None:
+        """Of symbols: the layer whose output, [batch, *places, width], stands for them. None: the raw value is numbers.
+        Default: the first embedding there is."""
+        return next((layer for layer in self.modules() if isinstance(layer, nn.Embedding)), None)
+
+    def as_numbers(self, values: Tensor) -> Tensor:
+        """Raw numbers as the floats that `forward` takes in their place. Default: their own values."""
+        return values if values.is_floating_point() else values.float()
+
+    def neutral(self, values: Tensor, sizes: Int[Tensor, "batch axes"], found: Tensor) -> Tensor:
+        """What says nothing, in the place of `found`: of the vectors that were looked up, or of `as_numbers`. Where it is
+        `found` itself there is nothing to leave out. Default: zeros."""
+        return torch.zeros_like(found)
 
     def feed(self, values: Tensor, sizes: Int[Tensor, "batch axes"], past: Any) -> tuple[Tokens, Any]:
         """The tokens of one more piece, whole `chunk`s of it but for the last, and the past of the next piece; the past
@@ -254,6 +272,13 @@ class Head(nn.Module):
         stays. last: the input has ended."""
         raise NotImplementedError
 
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """What of an answer is explained, as a number with a gradient: larger, the more of it there is. prediction: of the
+        one row whose answer it is; about: which part, as `Modality.about` says it. The answer is decided here and fixed:
+        the aim then says how much of *this* answer any prediction holds. Default: the whole prediction, by its
+        projection on this one."""
+        return onto_itself(prediction, [name for name, value in prediction.items() if value.is_floating_point()])
+
     def notes(self) -> list[str]:
         """Counted lines for the evaluation: what was left out since the head was made. Default: none."""
         return []
@@ -261,3 +286,20 @@ class Head(nn.Module):
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Set decision thresholds and temperatures (buffers) on validation rows; what was set, for the report."""
         return {}
+
+
+def onto_itself(prediction: dict[str, Tensor], names: Sequence[str]) -> Aim:
+    """How much of some of these tensors another prediction holds: their projection, 1 for the same and 0 for none."""
+    kept = {name: prediction[name].detach().float() for name in names}
+    whole = torch.stack([value.square().sum() for value in kept.values()]).sum().clamp(min=1e-12)
+
+    def left(other: dict[str, Tensor]) -> Tensor:
+        parts = [(other[name].float() * value).flatten(1).sum(1) for name, value in kept.items()]
+        return torch.stack(parts).sum(0) / whole
+
+    return left
+
+
+def surer(logits: Float[Tensor, "batch place symbol"], said: Int[Tensor, " place"]) -> Float[Tensor, "batch place"]:
+    """The log-probability of what was said at each place."""
+    return logits.float().log_softmax(-1).gather(2, said[None, :, None].expand(len(logits), -1, 1))[..., 0]

@@ -216,6 +216,19 @@ class TokenEncoder(Encoder):
         """From the folder."""
         self.pretrained.load()
 
+    def looked_up(self) -> nn.Module:
+        """The table of the ids."""
+        network: Any = self.pretrained.network
+        table = network.get_input_embeddings()
+        assert isinstance(table, nn.Embedding)
+        return table
+
+    def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
+        """The mean of all ids' vectors: a length that the network knows, and no meaning."""
+        table = self.looked_up()
+        assert isinstance(table, nn.Embedding)
+        return table.weight.detach().mean(0).to(found.dtype).expand_as(found)
+
     def forward(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """Padding is masked, whatever ids it holds."""
         window = self.window

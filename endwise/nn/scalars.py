@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from endwise import losses
 from endwise.nn.blocks import Dropout
-from endwise.nn.interface import Encoder, Handed, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens
 from endwise.nn.size import Size
 
 NumberLoss = Literal["huber", "mse", "mae"]
@@ -153,6 +153,10 @@ class NumberEncoder(Encoder):
         features = torch.cat([standard, place.flatten(1)], dim=1)
         return one_token(self.blocks(exact(self.inward, features)))
 
+    def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
+        """The mean."""
+        return self.mean.reshape(found.shape[1:]).expand_as(found)
+
 
 def bin_edges(quantiles: np.ndarray) -> np.ndarray:
     """[n, bins + 1] of the stored [n, levels] quantiles: all of them for a few numbers, fewer for long vectors."""
@@ -207,6 +211,10 @@ class NumberHead(Head):
         """The value."""
         return Handed(self.decode(prediction)["value"], no_axes(prediction["standard"]))
 
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The number, in standard deviations."""
+        return lambda other: other["standard"].reshape(len(other["standard"]), -1)[:, about[0]].float()
+
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """The 90 % quantile of the absolute residuals, one for each number; nine rows or fewer cannot give one."""
         self.half_width.fill_(NOT_MEASURED)
@@ -240,13 +248,22 @@ class CategoryEncoder(Encoder):
         share = np.array(counts, dtype=np.float64) / max(1, sum(counts))
         self.register_buffer("share", _double(share).float(), persistent=False)
         self.embedding = nn.Parameter(torch.randn(len(counts), size.width) * size.width**-0.5)
+        self.as_vector = nn.Identity()
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """Class ids [batch], or the chance of each class [batch, class] -> one token a row."""
         if values.ndim == 2:
             return one_token((values @ self.embedding).float())
         table = torch.cat([self.embedding, (self.share.unsqueeze(1) * self.embedding).sum(0, keepdim=True)])
-        return one_token(F.embedding(values.long(), table))
+        return one_token(self.as_vector(F.embedding(values.long(), table)))
+
+    def looked_up(self) -> nn.Module:
+        """The class's vector."""
+        return self.as_vector
+
+    def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
+        """The average class, as of one that is unknown."""
+        return (self.share.unsqueeze(1) * self.embedding).sum(0).to(found.dtype).expand_as(found)
 
 
 class CategoryHead(Head):
@@ -302,6 +319,10 @@ class CategoryHead(Head):
         """All the chance to one class."""
         return {"logits": F.one_hot(target, self.classes).float() * CERTAIN}
 
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-odds of the class against all others."""
+        return lambda other: log_odds(other["logits"], about[0])
+
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature."""
         known = target < self.classes
@@ -314,6 +335,13 @@ class CategoryHead(Head):
 
         self.temperature.fill_(fit_temperature(cost, len(target)))
         return {"temperature": float(self.temperature)}
+
+
+def log_odds(logits: Float[Tensor, "batch *any class"], of: int) -> Float[Tensor, "batch *any"]:
+    """Of one class against all others: unlike its chance, it does not flatten out where the network is sure."""
+    logits = logits.float()
+    rest = torch.cat([logits[..., :of], logits[..., of + 1 :]], dim=-1)
+    return logits[..., of] - rest.logsumexp(-1)
 
 
 def fit_temperature(cost: Callable[[float], float], rows: int) -> float:
@@ -350,12 +378,21 @@ class BooleanEncoder(Encoder):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(2, size.width) * size.width**-0.5)
+        self.as_vector = nn.Identity()
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """0 or 1 [batch], or the chances of both [batch, 2] -> one token a row."""
         if values.ndim == 2:
             return one_token((values @ self.embedding).float())
-        return one_token(F.embedding(values.long(), self.embedding))
+        return one_token(self.as_vector(F.embedding(values.long(), self.embedding)))
+
+    def looked_up(self) -> nn.Module:
+        """The vector of either."""
+        return self.as_vector
+
+    def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
+        """Between both."""
+        return self.embedding.mean(0).to(found.dtype).expand_as(found)
 
 
 class BooleanHead(Head):
@@ -410,6 +447,10 @@ class BooleanHead(Head):
     def certain(self, target: Tensor) -> dict[str, Tensor]:
         """All the chance to yes or to no."""
         return {"logits": (target.float() * 2 - 1) * CERTAIN}
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-odds of yes, or of no."""
+        return lambda other: other["logits"].float() * (1 if about[0] else -1)
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature, then the threshold on the probabilities it gives."""
@@ -466,6 +507,7 @@ class DateEncoder(Encoder):
         self.register_buffer("overtones", torch.arange(1, HARMONICS + 1).float() * 2 * math.pi, persistent=False)
         self.inward = nn.Linear(1 + 2 * HARMONICS * len(PERIODS_S), size.width)
         self.block = Residual(size.width, size.width, size.dropout)
+        self.as_vector = nn.Identity()
 
     def forward(self, values: Float[Tensor, " batch"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
         """Seconds since 1970 UTC, float64 [batch] -> one token a row."""
@@ -473,7 +515,12 @@ class DateEncoder(Encoder):
         trend = torch.asinh(((seconds - self.mean) * self.inverse).float()).unsqueeze(1)
         turns = seconds.unsqueeze(1) / self.periods
         angles = ((turns - turns.floor()).float().unsqueeze(-1) * self.overtones).flatten(1)
-        return one_token(self.block(exact(self.inward, torch.cat([trend, angles.sin(), angles.cos()], dim=1))))
+        features = self.as_vector(torch.cat([trend, angles.sin(), angles.cos()], dim=1))
+        return one_token(self.block(exact(self.inward, features)))
+
+    def looked_up(self) -> nn.Module:
+        """The trend and the phases: no time at all (their zeros) has no date."""
+        return self.as_vector
 
 
 # ---- tags ------------------------------------------------------------------------------------------------------
@@ -538,6 +585,10 @@ class TagsHead(Head):
         scores = prediction["logits"].float() / self.temperature - torch.logit(self.thresholds)
         chosen = self.decode(prediction)["chosen"].float()
         return Handed(F.pad(chosen, (0, 1)), no_axes(scores), F.pad(scores, (0, 1), value=NO), each=True)
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-odds of the tag."""
+        return lambda other: other["logits"][:, about[0]].float()
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature, then each tag's threshold on the probabilities it gives."""

@@ -285,7 +285,27 @@ def _card(item: Mapping[str, Any]) -> str:
     answer, truth = (_counted(drawn[side]) if drawn else item[side] for side in ("answer", "truth"))
     return (
         f"{shown}<div>answer {_value('wrong', answer)}{sure}</div>"
-        f'<div>truth {_value("right", truth)}</div><div class="quiet">{escape(str(item.get("origin", "")))}</div>'
+        f'<div>truth {_value("right", truth)}</div><div class="quiet">{escape(str(item.get("origin", "")))}</div>{_leaning(item)}'
+    )
+
+
+def _leaning(item: Mapping[str, Any]) -> str:
+    """What a wrong answer leans on: over a picture, or the strongest words, stretches and cells; and whether to believe it."""
+    why = item.get("why")
+    if not why:
+        return ""
+    parts = []
+    for given in why["inputs"]:
+        if given["image"]:
+            parts.append(
+                _preview(f"what the answer leans on in {given['name']}", {"kind": "image", "data": given["image"]})
+            )
+        told = ", ".join(f"{escape(str(piece['where']))} {piece['share']:+.0%}" for piece in given["pieces"])
+        parts.append(f"<div>{escape(given['name'])}: {told or 'nothing'}</div>")
+    doubt = {True: "reliable", False: "not reliable", None: "cannot be graded"}[why["reliable"]]
+    return (
+        f"<details><summary>why {escape(str(why['about']))} ({doubt})</summary>{''.join(parts)}"
+        f'<div class="quiet">{escape(why["verdict"])}; orange and + speak for the answer, blue and − against it</div></details>'
     )
 
 

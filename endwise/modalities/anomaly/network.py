@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from endwise import losses
 from endwise.modalities.anomaly import ABSOLUTE, STRUCTURE
 from endwise.modalities.image.network import PictureEncoder
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Head, Tokens
 from endwise.nn.pyramid import OnCanvas, finest_stride
 from endwise.nn.size import Size
 
@@ -80,6 +80,11 @@ class AnomalyHead(Head):
         scores = self.scores(prediction).float()
         threshold = self.threshold.float().expand(scores.shape[0])
         return {"scores": scores, "threshold": threshold, "sizes": prediction["sizes"]}
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The score at its highest place."""
+        at = int(self.scores(prediction).flatten().argmax())
+        return lambda other: self.scores(other).flatten(1)[:, at].float()
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """{'threshold'}: the score that one in twenty pictures in order exceeds; nothing where there is none."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from endwise.errors import BadValue, require
+from endwise.errors import BadValue, ModelError, require
 from endwise.modalities.audio.units import Alphabet
 from endwise.modalities.base import (
     OUTPUT_ROLE,
@@ -30,6 +30,7 @@ from endwise.modalities.base import (
     Role,
     file_bytes,
     input_field,
+    laid_over,
     shared_field,
 )
 from endwise.modalities.pretrained import PretrainedInput, sound_scale, summary_of, verified
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 FULL_SCALE = 32_768
 QUIETEST_PEAK = 1 / 256  # a float recording with a lower peak would keep less than 7 of its bits
 LOWEST_DB = -96.0  # what 16 bits can hold: the level of silence
+UNITS_A_SECOND = 25  # of an answer
 PREVIEW_S = 10.0
 PIECE_S = 0.1  # of a file that is heard as if it came in
 TOKEN_S = 0.04  # the longest token of a network from scratch
@@ -81,6 +83,7 @@ class Audio(PretrainedInput):
     """
 
     type: ClassVar[str] = "audio"
+    drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "sound"
     contract_class = AudioContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("rate_hz", "channel", "max_seconds")
@@ -171,6 +174,21 @@ class Audio(PretrainedInput):
         if samples.dtype == np.int16 and rate == self.rate_hz:
             return np.ascontiguousarray(samples)
         return self._stored(samples, rate)
+
+    def in_full(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        """The file's own samples, one channel, at its own rate."""
+        if isinstance(raw, str) and raw.startswith(WAV_URI):
+            raw = _uri_bytes(raw)
+        samples, _ = in_memory(raw, self.rate_hz) or decode(file_bytes(raw, fetch, "a recording"), self.max_seconds)
+        return self.one_channel(samples)
+
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: AudioContract) -> np.ndarray:
+        """The file's own samples: those of a frame share what it has."""
+        return laid_over(places, whole.shape[:1])
+
+    def named(self, whole: np.ndarray, contract: AudioContract) -> Sequence[str]:
+        """Samples have no names."""
+        return ()
 
     def one_channel(self, samples: np.ndarray) -> np.ndarray:
         channels = samples.shape[1]
@@ -292,6 +310,23 @@ class Audio(PretrainedInput):
         return shown
 
     # ---- answers -------------------------------------------------------------------------------------------------
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: AudioContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The whole answer, or its unit at so many seconds."""
+        count = int(decoded["units"])
+        if which is None:
+            return "the sound", (0, count)
+        try:
+            at = int(float(which) * UNITS_A_SECOND)
+        except (TypeError, ValueError):
+            at = -1
+        require(
+            0 <= at < count, field="of", got=which, allowed=f"seconds from 0 to {count / UNITS_A_SECOND:g}",
+            fix="say where in the answer", error=ModelError,
+        )  # fmt: skip
+        return f"the sound at {at / UNITS_A_SECOND:.2f} s", (at, at + 1)
 
     @property
     def num_terms(self) -> int:

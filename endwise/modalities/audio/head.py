@@ -17,7 +17,7 @@ from endwise.modalities.audio import AudioContract
 from endwise.modalities.audio.network import FULL_SCALE, full_precision
 from endwise.modalities.audio.units import FRAMES, as_lists, smooth
 from endwise.nn.decoder import END, Decoder, search
-from endwise.nn.interface import Head, Tokens
+from endwise.nn.interface import Aim, Head, Tokens, surer
 from endwise.nn.mel import Framing, fourier, mel_filters
 from endwise.nn.size import Size
 from endwise.nn.sound import real
@@ -80,6 +80,22 @@ class SpeechHead(Head):
         spelt, count = found[:, 0], counts[:, 0]
         levels = self.codec.loud(self.codec(spelt, count, manner(prediction["memory"], prediction["mask"])))
         return {"levels": levels, "units": count, "score": score[:, 0], "ended": count < self.longest}
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-probability of the units from `about[0]` to before `about[1]`, each behind those before it."""
+        with torch.no_grad():
+            memory = self.decoder.begin(prediction["memory"], prediction["mask"])
+            found, counts, _ = search(self.decoder, memory, beams=1, longest=self.longest, penalty=0.0)
+        spelt = found[:, 0, : int(counts[0, 0])]
+        before, after = F.pad(spelt, (1, 0), value=END), F.pad(spelt, (0, 1), value=END)
+        places = slice(*about) if about[1] > about[0] else slice(None)
+
+        def said(other: dict[str, Tensor]) -> Tensor:
+            memory = self.decoder.begin(other["memory"], other["mask"])
+            scores = self.decoder(before.expand(len(other["memory"]), -1), memory)
+            return surer(scores, after[0])[:, places].sum(1)
+
+        return said
 
 
 class Codec(nn.Module):

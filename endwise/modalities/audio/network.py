@@ -33,6 +33,7 @@ SHIFT_S = 0.03
 LOOKBACK_S = 10.0  # of a stream: a sentence and more; a memory without an end would cost more with every second
 HIDDEN_SHARE = 0.3  # of the tokens ...
 HIDDEN_S = 0.2  # ... in stretches of about a syllable: a shorter one is read off its neighbours
+QUIET_SHARE = 0.3  # of the frames: a recording in its pauses, where an explanation takes something away
 QUIET = 1e-7  # of a variance, as in the feature extractor of transformers
 
 
@@ -64,12 +65,21 @@ class AudioEncoder(Encoder):
         self.dropout = Dropout(size.dropout)
         self.blocks = nn.ModuleList([SoundBlock(size) for _ in range(size.depth)])
         self.norm = Norm(size.width)
+        self.as_frames = nn.Identity()
         self.hidden_share = 0.0
 
     def restorer(self, share: float | None) -> nn.Module:
         """Stretches of frames are set to the mean, as in SpecAugment, which rests then; asked for are their levels."""
         self.hidden_share = share or HIDDEN_SHARE
         return NumberRestorer(self.norm.normalized_shape[0], self.stride * self.declaration.mels)
+
+    def looked_up(self) -> nn.Module:
+        """The frames, every 10 ms: a way from silence to sound leads over nothing that training has seen."""
+        return self.as_frames
+
+    def neutral(self, values: Tensor, sizes: Int[Tensor, "batch 1"], found: Tensor) -> Tensor:
+        """What the recording is like where it is quiet."""
+        return found.float().quantile(QUIET_SHARE, dim=1, keepdim=True).to(found.dtype).expand_as(found)
 
     def forward(
         self, values: Float[Tensor, "batch sample"] | Int[Tensor, "batch sample"], sizes: Int[Tensor, "batch 1"]
@@ -81,7 +91,7 @@ class AudioEncoder(Encoder):
         hidden: dict[str, Hidden] = {}
         if self.hidden_share:
             frames, hidden = self.hide(frames, lengths)
-        x, mask = self.subsample(frames, lengths)
+        x, mask = self.subsample(self.as_frames(frames), lengths)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, mask)
@@ -179,7 +189,7 @@ class StreamedSound(AudioEncoder):
         if self.training and self.augment and self.declaration.mask:
             frames = hide(frames, counts)
         assert isinstance(self.subsample, StreamedSubsample)
-        x, mask, tails = self.subsample.feed(frames, counts, past.tails if past else (None, None))
+        x, mask, tails = self.subsample.feed(self.as_frames(frames), counts, past.tails if past else (None, None))
         x = self.dropout(x)
         place = past.place if past else 0
         kept = past.blocks[0].keys[0].shape[2] if past and past.blocks else 0
@@ -237,10 +247,19 @@ class PretrainedSound(Encoder):
         for kernel, stride in reversed(self.windows):
             self.reach = (self.reach - 1) * stride + kernel
         self.outlet = Outlet(int(config.hidden_size), size)
+        self.as_frames = nn.Identity()
 
     def load_pretrained(self) -> None:
         """From the folder."""
         self.pretrained.load()
+
+    def looked_up(self) -> nn.Module:
+        """The features of frames."""
+        return self.as_frames
+
+    def neutral(self, values: Tensor, sizes: Int[Tensor, "batch 1"], found: Tensor) -> Tensor:
+        """What the recording is like on average."""
+        return found.mean(1, keepdim=True).expand_as(found)
 
     def forward(
         self, values: Float[Tensor, "batch sample"] | Int[Tensor, "batch sample"], sizes: Int[Tensor, "batch 1"]
@@ -253,7 +272,7 @@ class PretrainedSound(Encoder):
         x = F.pad(wave, (0, self.reach - 1))[:, None]
         for layer in network.feature_extractor.conv_layers:  # its own forward would make the samples a leaf
             x = layer(x)
-        features = x.transpose(1, 2)
+        features = self.as_frames(x.transpose(1, 2))
         mask = real(self.frames(lengths), features.shape[1])
         projected = network.feature_projection(features)
         hidden = projected[0] if isinstance(projected, tuple) else projected

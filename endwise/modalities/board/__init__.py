@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
-from endwise.modalities.base import Answer, Contract, Fetch, Modality, Role, output_field, shared_field
+from endwise.modalities.base import Answer, Contract, Fetch, Modality, Role, output_field, places_of, shared_field
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -174,7 +174,27 @@ class Board(Modality):
 
         return Cells()
 
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: BoardContract) -> np.ndarray:
+        """Rows and columns."""
+        return places.reshape(whole.shape)
+
+    def named(self, whole: np.ndarray, contract: BoardContract) -> Sequence[str]:
+        """'2 in row 0, column 3'."""
+        cells = np.ndindex(*whole.shape)
+        return [f"{chr(whole[row, column])} in row {row}, column {column}" for row, column in cells]
+
     # ---- outputs ---------------------------------------------------------------------------------------------------
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: BoardContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The whole board, or one cell as 'row,column', both from 0."""
+        if which is None:
+            return "the board", tuple(range(contract.cells))
+        row, column = places_of(which, (contract.rows, contract.columns), "row,column")
+        cell = row * contract.columns + column
+        symbol = contract.symbols[int(np.asarray(decoded["symbols"])[cell])]
+        return f"{symbol} in row {row}, column {column}", (cell,)
 
     @property
     def num_terms(self) -> int:

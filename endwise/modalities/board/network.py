@@ -15,7 +15,7 @@ from endwise.errors import DataError, require
 from endwise.modalities.board import BoardContract
 from endwise.nn.blocks import Dropout, Transformer, attend
 from endwise.nn.energy import PairEnergy, descended
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Head, Tokens, surer
 from endwise.nn.scalars import FEWEST_TO_CALIBRATE, exact, fit_temperature, full_precision
 from endwise.nn.size import Size
 
@@ -45,6 +45,10 @@ class BoardEncoder(Encoder):
         mask = torch.ones(values.shape, dtype=torch.bool, device=values.device)
         x = self.symbol(values) + (self.row + self.column).flatten(0, 1)
         return Tokens(self.context(self.dropout(x), mask), mask)
+
+    def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
+        """The mean of all symbols."""
+        return self.symbol.weight.mean(0).to(found.dtype).expand_as(found)
 
 
 class BoardHead(Head):
@@ -149,6 +153,12 @@ class BoardHead(Head):
             "energy": prediction["energy"],
             "surprise": torch.where(measured, below, -1.0),
         }
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-probability of the symbols in these cells."""
+        cells = list(about)
+        said = prediction["along"][0, -1, cells].argmax(-1)
+        return lambda other: surer(other["along"][:, -1, cells], said).sum(1)
 
     @torch.no_grad()
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import Answer, Contract, Fetch, Role, output_field
+from endwise.modalities.base import Answer, Contract, Fetch, Role, counted, output_field
 from endwise.modalities.category import class_name
 from endwise.modalities.spatial import Spatial
 
@@ -330,6 +330,17 @@ class Boxes(Spatial):
     def beyond(self, decoded: Mapping[str, np.ndarray], rank: int) -> dict[str, Any]:
         """What is said about a found thing beside its class, box and score. Default: nothing."""
         return {}
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: BoxesContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """A box of the answer by its number from 0, the surest first; where there is none, the surest that was not given."""
+        given = np.asarray(decoded["given"], bool) & (np.asarray(decoded["scores"]) >= LEAST_SCORE)
+        ranks = np.flatnonzero(given).tolist()
+        rank = ranks[counted(which, len(ranks), "box")] if ranks or which is not None else 0
+        label, score = contract.classes[int(decoded["classes"][rank])], float(decoded["scores"][rank])
+        corners = " ".join(f"{corner:.1f}" for corner in decoded["boxes"][rank])
+        return f"{label} at {corners} ({score:.0%}{'' if ranks else ', not given'})", (rank,)
 
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """Each box as it lies on the picture."""

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from endwise.metrics.boxes import overlaps
 from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
-from endwise.nn.interface import Encoder, Handed, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens
 from endwise.nn.placing import centres, lies_at, seen_at
 from endwise.nn.pyramid import CONVS, Mix, Pyramid, steady
 from endwise.nn.scalars import Residual
@@ -213,6 +213,12 @@ class BoxesHead(Head):
         classes, place = index % self.classes, index // self.classes
         boxes = prediction["boxes"].gather(1, place[..., None].expand(-1, -1, prediction["boxes"].shape[2]))
         return ranked, classes, place, boxes
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-odds of the class at the place that proposes the box of this rank."""
+        scores = prediction[self.matching][0].flatten()
+        at = int(scores.topk(about[0] + 1).indices[-1])
+        return lambda other: other[self.matching].flatten(1)[:, at].float()
 
     def _in_picture(self, prediction: Mapping[str, Tensor], boxes: Float[Tensor, "batch rank corners"]) -> Tensor:
         low, high = (seen_at(prediction["seen"], corner) for corner in boxes.chunk(2, dim=-1))

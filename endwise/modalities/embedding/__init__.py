@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from endwise.errors import BadValue, refusal, require, unknown_name
-from endwise.modalities.base import OUTPUT_ROLE, Answer, Contract, Fetch, Modality, Role, output_field
+from endwise.errors import BadValue, ModelError, refusal, require, unknown_name
+from endwise.modalities.base import OUTPUT_ROLE, Answer, Contract, Fetch, Modality, Role, one_of, output_field
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -139,6 +139,24 @@ class Embedding(Modality):
         vectors = np.asarray(decoded["vectors"], dtype=np.float64)
         own = {name: vectors[index].tolist() for index, name in enumerate(contract.inputs) if given[index]}
         return Answer(joined(list(own.values())), detail={"vectors": own})
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: EmbeddingContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """How near two inputs of the row are, as 'one,other'; else the first two that it has."""
+        there = [index for index, given in enumerate(np.asarray(decoded["present"], bool)) if given]
+        pair = [there[0], there[min(1, len(there) - 1)]]
+        if which is not None:
+            pair = [one_of(name.strip(), contract.inputs, "input") for name in str(which).split(",")]
+            require(
+                len(pair) == 2 and set(pair) <= set(there), field="of", got=which, allowed="two inputs that the row has",
+                fix=f"write {','.join(contract.inputs[index] for index in there[:2])}", error=ModelError,
+            )  # fmt: skip
+        names = [contract.inputs[index] for index in pair]
+        return (f"{names[0]} near {names[1]}" if pair[0] != pair[1] else f"the vector of {names[0]}"), (
+            pair[0],
+            pair[1],
+        )
 
     def metrics(self, contract: EmbeddingContract) -> Sequence["Metric"]:
         """recall@1, recall@5, recall@10 and median_rank: the mean over all ordered pairs of inputs, then of each."""

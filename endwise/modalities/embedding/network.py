@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from endwise import losses
 from endwise.modalities.embedding import EmbeddingContract
 from endwise.nn.blocks import Dropout
-from endwise.nn.interface import Head, Tokens
+from endwise.nn.interface import Aim, Head, Tokens
 from endwise.nn.size import Size
 
 FIRST_TEMPERATURE = 0.07
@@ -81,3 +81,11 @@ class EmbeddingHead(Head):
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """The same: `Embedding.write` names them."""
         return {"vectors": prediction["vectors"], "present": prediction["present"]}
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The cosine between two inputs of the row; of a single one how near its vector stays to itself."""
+        one, two = about
+        if one == two:
+            own = prediction["vectors"][0, one].detach()
+            return lambda other: other["vectors"][:, one].float() @ own.float()
+        return lambda other: (other["vectors"][:, one] * other["vectors"][:, two]).float().sum(1)

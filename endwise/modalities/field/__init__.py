@@ -25,6 +25,7 @@ from endwise.modalities.base import (
     file_bytes,
     input_field,
     output_field,
+    places_of,
     shared_field,
 )
 
@@ -254,6 +255,25 @@ class Field(Modality):
         return {"kind": "image", "data": Lattice(value, self.unit_of(contract)).drawn()}
 
     # ---- inputs ----------------------------------------------------------------------------------------------------
+
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: FieldContract) -> np.ndarray:
+        """Channels first, where the raw value has them there."""
+        return np.moveaxis(places, -1, 0).reshape(whole.shape)
+
+    def named(self, whole: np.ndarray, contract: FieldContract) -> Sequence[str]:
+        """Cells are known by their numbers."""
+        return ()
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: FieldContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The whole field, or one cell as 'channel,z,y,x' without the axes that the grid does not have."""
+        if which is None:
+            return "the field", ()
+        sizes = [int(size) for size in np.asarray(decoded["sizes"])][MOST_DIMS - contract.dims :]
+        channel, *cell = places_of(which, (contract.channels, *sizes), "channel and cell")
+        full = (*[0] * (MOST_DIMS - contract.dims), *cell, channel)
+        return f"cell {','.join(map(str, cell))}: {np.asarray(decoded['field'])[full]:.5g}", full
 
     def hand_features(self) -> Any:
         """The amplitudes of the lowest waves."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from endwise.errors import DataError, require
 from endwise.modalities.field import MOST_DIMS, FieldContract
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Head, Tokens, onto_itself
 from endwise.nn.scalars import exact, full_precision, spread
 from endwise.nn.size import Size
 
@@ -169,6 +169,10 @@ class FieldEncoder(Encoder):
         level = torch.cat([raw, hidden], -1).movedim(-1, 1)
         return Tokens(tokens, mask, levels={"field": [level]}, extents={"field": extents})
 
+    def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
+        """The mean of the training rows."""
+        return self.mean.to(found.dtype).expand_as(found)
+
     def _sampled(self, x: Float[Tensor, "batch *grid channel"], found: Sequence[Waves]) -> Tensor:
         """The map's waves at the places of the tokens, [batch, token, channel]."""
         count = PLACES[self.dims]
@@ -258,6 +262,13 @@ class FieldHead(Head):
         off = error.square().sum((1, 2, 3))
         share = off / torch.maximum(power, least).clamp(min=1e-30)
         return {"field": (share + 1e-12).sqrt().mean(-1)}  # a root has no slope at 0
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """How much of this field there is: its projection, in deviations of the training rows; or one cell."""
+        if about:
+            z, y, x, channel = about
+            return lambda other: other["field"][:, z, y, x, channel].float()
+        return onto_itself(prediction, ["field"])
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'field': in the unit of the training rows, 'sizes': how much of it is real}."""

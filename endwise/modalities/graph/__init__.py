@@ -282,6 +282,11 @@ class Graph(Modality):
         said = " + ".join(str(count) for count in counts[1:].tolist())
         return {"kind": "text", "data": f"{counts[0]} nodes, {said} edges around them"}
 
+    def named(self, whole: np.ndarray, contract: GraphContract) -> Sequence[str]:
+        """The nodes that the row is about, and the edges around them with how far away each is."""
+        hops = whole[:, HOP].astype(int).tolist()
+        return [f"edge {visit}, {hop} away" if hop else f"node {visit}" for visit, hop in enumerate(hops)]
+
     def hand_features(self) -> Any:
         """How many edges there are, and the mean, extremes and newest of what they say."""
         from endwise.modalities.graph.features import AroundFeatures

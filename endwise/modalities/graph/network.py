@@ -73,6 +73,7 @@ class GraphEncoder(Encoder):
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight, std=size.width**-0.5)
         self.hops = nn.ModuleList([Hop(size) for _ in range(hops)])
+        self.as_vectors = nn.Identity()
         self.norm = nn.RMSNorm(size.width)
 
     def forward(self, values: Float[Tensor, "batch visit column"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
@@ -81,9 +82,9 @@ class GraphEncoder(Encoder):
         real: Bool[Tensor, "batch visit"] = torch.arange(count, device=values.device) < sizes[:, :1]
         parent, hop, direction = values[..., 0].long(), values[..., 1].long(), values[..., 2].long()
         x = self.inward(self._features(values[..., 3 : 3 + self.numbers]))
-        x = x + self.directions(direction + 1) + self.distances(hop)
         for at, table in enumerate(self.classes):
             x = x + table(values[..., 3 + self.numbers + at].long())
+        x = self.as_vectors(x) + self.directions(direction + 1) + self.distances(hop)
         behind = torch.where(real & (parent >= 0), parent, count)
         for layer in self.hops:
             x = layer(x, behind)
@@ -91,6 +92,10 @@ class GraphEncoder(Encoder):
         if self.asked is not None:
             x, asked = x[:, : self.asked], asked[:, : self.asked]
         return Tokens(self.norm(x), asked)
+
+    def looked_up(self) -> nn.Module:
+        """What each visit says of itself; that it is there, and where, stays."""
+        return self.as_vectors
 
     def _features(self, numbers: Float[Tensor, "batch visit number"]) -> Float[Tensor, "batch visit two_number"]:
         """Standardised and with their tails drawn in; the age by its logarithm; and which are there."""

@@ -30,7 +30,9 @@ from endwise.modalities.base import (
     Role,
     file_bytes,
     input_field,
+    laid_over,
     output_field,
+    places_of,
     shared_field,
 )
 from endwise.modalities.pretrained import PretrainedInput, picture_scale, summary_of, verified
@@ -95,6 +97,7 @@ class Image(PretrainedInput):
     """
 
     type: ClassVar[str] = "image"
+    drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "picture"
     contract_class: ClassVar[builtins.type[ImageContract]] = ImageContract
     axes: ClassVar[int] = 2
     canvas_axes: ClassVar[int] = 2
@@ -347,6 +350,18 @@ class Image(PretrainedInput):
         picture.save(file, kind, **({"quality": 85} if kind == "jpeg" else {}))
         return {"kind": "image", "data": f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"}
 
+    def in_full(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        """Every pixel of the file."""
+        return dataclasses.replace(self, whole=True).read(raw, fetch)
+
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: ImageContract) -> np.ndarray:
+        """The pixels of the file, where fewer are kept."""
+        return laid_over(places, whole.shape[:2])
+
+    def named(self, whole: np.ndarray, contract: ImageContract) -> Sequence[str]:
+        """Pixels have no names."""
+        return ()
+
     def beneath(self) -> Self:
         """With every pixel: what lies on it is counted in the file's own."""
         return dataclasses.replace(self, whole=True)
@@ -394,6 +409,15 @@ class Image(PretrainedInput):
         dtype = np.dtype(np.uint16 if contract.bits == 16 else np.uint8)
         detail = {"seed": int(decoded["drawn_from"])} if "drawn_from" in decoded else {}
         return Answer(Picture(np.rint(whole.clip(0, 1) * FULL[dtype]).astype(dtype)), detail=detail)
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: ImageContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The whole picture, or one of its pixels as 'y,x'; one that is drawn as a whole."""
+        if which is None or not self.lies:
+            return super().about(which, decoded, contract)
+        place = places_of(which, [int(side) for side in decoded["sizes"]], "y,x")
+        return f"the pixel at y {place[0]}, x {place[1]}", place
 
     def metrics(self, contract: ImageContract) -> Sequence["Metric"]:
         """ssim, psnr in dB, and the mean absolute error as a share of full scale. Of pictures that are drawn, of which many are

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from endwise import losses
 from endwise.modalities.image.network import PictureEncoder
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Head, Tokens
 from endwise.nn.placing import laid_smoothly
 from endwise.nn.pyramid import OnCanvas, finest_stride
 from endwise.nn.size import Size
@@ -77,3 +77,14 @@ class PictureHead(Head):
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'values': float32 [batch, channel, *canvas], 'sizes': int64 [batch, 2] of what it lies on}."""
         return {"values": prediction["values"].float(), "sizes": prediction["sizes"]}
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The light at one place, or how much of this picture there is beyond its mean colour."""
+        values = prediction["values"].detach().float()
+        if about:
+            sides = zip(about, prediction["sizes"][0].tolist(), values.shape[2:], strict=True)
+            row, column = (min(side - 1, int((place + 0.5) * side / whole)) for place, whole, side in sides)
+            return lambda other: other["values"][:, :, row, column].float().mean(1)
+        apart = values - values.mean((2, 3), keepdim=True)
+        whole = apart.square().sum().clamp(min=1e-12)
+        return lambda other: (other["values"].float() * apart).flatten(1).sum(1) / whole

@@ -41,6 +41,7 @@ class PictureEncoder(Encoder):
     `augment` False leaves the training pictures as they are.
     """
 
+    colours = 1
     mean: Tensor
     deviation: Tensor
 
@@ -80,6 +81,17 @@ class PictureEncoder(Encoder):
     def told(self, x: Float[Tensor, "batch channel height width"], placed: Placed) -> Tokens:
         """Grid tokens of canvases, row by row."""
         raise NotImplementedError
+
+    def looked_up(self) -> None:
+        """Pixels are numbers."""
+
+    def as_numbers(self, values: Tensor) -> Tensor:
+        """Full scale = 1."""
+        return scaled(values)
+
+    def neutral(self, values: Tensor, sizes: Int[Tensor, "batch 2"], found: Tensor) -> Tensor:
+        """The mean colour of the training pictures."""
+        return self.mean.to(found.dtype).expand_as(found)
 
     def hidden_in(
         self, x: Float[Tensor, "batch channel height width"], grid: tuple[int, int], share: float

@@ -22,6 +22,7 @@ from endwise.modalities.base import (
     Fetch,
     Modality,
     Role,
+    counted,
     input_field,
     output_field,
     shared_field,
@@ -236,6 +237,14 @@ class Items(Modality):
 
     # ---- inputs ----------------------------------------------------------------------------------------------------
 
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: ItemsContract) -> np.ndarray:
+        """The whole history: nothing for items before those that are read."""
+        return np.concatenate([np.zeros(len(names_of(whole)) - len(places)), places])
+
+    def named(self, whole: np.ndarray, contract: ItemsContract) -> Sequence[str]:
+        """The items."""
+        return names_of(whole)
+
     def hand_features(self) -> Any:
         """A count for each item, in a column that its name leads to."""
         from endwise.modalities.items.classical import ItemCounts
@@ -253,6 +262,16 @@ class Items(Modality):
         ids, chances = np.asarray(decoded["ids"]).tolist(), np.asarray(decoded["probabilities"]).tolist()
         named = {contract.items[item]: chance for item, chance in zip(ids, chances, strict=True) if chance > 0}
         return Answer(list(named), next(iter(named.values()), None), detail={"probabilities": named})
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: ItemsContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """An item of the list by its rank from 0, or any by its name; else the first."""
+        ids = np.asarray(decoded["ids"]).tolist()
+        place = contract.ids.get(str(which)) if which is not None else None
+        if place is None:
+            place = ids[counted(which, len(ids), "rank")]
+        return contract.items[place], (place,)
 
     def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: ItemsContract) -> Sequence[str]:
         """Truths that no ranking can hold."""

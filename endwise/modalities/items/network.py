@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from endwise.errors import ModelError
 from endwise.modalities.items import RANK
 from endwise.nn.blocks import Dropout, Transformer
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Head, Tokens
+from endwise.nn.scalars import log_odds
 from endwise.nn.size import Size
 
 
@@ -31,6 +32,7 @@ class ItemsEncoder(Encoder):
         nn.init.normal_(self.items.weight, std=size.width**-0.5)
         self.scale = math.sqrt(size.width)
         self.dropout = Dropout(size.dropout)
+        self.as_vectors = nn.Identity()
         self.transformer = Transformer(size, causal=True, rotary=True)
 
     def forward(self, values: Int[Tensor, "batch place"], sizes: Int[Tensor, "batch axes"]) -> Tokens:
@@ -38,8 +40,18 @@ class ItemsEncoder(Encoder):
         count = self.items.num_embeddings
         mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
         known = self.items(values.clamp(max=count - 1))
-        x = torch.where((values < count)[..., None], known, self.share @ self.items.weight) * self.scale
+        x = self.as_vectors(
+            torch.where((values < count)[..., None], known, self.share @ self.items.weight) * self.scale
+        )
         return Tokens(self.transformer(self.dropout(x), mask), mask, symbols={"items": values})
+
+    def looked_up(self) -> nn.Module:
+        """The items' vectors."""
+        return self.as_vectors
+
+    def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
+        """The average item, as of one that is unknown."""
+        return (self.share @ self.items.weight * self.scale).to(found.dtype).expand_as(found)
 
 
 class ItemsHead(Head):
@@ -128,6 +140,10 @@ class ItemsHead(Head):
         chances = scores.softmax(1)
         best, ids = chances.topk(self.shown, dim=1)
         return {"ids": ids, "probabilities": best}
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-odds of the item against all others."""
+        return lambda other: log_odds(self._scores(other["query"]), about[0])
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 

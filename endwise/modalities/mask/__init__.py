@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from endwise.drawing import Segmentation, resizing
-from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Role, file_bytes, output_field
+from endwise.errors import BadValue, DataError, ModelError, refusal, require
+from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Role, file_bytes, one_of, output_field
 from endwise.modalities.image import MAX_PIXELS
 from endwise.modalities.spatial import Spatial
 from endwise.patches import bell
@@ -251,6 +251,20 @@ class Mask(Spatial):
         return {
             "scores": np.stack(scores), "seen": np.stack(seen).astype(np.float32), "sizes": np.stack([row["sizes"] for row in rows]),
         }  # fmt: skip
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: MaskContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The region of a class by its name or number; else the largest one."""
+        scores = np.asarray(decoded["scores"])
+        counts = np.bincount(scores.argmax(0).ravel(), minlength=len(scores))
+        names = [contract.names[value] for value in contract.values]
+        place = int(counts.argmax()) if which is None else one_of(which, names, "class")
+        require(
+            counts[place] > 0, field="of", got=which, allowed="a class that the answer has",
+            fix=f"ask for {' or '.join(name for name, count in zip(names, counts, strict=True) if count)}", error=ModelError,
+        )  # fmt: skip
+        return f"the region of {names[place]} ({counts[place] / counts.sum():.0%})", (place,)
 
     def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: MaskContract) -> Sequence[str]:
         """How many places have no label, and how many a number that is no class."""

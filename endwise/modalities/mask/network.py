@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from endwise import losses
 from endwise.modalities.image.network import conv_net, on_grid
 from endwise.modalities.mask import CROSS_ENTROPY, DICE
-from endwise.nn.interface import Encoder, Handed, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens
 from endwise.nn.placing import Placed, in_place, laid, laid_smoothly, turned
 from endwise.nn.pyramid import Narrowing, OnCanvas, finest_stride
+from endwise.nn.scalars import log_odds
 from endwise.nn.size import Size
 from endwise.nn.vision import resize
 
@@ -81,6 +82,15 @@ class MaskHead(Head):
         last = scores.movedim(1, -1)
         sizes = torch.tensor(scores.shape[2:], device=scores.device).expand(scores.shape[0], -1)
         return Handed(last.argmax(-1), sizes, last)
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The mean log-odds of the class where the answer has it."""
+        region = prediction["scores"][0].argmax(0) == about[0]
+
+        def held(other: dict[str, Tensor]) -> Tensor:
+            return log_odds(other["scores"].movedim(1, -1)[:, region], about[0]).mean(1)
+
+        return held
 
 
 class MaskCarrier(Encoder):

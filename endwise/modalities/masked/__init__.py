@@ -34,6 +34,7 @@ class Masked(Modality):
     """
 
     type: ClassVar[str] = "masked"
+    unexplained: ClassVar[str] = "it says how well hidden parts are known and answers nothing: ask about another output"
     roles = frozenset({OUTPUT_ROLE})
     of_row: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("of",)

@@ -4,7 +4,7 @@ Here: how a sequence is read and what is learnt about the training rows. Not her
 it folds to (modalities/structure). Text that people write is `text`, whose units are not single letters.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -121,6 +121,10 @@ class Residues(Modality):
         """The sequence, in lines."""
         text = bytes(value).decode("ascii")
         return {"kind": "text", "data": "\n".join(text[start : start + SHOWN] for start in range(0, len(text), SHOWN))}
+
+    def named(self, whole: np.ndarray, contract: ResiduesContract) -> Sequence[str]:
+        """'M1', 'K2' ..., as chemists count."""
+        return [f"{letter}{place}" for place, letter in enumerate(bytes(whole).decode("ascii"), 1)]
 
     def hand_features(self) -> Any:
         """How long it is, and how much there is of each letter."""

@@ -35,3 +35,7 @@ class ResiduesEncoder(Encoder):
             x, z = block(x, z, mask)
         values_of = torch.where(mask[..., None], self.norm(x), 0.0)
         return Tokens(values_of, mask, pair={"residues": z}, symbols={"residues": values})
+
+    def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
+        """The mean of all letters."""
+        return self.letter.weight.mean(0).to(found.dtype).expand_as(found)

@@ -21,8 +21,10 @@ from endwise.modalities.base import (
     Fetch,
     Modality,
     Role,
+    counted,
     input_field,
     output_field,
+    places_of,
     shared_field,
 )
 from endwise.modalities.series.reading import gaps_of, steps_of
@@ -209,6 +211,38 @@ class Series(Modality):
                 for index, name in enumerate(contract.channels[:SHOWN])]  # fmt: skip
         more = f"; {len(contract.channels) - SHOWN} more channels" if len(contract.channels) > SHOWN else ""
         return {"kind": "text", "data": f"{len(value)} steps; " + "; ".join(told) + more}
+
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: SeriesContract) -> np.ndarray:
+        """Steps and channels; of one channel its steps alone. Nothing for what is read from a longer series' end."""
+        full: np.ndarray = np.zeros(whole.shape)
+        full[len(full) - len(places) :] = places
+        return full[:, 0] if full.shape[1] == 1 else full
+
+    def named(self, whole: np.ndarray, contract: SeriesContract) -> Sequence[str]:
+        """'step 3 of level', the last one the newest."""
+        several = len(contract.channels) > 1
+        of = [f" of {name or index + 1}" if several else "" for index, name in enumerate(contract.channels)]
+        return [f"step {step}{channel}" for step in range(len(whole)) for channel in of]
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: SeriesContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """One step of one channel: 'step,channel', both from 0, or a step alone of a single channel; else the last step of
+        the first channel."""
+        value = np.asarray(decoded["value"])
+        steps, channels = value.shape[:2]
+        if which is None:
+            place = (steps - 1, 0)
+        elif channels == 1 and not isinstance(which, tuple | list) and "," not in str(which):
+            place = (counted(which, steps, "step"), 0)
+        else:
+            step, channel = places_of(which, (steps, channels), "step,channel")
+            place = (step, channel)
+        name = contract.channels[place[1]]
+        return (
+            f"step {place[0]}{f' of {name}' if name else ''}: {value[place]:.5g}{f' {self.unit}' if self.unit else ''}",
+            place,
+        )
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """A series that is continued is looked at in patches and by its own level."""

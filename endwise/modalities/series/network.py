@@ -17,7 +17,7 @@ from endwise import losses
 from endwise.errors import require
 from endwise.modalities.series import Series, SeriesContract, continued
 from endwise.nn.blocks import Dropout
-from endwise.nn.interface import Encoder, Head, Observed, Tokens
+from endwise.nn.interface import Aim, Encoder, Head, Observed, Tokens
 from endwise.nn.series import (
     FIRST_KERNEL,
     ChannelBlock,
@@ -77,6 +77,12 @@ class SeriesEncoder(Encoder):
         self.jitter = JITTER * random if declared.jitter is None else declared.jitter
         self.scaling = SCALING * random if declared.scaling is None else declared.scaling
         self.hidden = MASK * random if declared.mask is None else declared.mask
+
+    def neutral(self, values: Tensor, sizes: Int[Tensor, "batch 1"], found: Tensor) -> Tensor:
+        """The mean of each channel over the row: a level is no shape."""
+        real = (torch.arange(found.shape[1], device=found.device) < sizes)[..., None] & ~torch.isnan(found)
+        mean = torch.where(real, found, 0.0).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
+        return mean.expand_as(found)
 
     @property
     def channel_tokens(self) -> bool:
@@ -333,6 +339,10 @@ class SeriesHead(Head):
         median = quantiles[..., self.middle, None]
         wide = (median + self.factor * (quantiles - median)) * self.deviation[:, None] + self.mean[:, None]
         return {"value": prediction["mean"].float() * self.deviation + self.mean, "quantiles": wide}
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """One step of one channel, in deviations of the training rows."""
+        return lambda other: other["mean"][:, about[0], about[1]].float()
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """The factor of the bands (conformalised quantile regression, Romano et al. 2019, by a factor in place of a sum)."""

@@ -14,7 +14,17 @@ import numpy as np
 
 from endwise.chain import LETTERS, Chain, helix
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
-from endwise.modalities.base import OUTPUT_ROLE, Answer, Contract, Fetch, Modality, Role, file_bytes, output_field
+from endwise.modalities.base import (
+    OUTPUT_ROLE,
+    Answer,
+    Contract,
+    Fetch,
+    Modality,
+    Role,
+    counted,
+    file_bytes,
+    output_field,
+)
 from endwise.modalities.residues import MOST, Residues, ResiduesContract
 from endwise.modalities.structure.files import alpha_carbons
 
@@ -171,6 +181,15 @@ class Structure(Modality):
         letters = "".join(LETTERS[int(place)] for place in np.asarray(decoded["letters"])[:count])
         chain = Chain(np.asarray(decoded["points"], np.float32)[:count], letters, tuple(sure.tolist()))
         return Answer(chain, confidence=float(sure.mean()), unit="Å", detail={"residues": sure.tolist()})
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: StructureContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The whole chain, or one residue by its number from 0."""
+        if which is None:
+            return "the chain", ()
+        place = counted(which, int(decoded["size"]), "residue")
+        return f"residue {place} ({LETTERS[int(decoded['letters'][place])]})", (place,)
 
     def metrics(self, contract: StructureContract) -> Sequence["Metric"]:
         """lddt, tm_score, rmsd."""

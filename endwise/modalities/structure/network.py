@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.modalities.structure import geometry
-from endwise.nn.interface import Head, Tokens
+from endwise.nn.interface import Aim, Head, Tokens
 from endwise.nn.pairs import PairBlock, pair_width
 from endwise.nn.scalars import exact
 from endwise.nn.size import Size
@@ -135,6 +135,18 @@ class StructureHead(Head):
             "distogram": DISTOGRAM * bins,
             "confidence": CONFIDENCE * off,
         }
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The mean log-probability of the distances that are expected: of all pairs, or of one residue. Turning a chain
+        changes none of them."""
+        residues = list(about) or list(range(prediction["logits"].shape[1]))
+        said = prediction["logits"][0, residues].argmax(-1)
+
+        def surely(other: dict[str, Tensor]) -> Tensor:
+            chances = other["logits"][:, residues].float().log_softmax(-1)
+            return chances.gather(-1, said[None, ..., None].expand(len(chances), -1, -1, 1)).flatten(1).mean(1)
+
+        return surely
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'points', 'size', 'sure': expected lDDT of each residue, 'letters'}."""

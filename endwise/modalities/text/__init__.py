@@ -14,6 +14,7 @@ import codecs
 import dataclasses
 import heapq
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from endwise.errors import BadValue, require
+from endwise.errors import BadValue, ModelError, require
 from endwise.modalities.base import (
     HAND_OFFS,
     INPUT_ROLE,
@@ -33,6 +34,7 @@ from endwise.modalities.base import (
     Modality,
     Reader,
     Role,
+    counted,
     input_field,
     output_field,
     shared_field,
@@ -69,6 +71,7 @@ DISTINCT_COUNTED = 1_000  # different texts are counted up to here: enough to te
 LONGEST_KEPT = 8
 BLANK = 0  # "no letter here" of CTC, the end of what is written one by one; letter k is symbol 1 + k, and of
 # characters the last symbol is a letter never seen
+WORD = re.compile(r"\S+")  # of an answer, to ask about
 LONGEST_SHARE, LONGEST_MORE = 1.5, 8  # how much longer than any training text an answer may become
 DROP_BESIDE_SPACE = 0.2  # R@1 of 403 steps on Multi30k en-de: 0.94; of 500 steps at 0.5: 0.83
 DROP_IN_CONTEXT = 0.05
@@ -175,6 +178,7 @@ class Text(PretrainedInput):
     """
 
     type: ClassVar[str] = "text"
+    drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "text"
     contract_class = TextContract
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
     can_be_said: ClassVar[bool] = True
@@ -567,7 +571,49 @@ class Text(PretrainedInput):
 
         return TextFeatures()
 
+    def spans(self, value: np.ndarray, contract: TextContract) -> list[tuple[int, int]]:
+        """The characters of an input (from, to) that each unit of `transform` stands for; none of what begins a text."""
+        text = _text(value)
+        if contract.weights is not None:
+            found = contract.ids.spans(text)
+            require(
+                len(found) <= contract.most_units, field="the text", got=f"{len(found)} units, read in windows",
+                allowed=f"at most {contract.most_units} units", fix="explain a part of it", error=ModelError,
+            )  # fmt: skip
+            return found
+        if contract.units == "bpe":
+            return contract.cutter.spans(text)
+        return [(0, 0), *((at, at + 1) for at, letter in enumerate(text) for _ in letter.encode())]
+
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: TextContract) -> np.ndarray:
+        """Characters: what a unit has is shared by its own."""
+        found = np.zeros(len(_text(whole)))
+        for share, (start, stop) in zip(places, self.spans(whole, contract), strict=True):
+            if stop > start:
+                found[start:stop] += share / (stop - start)
+        return found
+
+    def named(self, whole: np.ndarray, contract: TextContract) -> Sequence[str]:
+        """Its characters."""
+        return list(_text(whole))
+
     # ---- outputs ---------------------------------------------------------------------------------------------------
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: TextContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """The whole text, or one of its words: by its number from 0, or by itself where it stands there."""
+        symbols = _symbols(decoded).tolist()
+        text = _joined(symbols, contract)
+        if which is None:
+            return repr(text), (0, len(symbols))
+        found = list(WORD.finditer(text))
+        number = next((index for index, word in enumerate(found) if word[0] == str(which)), None)
+        word = found[counted(which, len(found), "words") if number is None else number]
+        ends = [len(_letters(symbols[:count], contract, last=True)) for count in range(len(symbols) + 1)]
+        first = next(index for index in range(len(symbols)) if ends[index + 1] > word.start())
+        last = next(index for index in range(first, len(symbols)) if ends[index + 1] >= word.end())
+        return repr(word[0]), (first, last + 1)
 
     @property
     def num_terms(self) -> int:
@@ -604,16 +650,10 @@ class Text(PretrainedInput):
         contract: TextContract,
         text_of: Callable[[Sequence[int], TextContract], str],
     ) -> Answer:
-        if "path" in decoded:
-            path = np.asarray(decoded["path"])[: int(decoded["frames"])]
-            first = np.ones(len(path), dtype=bool)
-            first[1:] = path[1:] != path[:-1]
-            symbols = path[first & (path != BLANK)]
-            chosen = len(symbols)
-        else:
-            places = np.asarray(decoded["symbols"])
-            symbols = places[: int(decoded["length"])]
-            chosen = min(len(symbols) + 1, len(places))  # the end was chosen too, unless there was no room for it
+        symbols = _symbols(decoded)
+        chosen = len(symbols)
+        if "symbols" in decoded:  # the end was chosen too, unless there was no room for it
+            chosen = min(chosen + 1, len(decoded["symbols"]))
         sure = min(1.0, math.exp(float(decoded["score"]) / max(1, chosen)))
         lag = float(decoded.get("lag", math.nan))
         detail: dict[str, Any] = {} if math.isnan(lag) else {f"lag_{contract.lag_unit}": lag}
@@ -884,6 +924,18 @@ def _value(text: str) -> np.ndarray:
 
 def _text(value: np.ndarray) -> str:
     return value.tobytes().decode()
+
+
+def _symbols(decoded: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What was written, or said by a path: repeats merged, pauses dropped."""
+    if "path" not in decoded:
+        written: np.ndarray = np.asarray(decoded["symbols"])[: int(decoded["length"])]
+        return written
+    path = np.asarray(decoded["path"])[: int(decoded["frames"])]
+    first = np.ones(len(path), dtype=bool)
+    first[1:] = path[1:] != path[:-1]
+    spelt: np.ndarray = path[first & (path != BLANK)]
+    return spelt
 
 
 def _joined(symbols: Sequence[int], contract: TextContract) -> str:

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from endwise import losses
 from endwise.modalities.text import BLANK, TextContract
-from endwise.modalities.text.tokenizer import CASES
+from endwise.modalities.text.tokenizer import CASES, START
 from endwise.nn.blocks import Dropout, Transformer
 from endwise.nn.hiding import PADDING, SymbolRestorer, hidden_places
-from endwise.nn.interface import Encoder, Handed, Head, Hidden, Tokens
+from endwise.nn.interface import Aim, Encoder, Handed, Head, Hidden, Tokens, surer
 from endwise.nn.size import Size
 from endwise.nn.streaming import Past, StreamedBlock, Window, average_lag, behind
 
@@ -75,6 +75,7 @@ class TextEncoder(Encoder):
         depth = size.depth if in_context else min(size.depth, max(1, size.depth // 2))
         self.context = Transformer(dataclasses.replace(size, depth=depth), causal=False, rotary=True)
         self.gate = nn.Parameter(torch.full((size.width,), 1.0 if in_context else 0.0))
+        self.as_vectors = nn.Identity()
         self.hidden_share = 0.0
         self.stand_in: nn.Parameter | None = None
 
@@ -127,7 +128,16 @@ class TextEncoder(Encoder):
             vectors = torch.where(hidden, self.stand_in, vectors)
             # a phrase is a unit and the one before it: it would give either away
             phrases = torch.where(hidden | F.pad(hidden, (0, 0, 1, 0))[:, :-1], 0.0, phrases)
-        return GAIN * (vectors + phrases)
+        out: Tensor = self.as_vectors(GAIN * (vectors + phrases))
+        return out
+
+    def looked_up(self) -> nn.Module:
+        """The vectors of units, their case and their phrases."""
+        return self.as_vectors
+
+    def neutral(self, values: Int[Tensor, "batch unit"], sizes: Int[Tensor, "batch axes"], found: Tensor) -> Tensor:
+        """No vector at all, as of a unit that training drops; what begins every text stays."""
+        return torch.where((values % self.vocabulary == START)[..., None], found, 0.0)
 
     def _dropped(self, vectors: Float[Tensor, "batch unit w"]) -> Float[Tensor, "batch unit w"]:
         if not self.training or self.drop == 0:
@@ -349,6 +359,17 @@ class CTCHead(Head):
         scores = torch.einsum("bfl,bfs->bls", share, log_p)
         scores = torch.where(torch.arange(scores.shape[-1], device=path.device) == BLANK, NEVER, scores)
         return Handed(scores.argmax(-1), count[:, None], scores)
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-probability of the frames that say the symbols from `about[0]` to before `about[1]`, pauses between them
+        left out: an empty answer is its pauses."""
+        path = prediction["logits"][0].argmax(-1)
+        path = path[: int(prediction["frames"][0])]
+        begins = (path != BLANK) & (path != F.pad(path, (1, 0), value=BLANK)[:-1])
+        number = begins.long().cumsum(0) - 1
+        said = (path != BLANK) & (number >= about[0]) & (number < about[1])
+        frames = (said if about[1] > about[0] else torch.ones_like(said)).nonzero()[:, 0]
+        return lambda other: surer(other["logits"][:, frames], path[frames]).sum(1)
 
     def feed(self, tokens: Tokens, past: Spelt | None, *, last: bool) -> tuple[dict[str, Tensor], Spelt]:
         """The best path so far: a frame that has been decided stays."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from endwise.modalities.text import BLANK
 from endwise.modalities.text.network import CTCHead
 from endwise.nn.decoder import END, NEVER, State, Writer, by_length, loop, sample, search
-from endwise.nn.interface import Handed, Head, Tokens
+from endwise.nn.interface import Aim, Handed, Head, Tokens
 from endwise.nn.size import Size
 
 JUDGE = 0.3  # what CTC has to say about a written sequence, as a share (Watanabe et al. 2017)
@@ -107,6 +107,27 @@ class SequenceHead(Head):
         scores = torch.where(torch.arange(scores.shape[-1], device=symbols.device) == END, NEVER, scores)
         return Handed(symbols, length[:, None], scores)
 
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """The log-probability of the symbols from `about[0]` to before `about[1]`, each behind those that were written
+        before it; of an empty answer that of its end."""
+        with torch.no_grad():
+            found = self.decode(prediction)
+        return self.aimed(found["symbols"][:, : int(found["length"][0])], about)
+
+    def aimed(self, symbols: Int[Tensor, "1 place"], about: tuple[int, ...]) -> Aim:
+        """The same of symbols that somebody else chose."""
+        before, after = F.pad(symbols, (1, 0), value=END), F.pad(symbols, (0, 1), value=END)
+        places = slice(*about) if about[1] > about[0] else slice(None)
+
+        def surer(other: dict[str, Tensor]) -> Tensor:
+            rows = len(other["memory"])
+            memory = self.decoder.begin(other["memory"], other["real"])
+            scores = self.decoder(before.expand(rows, -1), memory).float().log_softmax(-1)
+            found: Tensor = scores.gather(2, after[..., None].expand(rows, -1, 1))[:, places, 0].sum(1)
+            return found
+
+        return surer
+
     def found(self, prediction: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """All beams: symbols [batch, beam, place], lengths and log-probabilities [batch, beam], the best first."""
         memory = self.decoder.begin(prediction["memory"], prediction["real"])
@@ -168,6 +189,12 @@ class JointHead(Head):
         with torch.no_grad():
             found = self.decode(prediction)
         return self.written.retold(prediction, found["symbols"], found["length"])
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """As `SequenceHead.aim`, of what both agreed on."""
+        with torch.no_grad():
+            found = self.decode(prediction)
+        return self.written.aimed(found["symbols"][:, : int(found["length"][0])], about)
 
     def notes(self) -> list[str]:
         """Those of CTC."""

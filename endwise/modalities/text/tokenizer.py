@@ -13,10 +13,11 @@ neighbouring units that training saw more than once; the second of the two carri
 import codecs
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,23 @@ class Units:
         data = b"".join(self.spelt[symbol] for symbol in symbols)
         return codecs.getincrementaldecoder("utf-8")("replace").decode(data, last).removeprefix(" ")
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """The characters (from, to) of each unit of `encode`; of a word whose lower case has more or fewer letters than it
+        has, all of it. START has none, nor has a space that `words` puts before the first."""
+        found, at = [(0, 0)], -1
+        for word in words(text):
+            folded, _ = fold(word)
+            ends = [0, *accumulate(len(letter.encode()) for letter in folded)]
+            same, done = len(folded) == len(word), 0
+            for unit in self._word(word)[0]:
+                first = bisect_right(ends, done) - 1
+                done += len(self.spelt[unit])
+                last = bisect_left(ends, done)
+                start, stop = (at + first, at + last) if same else (at, at + len(word))
+                found.append((max(0, start), max(0, stop)))
+            at += len(word)
+        return found
+
     def spell(self, packed: int) -> str:
         """One unit for people: its text in the case it carries, the bytes of a split character as U+FFFD."""
         case = packed // self.size % CASES
@@ -236,6 +254,13 @@ class PretrainedUnits:
         """Ids, at least one: a model without special tokens reads an empty text as a space, or as its first id."""
         found: list[int] = self._tokenizer.encode(text).ids or self._tokenizer.encode(" ").ids
         return found or [0]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """The characters (from, to) of each id of `encode`; special ones have none."""
+        found = self._tokenizer.encode(text)
+        if not found.ids:
+            return [(0, 0)] * len(self.encode(text))
+        return [(int(start), int(stop)) for start, stop in found.offsets]
 
     def windows(self, text: str, most: int) -> list[int]:
         """As `encode`, where that gives at most `most` ids; else the ids of windows one after the other, each with the

@@ -9,13 +9,13 @@ serves several. Not here: the decoder itself (nn/decoder.py), what a symbol mean
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from endwise.modalities.text.sequence import SequenceHead
 from endwise.nn.decoder import END, Decoder, Keys, Memory, State, loop
-from endwise.nn.interface import Tokens
+from endwise.nn.interface import Aim, Tokens
 from endwise.nn.size import Size
 from endwise.nn.streaming import average_lag
 
@@ -121,6 +121,22 @@ class WaitingHead(SequenceHead):
         _, symbols, score, _, _, when, _ = loop(going, further, state)
         length = (symbols != END).sum(1)
         return {"symbols": symbols, "length": length, "score": score, "lag": average_lag(when, symbols != END, whole)}
+
+    def aimed(self, symbols: Int[Tensor, "1 place"], about: tuple[int, ...]) -> Aim:
+        """Each symbol from what is there when it is due."""
+        before, after = F.pad(symbols, (1, 0), value=END), F.pad(symbols, (0, 1), value=END)
+        places = slice(*about) if about[1] > about[0] else slice(None)
+
+        def surer(other: dict[str, Tensor]) -> Tensor:
+            rows, known, real = len(other["memory"]), other["known"], other["real"]
+            due = self.wait + torch.arange(before.shape[1], device=known.device) * self.step
+            across = real[:, None, None, :] & (chunk_before(known)[:, None, None, :] < due[None, None, :, None])
+            memory = self.decoder.begin(other["memory"], real)
+            scores = self.decoder(before.expand(rows, -1), memory, across).float().log_softmax(-1)
+            found: Tensor = scores.gather(2, after[..., None].expand(rows, -1, 1))[:, places, 0].sum(1)
+            return found
+
+        return surer
 
     def feed(self, tokens: Tokens, past: Written | None, *, last: bool) -> tuple[dict[str, Tensor], Written]:
         """What can be written with these tokens too."""

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
-from endwise.modalities.base import OUTPUT_ROLE, Answer, Contract, Fetch, Modality, Role, input_field, output_field
+from endwise.modalities.base import (
+    OUTPUT_ROLE,
+    Answer,
+    Contract,
+    Fetch,
+    Modality,
+    Role,
+    counted,
+    input_field,
+    output_field,
+)
 from endwise.paths import Paths
 
 if TYPE_CHECKING:
@@ -172,6 +182,24 @@ class Trajectories(Modality):
         """How many there are, and where the first is."""
         first = "; ".join("?" if np.isnan(point).any() else f"{point[0]:.2f} {point[1]:.2f}" for point in value[0])
         return {"kind": "text", "data": f"{len(value)} agents, {value.shape[1]} steps; the first: {first}"}
+
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: TrajectoriesContract) -> np.ndarray:
+        """Agents and steps: nothing for steps before those that are read."""
+        full: np.ndarray = np.zeros(whole.shape[:2])
+        count = min(full.shape[1], places.shape[1])
+        full[:, full.shape[1] - count :] = places[:, places.shape[1] - count :]
+        return full
+
+    def named(self, whole: np.ndarray, contract: TrajectoriesContract) -> Sequence[str]:
+        """'step 3 of agent 0'."""
+        return [f"step {step} of agent {agent}" for agent, step in np.ndindex(*whole.shape[:2])]
+
+    def about(
+        self, which: Any, decoded: Mapping[str, np.ndarray], contract: TrajectoriesContract
+    ) -> tuple[str, tuple[int, ...]]:
+        """How far one agent gets, by its number from 0; else the first."""
+        place = counted(which, int(decoded["size"]), "agent")
+        return f"how far agent {place} gets", (place,)
 
     def misfit(self, shape: tuple[int, ...], under: tuple[int, ...]) -> str | None:
         """A future for each agent."""

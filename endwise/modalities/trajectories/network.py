@@ -19,7 +19,7 @@ from endwise.errors import require
 from endwise.modalities.trajectories import TrajectoriesContract
 from endwise.nn.agents import AgentBlock, Relations, length, poses, turned, turned_back
 from endwise.nn.blocks import Dropout
-from endwise.nn.interface import Encoder, Head, Tokens
+from endwise.nn.interface import Aim, Encoder, Head, Tokens
 from endwise.nn.scalars import exact, fit_temperature, full_precision
 from endwise.nn.size import Size
 
@@ -39,6 +39,7 @@ class AgentEncoder(Encoder):
     """
 
     passes = WINDOW_PASSES
+    colours = 1
 
     def __init__(self, contract: TrajectoriesContract, size: Size) -> None:
         super().__init__()
@@ -50,6 +51,14 @@ class AgentEncoder(Encoder):
         self.dropout = Dropout(size.dropout)
         self.blocks = nn.ModuleList([AgentBlock(size) for _ in range(size.depth)])
         self.norm = nn.RMSNorm(size.width)
+
+    def neutral(self, values: Tensor, sizes: Int[Tensor, "batch 1"], found: Tensor) -> Tensor:
+        """Everybody stands where they were last seen."""
+        there = ~torch.isnan(found).any(-1)
+        step = torch.arange(found.shape[2], device=found.device)
+        last = torch.where(there, step, -1).amax(2).clamp(min=0)
+        place = found.gather(2, last[:, :, None, None].expand(-1, -1, 1, 2))
+        return place.expand_as(found)
 
     def forward(self, values: Float[Tensor, "batch agent step 2"], sizes: Int[Tensor, "batch 1"]) -> Tokens:
         with full_precision(values):
@@ -171,6 +180,12 @@ class FuturesHead(Head):
         """{'paths': [batch, agent, future, step, 2], 'chances': [batch, agent, future], 'size': int64 [batch]}."""
         chances = (prediction["scores"].float() / self.temperature).softmax(-1)
         return {"paths": prediction["paths"].float(), "chances": chances, "size": prediction["size"]}
+
+    def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
+        """How far one agent gets along the way that its likeliest path leads, in metres."""
+        path = prediction["paths"][0, about[0], 0].float()
+        ahead = F.normalize(path[-1] - path[0], dim=0, eps=1e-6)
+        return lambda other: other["paths"][:, about[0], 0, -1].float() @ ahead
 
     @torch.no_grad()
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:

@@ -7,7 +7,7 @@ files (films.py), the network (network.py), sound of films, windows over tables 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Video(Image):
     """
 
     type: ClassVar[str] = "video"
+    drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "cells"
     roles = frozenset({INPUT_ROLE})
     contract_class = VideoContract
     axes: ClassVar[int] = 3
@@ -78,6 +79,14 @@ class Video(Image):
 
         found = pictures_of(raw, fetch, read_one, fps=self.fps, most=self.frames)
         return _together(found)
+
+    def in_full(self, raw: Any, fetch: Fetch) -> np.ndarray:
+        """The frames that are looked at, as they are kept: a film has too many pixels for more."""
+        return self.read(raw, fetch)
+
+    def onto(self, places: np.ndarray, whole: np.ndarray, contract: ImageContract) -> np.ndarray:
+        """Frames, height and width."""
+        return places
 
     # ---- the contract --------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ class VideoEncoder(Encoder):
     `augment` False leaves the training films as they are. Padding is no part of the batch that norms of pictures look at.
     """
 
+    colours = 1
+
     def __init__(self, picture: PictureEncoder, size: Size) -> None:
         super().__init__()
         self.picture = picture
@@ -35,6 +37,17 @@ class VideoEncoder(Encoder):
         self.augment = True
         self.peak_rate, self.passes, self.weight_decay = picture.peak_rate, picture.passes, picture.weight_decay
         self.time = Transformer(dataclasses.replace(size, depth=MIXING_DEPTH), causal=False, rotary=True)
+
+    def looked_up(self) -> None:
+        """Pixels are numbers."""
+
+    def as_numbers(self, values: Tensor) -> Tensor:
+        """Full scale = 1."""
+        return self.picture.as_numbers(values)
+
+    def neutral(self, values: Tensor, sizes: Int[Tensor, "batch 3"], found: Tensor) -> Tensor:
+        """The mean colour of the training films."""
+        return self.picture.mean.to(found.dtype).expand_as(found)
 
     def load_pretrained(self) -> None:
         """Those of the pictures."""

@@ -243,6 +243,10 @@ class Volume(Modality):
 
         return VolumeFeatures()
 
+    def named(self, whole: np.ndarray, contract: VolumeContract) -> Sequence[str]:
+        """Voxels are known by their numbers."""
+        return ()
+
     def preview(self, value: np.ndarray, contract: VolumeContract) -> dict[str, str]:
         """The three middle planes."""
         return {"kind": "image", "data": drawn(Scan.unpacked(value))}

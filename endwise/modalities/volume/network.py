@@ -27,6 +27,7 @@ class VolumeEncoder(Encoder):
     `augment` False leaves the training volumes as they are.
     """
 
+    colours = 1
     mean: Tensor
     deviation: Tensor
     peak_rate = 2e-3
@@ -49,6 +50,10 @@ class VolumeEncoder(Encoder):
         self.project = nn.Linear(widths[-1], size.width, bias=False)
         self.norm = nn.LayerNorm(size.width)
         self.maps = tuple(Map(width, (float(2**stage),) * 3) for stage, width in enumerate(widths))
+
+    def neutral(self, values: Tensor, sizes: Int[Tensor, "batch 3"], found: Tensor) -> Tensor:
+        """The mean of the training volumes; of what comes standardised 0, which is its own."""
+        return torch.zeros_like(found) if self.standard else self.mean.to(found.dtype).expand_as(found)
 
     def forward(self, values: Float[Tensor, "batch x y z channel"], sizes: Int[Tensor, "batch 3"]) -> Tokens:
         """Grid tokens, row by row; a token of the canvas around the volume is masked."""

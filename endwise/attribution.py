@@ -1,0 +1,479 @@
+"""What one answer leans on, place by place: the engine under `explain`, knowing no modality.
+
+Every input of a row can be made less, place by place: m = 1 leaves a pixel, a sample, a word or a cell as it is, 0 puts what
+says nothing in its stead (`Encoder.neutral`), and between both it is mixed. An answer is then a function of these masks,
+and a method is a way to share its change among them:
+
+- integrated gradients (Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"): the gradient along the way from
+  nothing to all; the shares add up to the change;
+- gradient x input (Shrikumar et al. 2017): its last step alone;
+- occlusion (Zeiler & Fergus 2014): what is lost with each part left out; asks for no gradient.
+
+Attributions grade themselves: does the answer go sooner where the important parts go first than in any order (deletion; Petsiuk
+et al. 2018)? Does an explanation of a network that knows nothing look otherwise (Adebayo et al. 2018, "Sanity Checks for
+Saliency Maps")? Do the shares add up? Not here: reading rows, raw coordinates and people (explain/).
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from endwise.batch import Ragged
+from endwise.errors import ModelError
+from endwise.network import Network
+from endwise.nn.interface import Aim, Encoder
+from endwise.stages import StagedNetwork
+
+Method = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
+Masks = dict[str, Tensor]  # {input: [row, *places]}, 1 for all of it and 0 for none
+
+# points on the way, and what power of even points they are, until the shares add up: a network that divides by lengths (RMSNorm)
+# turns most where there is nearly nothing, one of rectifiers is straight
+STEPS = ((16, 1), (48, 3), (128, 3))
+GAP = 0.01  # of the change that the shares may miss
+FLAT = 0.05  # of the sum of all shares: a smaller change is no measure of what they miss
+MOST_PARTS = 64  # that an input is divided into where it has more places
+CHUNK_CELLS = 6_000_000  # numbers of the masked inputs that are looked at together: memory stays bounded
+CHUNK_ROWS = 64
+
+FRACTIONS = 5  # of the parts, left out one more fifth after the other
+ORDERS = 19  # at random: to be better than all of them is one chance in twenty
+LEVEL = 0.05
+SIMILAR = 0.3  # rank correlation with what a network that knows nothing gives
+FEWEST_PARTS = 5  # fewer have too few orders to tell a good one from luck
+RANDOMISED = (4, 16)  # networks that know nothing, and parts from which on one is enough
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One check of an explanation: what was measured, the bar, and whether it is kept; None where it does not apply, and
+    `said` has the reason."""
+
+    name: str
+    value: float | None
+    bar: str
+    kept: bool | None
+    said: str
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """What each place of each input adds to the aim. changed: by how much the aim is above that of nothing at all."""
+
+    method: Method
+    places: dict[str, np.ndarray]
+    at_all: float
+    at_nothing: float
+
+    @property
+    def changed(self) -> float:
+        """From nothing to all of the row."""
+        return self.at_all - self.at_nothing
+
+    @property
+    def gap(self) -> float:
+        """What the shares miss of the change, as a part of it."""
+        total = sum(float(values.sum()) for values in self.places.values())
+        all_shares = sum(float(np.abs(values).sum()) for values in self.places.values())
+        return abs(total - self.changed) / max(abs(self.changed), FLAT * all_shares, 1e-12)
+
+
+class Probe:
+    """One row before a network: its answer as a function of how much of each place is there.
+
+    The network is a copy that shares the weights, so that others may use the model meanwhile."""
+
+    def __init__(
+        self, network: Network, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor], output: str
+    ) -> None:
+        """inputs: of one row, on the network's device."""
+        self.bare, self.network, self.output = network, shared_copy(network), output
+        self.inputs, self.present = dict(inputs), dict(present)
+        self.names = [name for name in self.network.input_names if bool(present[name][0])]
+        self.taps: dict[str, list[_Tap]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        with torch.no_grad():
+            self._open()
+        self.aim: Aim | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def prediction(self) -> dict[str, Tensor]:
+        """The raw prediction of the row as it is."""
+        with torch.no_grad():
+            found: dict[str, Tensor] = self.network(self.inputs, self.present)[self.output]
+        return found
+
+    def asks(self, about: tuple[int, ...]) -> None:
+        """From now on this part of the answer is what is explained."""
+        self.aim = self.network.head(self.output).aim(self.prediction(), about)
+
+    def __call__(self, masks: Masks) -> Tensor:
+        """The aim for some masks, float32 [row]; with a gradient where the masks have one."""
+        assert self.aim is not None
+        rows = len(next(iter(masks.values())))
+        given = {name: _repeated(field, rows) for name, field in self.inputs.items()}
+        for name, taps in self.taps.items():
+            for tap in taps:
+                tap.mask = masks[name]
+            if taps[0].layer is None:
+                given[name] = Ragged(
+                    taps[0].mixed(given[name].values, taps[0].as_numbers(given[name].values)), given[name].sizes
+                )
+        there = {name: flags.expand(rows) for name, flags in self.present.items()}
+        found: Tensor = self.aim(self.network(given, there)[self.output])
+        for taps in self.taps.values():
+            for tap in taps:
+                tap.mask = None
+        return found.float()
+
+    def values(self, masks: Masks) -> np.ndarray:
+        """The same without a gradient, in bounded memory: float64 [row]."""
+        rows, found = len(next(iter(masks.values()))), []
+        with torch.no_grad():
+            for start in range(0, rows, self.chunk):
+                part = {name: mask[start : start + self.chunk] for name, mask in masks.items()}
+                found.append(self(part).double().cpu().numpy())
+        return np.concatenate(found)
+
+    def gradients(self, masks: Masks) -> tuple[np.ndarray, dict[str, Tensor]]:
+        """The aim [row] and its gradient at every place, [row, *places]; zeros where none comes back."""
+        rows, values = len(next(iter(masks.values()))), []
+        parts: dict[str, list[Tensor]] = {name: [] for name in masks}
+        for start in range(0, rows, self.chunk):
+            part = {name: mask[start : start + self.chunk].detach().requires_grad_() for name, mask in masks.items()}
+            with torch.enable_grad():
+                aim = self(part)
+                found: list[Tensor | None] = [None] * len(part)
+                if aim.requires_grad:  # a function's answer has no gradient at all
+                    found = list(torch.autograd.grad(aim.sum(), list(part.values()), allow_unused=True))
+            values.append(aim.detach().double().cpu().numpy())
+            for (name, mask), gradient in zip(part.items(), found, strict=True):
+                parts[name].append(torch.zeros_like(mask) if gradient is None else gradient.nan_to_num(0.0))
+        return np.concatenate(values), {name: torch.cat(found) for name, found in parts.items()}
+
+    def masks(self, rows: int, value: float) -> Masks:
+        """Some rows with as much of every place."""
+        return {name: torch.full((rows, *shape), value, device=self.device) for name, shape in self.shapes.items()}
+
+    @property
+    def chunk(self) -> int:
+        """Rows that are looked at together."""
+        cells = sum(int(field.values[0].numel()) for field in self.inputs.values())
+        return max(1, min(CHUNK_ROWS, CHUNK_CELLS // max(1, cells)))
+
+    def _open(self) -> None:
+        """Find the numbers or the vectors that stand for each input."""
+        for name in self.names:
+            self.taps[name] = [_Tap(encoder, self.inputs[name].sizes) for encoder in encoders_of(self.network, name)]
+        for name, taps in self.taps.items():
+            for tap in taps:
+                tap.given = self.inputs[name].values
+                tap.hook()
+        self.network(self.inputs, self.present)
+        for name, taps in self.taps.items():
+            first = taps[0]
+            if first.layer is None:
+                found = first.as_numbers(self.inputs[name].values)
+                self.shapes[name] = tuple(found.shape[1 : found.ndim - first.encoder.colours])
+            elif first.seen is None:
+                raise ModelError(
+                    f"the input {name!r} cannot be explained: what stands for its symbols is never looked up."
+                )
+            else:
+                self.shapes[name] = tuple(first.seen.shape[1:-1])
+
+    def live(self, name: str) -> np.ndarray:
+        """bool [*places]: where there is anything to leave out."""
+        tap = self.taps[name][0]
+        found = tap.as_numbers(self.inputs[name].values) if tap.layer is None else tap.seen
+        assert found is not None
+        apart = (found - tap.neutral(self.inputs[name].values, found)).nan_to_num(0.0).abs()
+        mixed = apart.flatten(1 + len(self.shapes[name])).sum(-1) if apart.ndim > 1 + len(self.shapes[name]) else apart
+        there: np.ndarray = (mixed[0] > 0).cpu().numpy()
+        return there
+
+
+class _Tap:
+    """Where an encoder's input is made less: at its numbers, or behind the layer that gives its symbols vectors."""
+
+    def __init__(self, encoder: Encoder, sizes: Tensor) -> None:
+        self.encoder, self.sizes = encoder, sizes
+        self.layer = encoder.looked_up()
+        self.mask: Tensor | None = None
+        self.given: Tensor | None = None
+        self.seen: Tensor | None = None
+
+    def as_numbers(self, values: Tensor) -> Tensor:
+        return self.encoder.as_numbers(values)
+
+    def neutral(self, values: Tensor, found: Tensor) -> Tensor:
+        return self.encoder.neutral(values, self.sizes.expand(len(values), -1), found)
+
+    def mixed(self, values: Tensor, found: Tensor) -> Tensor:
+        """`found` where the mask is 1, what says nothing where it is 0."""
+        assert self.mask is not None
+        neutral = self.neutral(values, found)
+        mask = self.mask.reshape(*self.mask.shape, *[1] * (found.ndim - self.mask.ndim)).to(found.dtype)
+        apart = torch.where(torch.isnan(found), 0.0, found - neutral)  # what is missing stays so
+        return torch.where(torch.isnan(found), found, neutral + mask * apart)
+
+    def hook(self) -> None:
+        if self.layer is not None:
+            self.layer.register_forward_hook(self._pass)
+
+    def _pass(self, layer: nn.Module, given: object, found: Tensor) -> Tensor:
+        if self.mask is None:  # the row as it is
+            self.seen = found
+            return found
+        assert self.given is not None
+        return self.mixed(self.given.expand(len(found), *self.given.shape[1:]), found)
+
+
+def encoders_of(network: Network, name: str) -> Iterator[Encoder]:
+    """The encoders that read an input: of a staged network those of all its stages."""
+    if not isinstance(network, StagedNetwork):
+        yield network.encoder(name)
+        return
+    seen: set[int] = set()
+    for stage, declared in network.declared.items():
+        if name in declared.given and declared.by is None:
+            found = network.stage(stage).encoder(name)
+            if id(found) not in seen:
+                seen.add(id(found))
+                yield found
+
+
+def shared_copy(network: Network) -> Network:
+    """The same network with layers of its own and the same weights."""
+    memo: dict[int, object] = {id(item): item for item in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, memo).eval()
+
+
+def without_knowledge(network: Network, seed: int) -> Network:
+    """The network with the numbers of every weight in another order: as large, and nothing learnt is left."""
+    found, chance = copy.deepcopy(network).eval(), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in found.parameters():
+            order = torch.randperm(weight.numel(), generator=chance).to(weight.device)
+            weight.copy_(weight.flatten()[order].reshape(weight.shape))
+    return found
+
+
+def _repeated(field: Ragged, rows: int) -> Ragged:
+    return Ragged(field.values.expand(rows, *field.values.shape[1:]), field.sizes.expand(rows, -1))
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
+
+
+def attribute(probe: Probe, method: Method, parts: "Parts", *, steps: Sequence[tuple[int, int]] = STEPS) -> Attributed:
+    """What every place adds to the aim, by one method. steps: of integrated gradients, as STEPS, until the shares add
+    up."""
+    if method == "occlusion":
+        return _occluded(probe, parts)
+    ends = probe.values({name: torch.cat([mask, torch.zeros_like(mask)]) for name, mask in probe.masks(1, 1.0).items()})
+    at_all, at_nothing = float(ends[0]), float(ends[1])
+    if method == "gradient_x_input":
+        _, found = probe.gradients(probe.masks(1, 1.0))
+        return Attributed(method, {name: _numpy(value[0]) for name, value in found.items()}, at_all, at_nothing)
+    for count, power in steps:
+        done = Attributed(method, _along(probe, count, power), at_all, at_nothing)
+        if done.gap <= GAP:
+            break
+    return done
+
+
+def _along(probe: Probe, count: int, power: int) -> dict[str, np.ndarray]:
+    """The mean gradient on the way from nothing to all, by a Gauss-Legendre rule in the power's root of how far it is."""
+    at, weight = np.polynomial.legendre.leggauss(count)
+    root = (at + 1) / 2
+    points, shares = (
+        torch.tensor(x, dtype=torch.float32, device=probe.device)
+        for x in (root**power, weight / 2 * power * root ** (power - 1))
+    )
+    masks = {name: points.reshape(-1, *[1] * len(shape)).expand(count, *shape) for name, shape in probe.shapes.items()}
+    _, found = probe.gradients(masks)
+    return {name: _numpy(torch.tensordot(shares, value.float(), dims=1)) for name, value in found.items()}
+
+
+def _occluded(probe: Probe, parts: "Parts") -> Attributed:
+    gone = np.zeros(0)
+    if parts.count:
+        gone = probe.values(parts.masks(probe, ~np.eye(parts.count, dtype=bool)))
+    ends = probe.values({name: torch.cat([mask, torch.zeros_like(mask)]) for name, mask in probe.masks(1, 1.0).items()})
+    return Attributed("occlusion", parts.shared(float(ends[0]) - gone), float(ends[0]), float(ends[1]))
+
+
+def _numpy(value: Tensor) -> np.ndarray:
+    found: np.ndarray = value.detach().double().cpu().numpy()
+    return found
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How the inputs of a row are divided into parts that are left out as a whole. of: {input: int64 [*places]}, the number
+    of each place's part, all inputs counted through; -1 where there is nothing to leave out."""
+
+    of: dict[str, np.ndarray]
+    count: int
+
+    @classmethod
+    def made(cls, probe: Probe, most: int = MOST_PARTS) -> "Parts":
+        """Every place by itself where an input has at most `most`; else even stretches and rectangles."""
+        found, count = {}, 0
+        for name, shape in probe.shapes.items():
+            live = probe.live(name)
+            numbers = np.full(shape, -1, np.int64)
+            if live.any():
+                _, numbers[live] = np.unique(_tiled(shape, live, most)[live], return_inverse=True)
+                numbers[live] += count
+                count = int(numbers.max()) + 1
+            found[name] = numbers
+        return cls(found, count)
+
+    def sums(self, places: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float64 [part]: what the places of each have together."""
+        total = np.zeros(self.count)
+        for name, numbers in self.of.items():
+            inside = numbers >= 0
+            np.add.at(total, numbers[inside], places[name][inside])
+        return total
+
+    def shared(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """The value of each part shared evenly by its places."""
+        sizes = np.zeros(self.count)
+        for numbers in self.of.values():
+            np.add.at(sizes, numbers[numbers >= 0], 1.0)
+        each = np.append(values / np.maximum(sizes, 1), 0.0)
+        return {name: each[numbers] for name, numbers in self.of.items()}
+
+    def masks(self, probe: Probe, there: np.ndarray) -> Masks:
+        """there: bool [row, part]."""
+        whole = np.concatenate([there, np.ones((len(there), 1), bool)], axis=1).astype(np.float32)
+        return {name: torch.from_numpy(whole[:, numbers]).to(probe.device) for name, numbers in self.of.items()}
+
+
+def _tiled(shape: tuple[int, ...], live: np.ndarray, most: int) -> np.ndarray:
+    """int64 [*places]: the tile of each place."""
+    if live.sum() <= most:
+        return np.arange(live.size).reshape(shape)
+    if len(shape) == 1:  # even runs of what there is
+        return (np.cumsum(live) - 1) * most // int(live.sum())
+    left, tiles = float(most), {}
+    for done, axis in enumerate(sorted(range(len(shape)), key=lambda item: shape[item])):
+        tiles[axis] = max(1, min(shape[axis], round(left ** (1 / (len(shape) - done)))))
+        left /= tiles[axis]
+    number = np.zeros(shape, np.int64)
+    for axis, count in tiles.items():
+        along = np.arange(shape[axis]) * count // shape[axis]
+        number = number * count + along.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+    return number
+
+
+# ---- grades ----------------------------------------------------------------------------------------------------------
+
+
+def graded(
+    probe: Probe, found: Attributed, parts: Parts, again: Callable[[Probe], Attributed], *, seed: int
+) -> tuple[Grade, ...]:
+    """Deletion and insertion against random orders, likeness to explanations of networks that know nothing, and what the
+    shares miss. again: the same method on another probe."""
+    own = parts.sums(found.places)
+    if parts.count < FEWEST_PARTS:
+        few = f"too few parts ({parts.count}): their best order may be luck"
+        order: tuple[Grade, ...] = (Grade("deletion", None, f"better than chance, p <= {LEVEL}", None, few),)
+    else:
+        order = _in_order(probe, found, parts, own, seed)
+    return (*order, _sane(probe, parts, own, again, seed), _complete(found))
+
+
+def _in_order(probe: Probe, found: Attributed, parts: Parts, own: np.ndarray, seed: int) -> tuple[Grade, Grade]:
+    """An answer should go soonest when the parts that carry it go first, and come soonest when they come first."""
+    chance = np.random.default_rng(seed)
+    best = np.argsort(-own if found.changed >= 0 else own, kind="stable")
+    orders = np.stack([best, best[::-1], *(chance.permutation(parts.count) for _ in range(ORDERS))])
+    cuts = np.unique(np.round(np.arange(1, FRACTIONS) / FRACTIONS * parts.count).astype(int).clip(1, parts.count - 1))
+    rank = orders.argsort(axis=1)
+    there = (rank[:, None, :] >= cuts[None, :, None]).reshape(-1, parts.count)
+    values = probe.values(parts.masks(probe, there)).reshape(len(orders), len(cuts))
+    least = FLAT * float(np.abs(own).sum()) + 1e-9
+    left = (values - found.at_nothing) / math.copysign(max(abs(found.changed), least), found.changed)
+    area = left.mean(1)  # of a random order turned round, keeping the last is as random as leaving out the first
+    grades = []
+    for name, ours, sign in (("deletion", area[0], 1.0), ("insertion", area[1], -1.0)):
+        as_good = int((sign * area[2:] <= sign * ours).sum())
+        p = (1 + as_good) / (1 + ORDERS)
+        grades.append(
+            Grade(
+                name, round(float(ours), 4), f"better than chance, p <= {LEVEL}", p <= LEVEL,
+                f"{ours:.2f} of the answer left, {area[2:].mean():.2f} in random orders (p = {p:.3f})",
+            )
+        )  # fmt: skip
+    return grades[0], grades[1]
+
+
+def _sane(probe: Probe, parts: Parts, own: np.ndarray, again: Callable[[Probe], Attributed], seed: int) -> Grade:
+    bar = f"rank correlation <= {SIMILAR}"
+    if parts.count < FEWEST_PARTS:
+        return Grade("random weights", None, bar, None, f"too few parts ({parts.count}) for a rank correlation")
+    likeness = []
+    for turn in range(1 if parts.count >= RANDOMISED[1] else RANDOMISED[0]):
+        other = Probe(without_knowledge(probe.bare, seed + turn), probe.inputs, probe.present, probe.output)
+        other.aim = probe.aim
+        likeness.append(rank_correlation(own, parts.sums(again(other).places)))
+    mean = float(np.mean(likeness))
+    return Grade(
+        "random weights", round(mean, 4), bar, mean <= SIMILAR,
+        f"rank correlation {mean:.2f} with networks that know nothing ({len(likeness)})",
+    )  # fmt: skip
+
+
+def _complete(found: Attributed) -> Grade:
+    bar = f"<= {GAP:.0%}"
+    if found.method != "integrated_gradients":
+        return Grade(
+            "completeness", round(found.gap, 4), bar, None, f"{found.method.replace('_', ' ')} does not promise it"
+        )
+    return Grade(
+        "completeness", round(found.gap, 4), bar, found.gap <= GAP, f"the shares miss {found.gap:.2%} of the change"
+    )
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's; 0 where either side is all alike."""
+    mine, theirs = _ranks(one), _ranks(other)
+    if mine.std() == 0 or theirs.std() == 0:
+        return 0.0
+    return float(np.corrcoef(mine, theirs)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Equal values share their mean rank."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    mean: np.ndarray = (ends - (counts - 1) / 2)[where]
+    return mean
+
+
+def reliable(grades: Sequence[Grade]) -> bool | None:
+    """Whether every check that applies is kept; None where none of what tells luck apart applies."""
+    told = [grade.kept for grade in grades if grade.kept is not None]
+    if not all(told):
+        return False
+    return True if any(grade.kept is not None and grade.name == "deletion" for grade in grades) else None
+
+
+__all__ = ["Attributed", "Grade", "Method", "Parts", "Probe", "attribute", "graded", "reliable", "shared_copy"]
