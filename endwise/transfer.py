@@ -74,8 +74,14 @@ class Origin:
         return cls(model, asked, str(read_json(place / DESCRIPTION)["weights"]["sha256"]))
 
     def contracts(self, recipe: Recipe, fitted: Mapping[str, Contract]) -> dict[str, Contract]:
-        """The contracts to train with: of shared inputs that run's, of everything else those fitted on this data."""
+        """The contracts to train with: of shared inputs, and outputs that can go on, that run's, of everything else those fitted on
+        this data."""
         found = dict(fitted)
+        for name, item in recipe.outputs.items():
+            other = self.model.recipe.outputs.get(name)
+            if other is not None and not _different(item, other):
+                going_on = item.continued(self.model.contracts[name], fitted[name], OUTPUT_ROLE)
+                found[name] = fitted[name] if going_on is None else going_on
         for name, item in recipe.inputs.items():
             if name in self.model.recipe.inputs:
                 continued = item.continued(self.model.contracts[name], fitted[name], INPUT_ROLE)

@@ -117,6 +117,27 @@ def test_an_output_goes_on_where_it_says_the_same(pretrained: ew.Model, tmp_path
         assert model.info["from_run"]["taken"] == taken
 
 
+def test_what_was_learnt_by_saying_the_next_unit_goes_on_in_the_task(tmp_path: Path) -> None:
+    """Sentences without labels teach the writer; the labelled rows, which ask for a part of each, go on from it."""
+
+    def task(rows: list[dict[str, str]], **settings: Any) -> ew.Recipe:
+        return recipe(
+            data=rows, inputs={"before": ew.Text(units="bytes")},
+            outputs={"after": ew.Text(decoder="lm", units="characters")}, train={**TINY, "steps": 30}, **settings,
+        )  # fmt: skip
+
+    halves = [{"before": text[:9], "after": text[9:]} for text in TEXTS]
+    read = ew.fit(task(halves), out=tmp_path / "read")
+    few = [{"before": text[:9], "after": text[9:]} for text in TEXTS[::3]]
+    model = ew.fit(task(few, from_run=place(read)), out=tmp_path / "task")
+    assert model.info["from_run"]["taken"] == ["inputs.before", "outputs.after"]
+    alone = ew.fit(task(few), out=tmp_path / "alone")
+    first = [
+        next(event["loss"] for event in found.run.events() if event["event"] == "step") for found in (model, alone)
+    ]
+    assert first[0] < first[1] - 0.1
+
+
 def test_a_plan_can_be_asked_for_without_training(pretrained: ew.Model) -> None:
     plan, facts = dry_run(recipe(from_run=place(pretrained)))
     assert plan.steps == 6

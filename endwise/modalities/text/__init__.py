@@ -435,6 +435,25 @@ class Text(PretrainedInput):
             lag_unit=self.lag_unit,
         )
 
+    def continued(self, old: TextContract, new: TextContract, role: Role) -> Contract | None:
+        """An output goes on in the symbols it has learnt where they can write these rows: bytes and bpe all, an alphabet those
+        without another letter."""
+        if role == INPUT_ROLE:
+            return super().continued(old, new, role)
+        alike = (old.units, old.decoder, old.weights, old.lag_unit) == (
+            new.units,
+            new.decoder,
+            new.weights,
+            new.lag_unit,
+        )
+        if not alike or not set(new.alphabet) <= set(old.alphabet):
+            return None
+        units = math.ceil(new.longest * old.longest_units / max(1, old.longest)) if old.units == "bpe" else 0
+        return dataclasses.replace(
+            new, alphabet=old.alphabet, alphabet_counts=old.alphabet_counts, merges=old.merges,
+            longest_units=max(new.longest_units, units),
+        )  # fmt: skip
+
     def _weights(self, reading: bool) -> dict[str, Any] | None:
         """The pretrained weights' description with the tokenizer, which must be the weights' own."""
         if self.pretrained is None:
