@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from endwise.advise import advise
+    from endwise.certainty import Abstain
     from endwise.chain import Chain
     from endwise.compare import compare
     from endwise.data.check import check
@@ -117,6 +118,7 @@ _HOMES = {
     "Modality": "endwise.modalities.base",
     "Contract": "endwise.modalities.base",
     "Answer": "endwise.modalities.base",
+    "Abstain": "endwise.certainty",
     "Lattice": "endwise.lattice",
     "Chain": "endwise.chain",
     "Paths": "endwise.paths",

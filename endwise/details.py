@@ -69,6 +69,8 @@ class Answered:
     measures: Mapping[str, np.ndarray]  # what metrics look at beside them
     weights: np.ndarray | None
     clusters: list[int] | None
+    sureness: np.ndarray | None = None  # of each answer as its head gave it, of outputs that can abstain
+    uncalibrated: Sequence[Answer] = ()  # the same answers as they were without any calibration
 
     @cached_property
     def metrics(self) -> Sequence[Metric]:

@@ -20,6 +20,8 @@ from endwise import metrics
 from endwise.baselines import Baseline
 from endwise.baselines import baselines as fit_baselines
 from endwise.batch import Batch
+from endwise.calibration import FEWEST, Measured, worth
+from endwise.certainty import ENTRY, judged
 from endwise.data.dataset import Dataset, Progress, fit_contract, prepare, split_keys
 from endwise.data.gather import gathered
 from endwise.data.loader import Loader
@@ -40,6 +42,7 @@ from endwise.run import Run
 BATCH_ROWS = 64
 ABLATION_ROWS = 2_000  # each input left out is another pass over them
 CALIBRATION_ROWS = 5_000
+WRITTEN_ROWS = 500  # of them whose answers are written symbol after symbol, or searched for, to learn what is sure
 SMALL_GROUP = 5  # rows; the interval of a smaller group says little
 KFOLD_ROWS = 500  # below this one split says little: see `cross_validate`
 RESAMPLED_CELLS = 4_000_000  # rows x resamples of an interval: many rows need fewer resamples for the same ends ...
@@ -63,10 +66,11 @@ class Evaluation:
     details: dict[str, Any]
     slices: Mapping[str, Any] | None = None  # by output: the groups that are worse than the rest
     suspects: Mapping[str, Any] | None = None  # by output: labels that look wrong
+    certainty: Mapping[str, Any] | None = None  # by output: what its confidence is worth, see `calibration.worth`
 
     def to_dict(self) -> dict[str, Any]:
         """{"outputs": {output: {metric: {"value", "low", "high", "n"}}}, "baselines": {output: {"trivial": {...},
-        "classical": {...} or null}}, "losses", "notes"} and, where there are any, "by", "ablation", "slices" and "suspects"."""
+        "classical": {...} or null}}, "losses", "notes"} and, where there are any, "by", "ablation", "slices", "suspects" and "certainty"."""
         out: dict[str, Any] = {
             "outputs": self.outputs, "baselines": self.baselines, "losses": self.losses, "notes": list(self.notes),
         }  # fmt: skip
@@ -74,7 +78,8 @@ class Evaluation:
             out["by"] = self.by
         if self.ablation is not None:
             out["ablation"] = list(self.ablation)
-        out |= {name: found for name, found in (("slices", self.slices), ("suspects", self.suspects)) if found}
+        more = {"slices": self.slices, "suspects": self.suspects, "certainty": self.certainty}
+        out |= {name: found for name, found in more.items() if found}
         found: dict[str, Any] = _json(out)
         return found
 
@@ -140,6 +145,7 @@ def evaluate(
         notes.append(f"intervals are over {what}")
     seen = bool(np.isin(rows, dataset.splits.train).any())  # what was learnt by heart raises no suspicion
     outputs = {name: _estimates(item) for name, item in scored.items()}
+    certainty = {name: _worth_of_confidence(model, name, item, notes) for name, item in scored.items()}
     beside: dict[str, dict[str, Metrics | None]] = {}
     seconds: dict[str, float] = {}
     if baselines:
@@ -165,7 +171,23 @@ def evaluate(
         details=plain(found),
         slices=_of_each(weak_slices, dataset, scored),
         suspects=None if seen else _of_each(suspected_labels, dataset, scored),
+        certainty={name: found for name, found in certainty.items() if found},
     )
+
+
+def _worth_of_confidence(model: Model, name: str, scored: Answered, notes: list[str]) -> dict[str, Any]:
+    """What `calibration.worth` says of an output whose answers say how sure they are; a note where it gives none of them."""
+    if scored.sureness is None or not len(scored.sureness):
+        return {}
+    learnt = model.certainty.get(name)
+    if scored.item.abstain is not None and (learnt is None or learnt.gives == "none"):
+        why = f"{FEWEST} validation rows are needed" if learnt is None or learnt.rows < FEWEST else (
+            f"on {learnt.rows} validation rows no threshold keeps {scored.item.abstain.to_dict()}")  # fmt: skip
+        notes.append(f"{name}: nothing is answered, since {why}")
+    return worth(
+        scored.item, scored.contract, learnt, scored.truths, scored.answers, scored.sureness, scored.uncalibrated,
+        clusters=scored.clusters, weights=scored.weights, resamples=FEWEST_RESAMPLES,
+    )  # fmt: skip
 
 
 def _others(model: Model, dataset: Dataset) -> list[str]:
@@ -242,29 +264,74 @@ def _nobody(what: str, done: int, total: int) -> None:
 
 def calibrate(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, dict[str, float]]:
     """Set the decision thresholds and temperatures of every head on validation rows (at most 5,000 of them, always
-    the same), and say what was set: {output: {name: value}}."""
-    wanted = {name: model.network.head(name) for name in model.network.output_names}
-    wanted = {name: head for name, head in wanted.items() if type(head).calibrate is not Head.calibrate}
-    if not wanted or not len(rows):
+    the same), and say what was set: {output: {name: value}}. Then learn from the same rows what the answers' confidence
+    means and when an output abstains, and keep it in the model's facts."""
+    heads = {name: model.network.head(name) for name in model.network.output_names}
+    wanted = {name for name, head in heads.items() if type(head).calibrate is not Head.calibrate}
+    measured = {
+        name: Measured(item, model.contracts[name])
+        for name, item in model.recipe.outputs.items()
+        if item.can_abstain and name in heads
+    }
+    if not (wanted or measured) or not len(rows):
         return {}
     rows = _some(np.asarray(rows, dtype=np.int64), CALIBRATION_ROWS)
-    kept: dict[str, list[tuple[dict[str, Tensor], Tensor, Tensor]]] = {name: [] for name in wanted}
+    few = {name for name in measured if heads[name].symbols or heads[name].drafts > 1}
+    left = dict.fromkeys(few, WRITTEN_ROWS)
+    kept: dict[str, list[_Held]] = {name: [] for name in wanted}
     for batch in _batches(model, dataset, rows):
         predictions = model.predictions(batch)
-        for name in wanted:
-            there = torch.as_tensor(batch.present[name], device=model.device)
-            target = batch.targets[name].to(model.device)
-            part = {key: value[there] for key, value in predictions[name].items()}
-            kept[name].append((part, target.values[there], target.sizes[there]))
-    found = {}
-    for name, head in wanted.items():
-        parts = [part for part in kept[name] if len(part[1])]
-        if parts:
-            together = {key: _padded([part[0][key] for part in parts]) for key in parts[0][0]}
-            found[name] = head.calibrate(
-                together, _padded([part[1] for part in parts]), torch.cat([part[2] for part in parts])
-            )
+        for name in wanted | measured.keys():
+            part = _Held.of(batch, name, predictions[name], model.device)
+            if name in wanted:
+                kept[name].append(part)
+            elif left.get(name, 1) > 0:
+                _measure(model, dataset, name, part, measured[name])
+            if name in left:
+                left[name] -= len(part.rows)
+    found = {name: _calibrated(heads[name], kept[name]) for name in heads if name in wanted}
+    for name in measured.keys() & wanted:
+        for part in kept[name]:
+            _measure(model, dataset, name, part, measured[name])
+    model.info[ENTRY] = {
+        name: item.learnt(scaled=type(heads[name]).uncalibrated is not Head.uncalibrated).to_dict()
+        for name, item in measured.items()
+    }
     return {name: values for name, values in found.items() if values}
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One output of a batch on the rows that have a target."""
+
+    prediction: dict[str, Tensor]
+    target: Tensor
+    sizes: Tensor
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, batch: Batch, name: str, prediction: Mapping[str, Tensor], device: torch.device) -> "_Held":
+        there = torch.as_tensor(batch.present[name], device=device)
+        target = batch.targets[name].to(device)
+        part = {key: value[there] for key, value in prediction.items()}
+        return cls(part, target.values[there], target.sizes[there], batch.row_ids[batch.present[name]])
+
+
+def _calibrated(head: Head, kept: Sequence[_Held]) -> dict[str, float]:
+    parts = [part for part in kept if len(part.rows)]
+    if not parts:
+        return {}
+    together = {key: _padded([part.prediction[key] for part in parts]) for key in parts[0].prediction}
+    return head.calibrate(together, _padded([part.target for part in parts]), torch.cat([part.sizes for part in parts]))
+
+
+def _measure(model: Model, dataset: Dataset, name: str, part: _Held, measured: Measured) -> None:
+    """How sure, how wrong and how strange the answers to these rows are."""
+    if not len(part.rows):
+        return
+    answers = model.written(model.decoded({name: part.prediction}), len(part.rows))[name]
+    store, contract = dataset.fields[name], model.contracts[name]
+    measured.add([measured.item.truth(store[row], contract) for row in part.rows.tolist()], answers)
 
 
 # ---- scoring ---------------------------------------------------------------------------------------------------------
@@ -285,13 +352,21 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
     answers: dict[str, list[Answer | None]] = {name: [None] * len(rows) for name in wanted}
     losses: dict[str, dict[str, np.ndarray]] = {name: {} for name in model.recipe.outputs}
     measures: dict[str, dict[str, np.ndarray]] = {name: {} for name in model.recipe.outputs}
+    doubted = [name for name in wanted if model.recipe.outputs[name].can_abstain]
+    sureness = {name: np.zeros(len(rows)) for name in doubted}
+    bare: dict[str, list[Answer | None]] = {name: [None] * len(rows) for name in doubted}
     for batch in _batches(model, dataset, rows):
         where = np.array([place[int(row)] for row in batch.row_ids])
         predictions = model.predictions(batch)
         decoded = model.decoded({name: predictions[name] for name in wanted})
         for name, given in model.written(decoded, len(batch)).items():
+            item, contract = model.recipe.outputs[name], model.contracts[name]
             for index, one in zip(where.tolist(), given, strict=True):
-                answers[name][index] = one
+                answers[name][index] = judged(item, contract, one, model.certainty.get(name))
+            if name in doubted:
+                sureness[name][where] = [item.sureness(one, contract) for one in given]
+                for index, one in zip(where.tolist(), _uncalibrated(model, name, predictions, given), strict=True):
+                    bare[name][index] = one
         found = (losses, model.row_losses(predictions, batch)), (measures, model.row_measures(predictions, batch))
         for kept, given_terms in found:
             for name, terms in given_terms.items():
@@ -314,8 +389,21 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
             measures={term: pairs[there] for term, pairs in measures[name].items()},
             weights=_row_weights(model, dataset, own),
             clusters=_clusters(dataset, own),
+            sureness=sureness[name][there] if name in doubted else None,
+            uncalibrated=[single for index in there.tolist() if (single := bare[name][index]) is not None]
+            if name in doubted
+            else [],
         )
     return out
+
+
+def _uncalibrated(model: Model, name: str, predictions: Predictions, answers: Sequence[Answer]) -> Sequence[Answer]:
+    """The answers of a batch without the temperature of their head, where it has one."""
+    head = model.network.head(name)
+    if type(head).uncalibrated is Head.uncalibrated:
+        return answers
+    decoded = model.decoded({name: head.uncalibrated(predictions[name])})
+    return model.written(decoded, len(answers))[name]
 
 
 def needs_answers(found: Sequence[Metric]) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from endwise import artefact
 from endwise.batch import Batch, Ragged
+from endwise.certainty import Certainty, certainties
 from endwise.errors import DataError, ModelError, require, unknown_name
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
 from endwise.network import Network, Predictions, seeded
@@ -32,6 +33,8 @@ from endwise.recipe import Recipe
 from endwise.rows import (
     FieldError,
     Row,
+    abstention,
+    answered,
     check_names,
     collate,
     content,
@@ -127,6 +130,11 @@ class Model:
     def parameters(self) -> int:
         """How many numbers are learnt."""
         return sum(weight.numel() for weight in self.network.parameters())
+
+    @property
+    def certainty(self) -> dict[str, Certainty]:
+        """What validation rows taught about the answers of each output, once it is calibrated."""
+        return certainties(self.info)
 
     @property
     def device(self) -> torch.device:
@@ -265,8 +273,8 @@ class Model:
             name: {key: np.repeat(_array(value), count, 0) for key, value in part.items()}
             for name, part in decoded.items()
         }
-        arrays |= {name: {key: _array(value)[0] for key, value in part.items()} for name, part in draws.items()}
-        given = self.written(arrays, count)
+        drawn = {name: {key: _array(value)[0] for key, value in part.items()} for name, part in draws.items()}
+        given = {**self._given(arrays, count), **self.written(drawn, count)}
         return [Prediction({name: given[name][draw] for name in self.recipe.outputs}) for draw in range(count)]
 
     def predict_files(self, inputs: Sequence[str], *, batch_size: int = 64) -> Iterator[Prediction | DataError]:
@@ -308,12 +316,15 @@ class Model:
     def stream(self) -> Stream:
         """A row whose input comes in piece by piece: feed them, and the answers grow. Raises ModelError with the fix
         where the recipe has no input that streams (`chunk_s:` of audio, `causal:` of text) or no answer that grows."""
+        held = [name for name, item in self.recipe.outputs.items() if item.abstain is not None]
+        require(not held, field="stream", got=f"{', '.join(held)} abstains", allowed="outputs without abstain:",
+                fix="what is withheld is known when the whole is there: use predict", error=ModelError)  # fmt: skip
         return Stream(self.recipe, self.contracts, self.network)
 
     def answers(self, batch: Batch) -> dict[str, list[Answer]]:
         """A loader's batch to final answers, one per row: what validation, evaluation and prediction all call."""
         decoded = self.decoded(self.predictions(batch))
-        return self.written(decoded, len(batch))
+        return self._given(decoded, len(batch))
 
     def predictions(self, batch: Batch) -> Predictions:
         """Raw predictions of every head for a batch, as tensors on the model's device; nothing is learnt from them. Of what
@@ -390,9 +401,14 @@ class Model:
         return {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
 
     def written(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:
-        """Decoded arrays as the user's kind of values."""
+        """Decoded arrays as the user's kind of values, as the heads say them: no confidence mapped, none withheld."""
         outputs = {name: item for name, item in self.recipe.outputs.items() if name in decoded}
         return written(outputs, self.contracts, decoded, rows)
+
+    def _given(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:
+        """Decoded arrays as final answers."""
+        outputs = {name: item for name, item in self.recipe.outputs.items() if name in decoded}
+        return answered(outputs, self.contracts, self.certainty, self.written(decoded, rows))
 
     def row_losses(self, predictions: Predictions, batch: Batch) -> dict[str, dict[str, np.ndarray]]:
         """{output: {term: float64 [batch, 2]}}: each row's loss per unit and how many units it has (a sample weight
@@ -430,7 +446,7 @@ class Model:
         with torch.inference_mode(), self._evaluating():
             found = self.network.decode(self._predicted(rows))
         decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
-        given = self.written(decoded, len(rows))
+        given = self._given(decoded, len(rows))
         return [Prediction({name: answers[row] for name, answers in given.items()}) for row in range(len(rows))]
 
     def _predicted(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:
@@ -575,6 +591,7 @@ class Model:
         functions: of stages that are not learnt, by the stage's name.
         """
         recipe, contracts, network, size, info = artefact.read(folder, modalities, functions)
+        certainties(info)  # refused when it is damaged
         return cls(recipe, contracts, network, size, info).to(device)
 
 
@@ -606,6 +623,8 @@ def _is_folder(text: str) -> bool:
 
 
 def _spoken(name: str, answer: Answer) -> str:
+    if answer.abstained:
+        return f"{name}={abstention(answer.confidence, answer.detail['best_guess'])}"
     value = listed(answer.value) or ""
     if not value:
         value = f"{answer.value:.6g}" if isinstance(answer.value, float) else repr(answer.value)

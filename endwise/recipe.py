@@ -910,7 +910,7 @@ def json_schema() -> dict[str, Any]:
             cls = modality_class(name)
             if role not in cls.roles:
                 continue
-            schema = TypeAdapter(cls).json_schema()
+            schema = _written_out(TypeAdapter(cls).json_schema())
             fields = {
                 item: spec
                 for item, spec in schema["properties"].items()
@@ -934,17 +934,7 @@ def json_schema() -> dict[str, Any]:
     def part(cls: type[Part]) -> dict[str, Any]:
         schema = cls.model_json_schema()
         schema.pop("title", None)
-        inside = schema.pop("$defs", {})  # their addresses would be looked for in the whole document
-
-        def written_out(value: Any) -> Any:
-            if isinstance(value, Mapping) and "$ref" in value:
-                return inside[value["$ref"].rpartition("/")[2]]
-            if isinstance(value, Mapping):
-                return {name: written_out(item) for name, item in value.items()}
-            return [written_out(item) for item in value] if isinstance(value, list) else value
-
-        found: dict[str, Any] = written_out(schema)
-        return found
+        return _written_out(schema)
 
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -970,6 +960,21 @@ def json_schema() -> dict[str, Any]:
             "train": _lenient(part(Train)),
         },
     }
+
+
+def _written_out(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with what it defines in the place of references, whose addresses would be looked for in the whole document."""
+    inside = schema.pop("$defs", {})
+
+    def written_out(value: Any) -> Any:
+        if isinstance(value, Mapping) and "$ref" in value:
+            return inside[value["$ref"].rpartition("/")[2]]
+        if isinstance(value, Mapping):
+            return {name: written_out(item) for name, item in value.items()}
+        return [written_out(item) for item in value] if isinstance(value, list) else value
+
+    found: dict[str, Any] = written_out(schema)
+    return found
 
 
 def _declaring(stage: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from endwise.batch import Ragged
+from endwise.certainty import Certainty, given
 from endwise.errors import BadValue, DataError, ModelError, refusal, unknown_name
 from endwise.files import folder_bytes
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
@@ -26,6 +27,7 @@ Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, N
 
 PATHLIKE = re.compile(r"^\S*([/\\]\S*|\.[A-Za-z]\w{0,4})$")  # no blank in it, and folders or an ending
 MAX_MEMBER_BYTES = 1 << 30  # of one file in a zip
+MOST_SPOKEN = 80  # letters of an answer that is not given
 WINDOWS = 4  # of one value that are answered at a time
 MOST_PLACES = 8 * 64**3  # of values that are seen voxel for voxel, in one pass of the network: some hundred MB a map
 
@@ -286,11 +288,31 @@ def written(
     }
 
 
+def answered(
+    outputs: Mapping[str, Modality],
+    contracts: Mapping[str, Contract],
+    learnt: Mapping[str, Certainty],
+    answers: Mapping[str, Sequence[Answer]],
+) -> dict[str, list[Answer]]:
+    """What was `written`, each with the confidence it deserves, its set, and withheld where its output abstains."""
+    return {
+        name: [given(outputs[name], contracts[name], answer, learnt.get(name)) for answer in part]
+        for name, part in answers.items()
+    }
+
+
 def listed(value: Any) -> str | None:
     """A list of mappings (boxes) in a line for people: how many there are, and what each holds. None for anything else."""
     if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
         return None
     return f"{len(value)}: " + "; ".join(" ".join(map(_part, item.values())) for item in value)
+
+
+def abstention(confidence: float | None, guess: Any) -> str:
+    """An answer that is withheld, in words: no value, and what it would have been."""
+    text = listed(guess) or str(guess)
+    sure = "" if confidence is None else f", {confidence:.0%} sure"
+    return f"abstains (would say {text if len(text) <= MOST_SPOKEN else text[: MOST_SPOKEN - 1] + '…'}{sure})"
 
 
 def _part(value: Any) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from endwise.batch import Ragged
+from endwise.certainty import certainties
 from endwise.delimited import rows_of, wide_fields
 from endwise.drawing import PNG_URI, uri_pixels
 from endwise.drawing import from_uri as drawn_from_uri
@@ -31,6 +32,8 @@ from endwise.recording import WAV_URI, from_uri, uri_samples
 from endwise.rows import (
     FieldError,
     Row,
+    abstention,
+    answered,
     check_names,
     collate,
     file_fetcher,
@@ -96,6 +99,7 @@ class Bundle:
         for name, values in description["contracts"].items():
             contract_class: type[Contract] = fields[name].contract_class
             self.contracts[name] = contract_class.from_dict(values)
+        self.certainty = certainties(description["info"])
         self.session = session(folder / GRAPH, threads=threads)
         self._dtypes = {item.name: DTYPES[item.type] for item in self.session.get_inputs()}
         tensors: Mapping[str, Mapping[str, str]] = description["tensors"]
@@ -230,7 +234,7 @@ class Bundle:
         for start in range(0, len(rows), most):
             for name, answers in self._some_answers(list(rows[start : start + most]), seed).items():
                 found[name] += answers
-        return found
+        return answered(self.outputs, self.contracts, self.certainty, found)
 
     def _some_answers(self, rows: list[Row], seed: int) -> dict[str, list[Answer]]:
         if all(seen_at_once(self.inputs, self.contracts, row) for row in rows):
@@ -598,6 +602,9 @@ def _object(text: str, where: str) -> dict[str, Any]:
 def _spoken(answers: Mapping[str, Any]) -> str:
     parts = []
     for name, answer in answers.items():
+        if answer.get("abstained"):
+            parts.append(f"{name}: {abstention(answer['confidence'], answer['detail']['best_guess'])}")
+            continue
         sure = f" ({answer['confidence']:.0%})" if answer.get("confidence") is not None else ""
         unit = f" {answer['unit']}" if answer.get("unit") else ""
         value = answer["value"]

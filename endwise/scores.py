@@ -17,6 +17,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The tables of an evaluation. Missing parts are left out."""
     for output, values in found.get("outputs", {}).items():
         yield from _output(output, values, found.get("baselines", {}).get(output) or {})
+        if output in found.get("certainty", {}):
+            yield from _certainty(found["certainty"][output])
     if found.get("by"):
         yield from _groups(found["by"])
     if found.get("ablation"):
@@ -65,6 +67,23 @@ def _output(name: str, values: Mapping[str, Any], beside: Mapping[str, Any]) -> 
     for metric, estimate in values.items():
         others = [(beside[kind].get(metric) or {}).get("value") for kind in kinds]
         yield from _row(metric, [*spelled(estimate), *("-" if other is None else f"{other:.3g}" for other in others)])
+
+
+def _certainty(found: Mapping[str, Any]) -> Iterator[str]:
+    """What confidence is worth, and what abstaining leaves."""
+    yield from _row("aurc", spelled(found["aurc"]))
+    if "calibration_error" in found:
+        for side, estimate in found["calibration_error"].items():
+            yield from _row(f"calibr. {side}", spelled(estimate))
+    if "set" in found:
+        yield from _row("set holds truth", spelled(found["set"]["coverage"]))
+        yield from _row("values in a set", spelled(found["set"]["size"]))
+    if "abstains" in found:
+        yield from _row("answered", spelled(found["abstains"]["answered"]))
+        if found["abstains"]["error"] is None:
+            yield "  nothing is answered"
+        else:
+            yield from _row(f"{found['risk']} of answered", spelled(found["abstains"]["error"]))
 
 
 def _groups(by: Mapping[str, Any]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from endwise.batch import Batch, Ragged
+from endwise.certainty import ENTRY, Certainty
 from endwise.data.read import content_hash
 from endwise.errors import BadValue, EndwiseError, RecipeError
 from endwise.files import kind_of, plain
@@ -526,6 +527,57 @@ def a_reloaded_model_gives_the_same_answers(case: Case) -> None:
     _expect(plain(wanted) == plain(got), "a reloaded model answers otherwise than the trained one")
 
 
+def it_says_how_sure_it_is_and_may_say_nothing(case: Case) -> None:
+    from endwise.calibration import row_errors
+
+    model, batch, declared, contract = case.trained(), case.batch(), case.declared, case.contract
+    truths = [declared.truth(value, contract) for value in case.decoded[FIELD]]
+    said = model.answers(batch)[FIELD]
+    sureness = [declared.sureness(answer, contract) for answer in said]
+    inside = all(map(math.isfinite, sureness)) and (
+        not declared.error_is_share or 0 <= min(sureness) <= max(sureness) <= 1
+    )
+    _expect(inside, f"sureness is {sureness}")
+    for answers, most in ((said, math.inf), ([Answer(truth) for truth in truths], 1e-6)):
+        errors = row_errors(declared, contract, truths, answers)
+        errors = errors[np.isfinite(errors)]
+        _expect(len(errors) > 0 and 0 <= errors.min() <= errors.max() <= most, f"errors of single rows are {errors}")
+    cautious = _cautious(model, {FIELD: said})
+    learnt = cautious.certainty[FIELD]
+    for before, sure, after in zip(said, sureness, cautious.answers(batch)[FIELD], strict=True):
+        json.dumps(plain(after.to_dict()), allow_nan=False)
+        _expect(after.abstained == (sure < learnt.at_least), "a surer answer is withheld, or a less sure one given")
+        same = after.value is None if after.abstained else not _apart(before.value, after.value)
+        _expect(same, "abstaining changes an answer that is given")
+        _expect((learnt.limit is None) == ("set" not in after.detail), "strangeness and among belong together")
+
+
+def _apart(one: Any, other: Any) -> bool:
+    """Whether two values differ."""
+    found = [[{FIELD: plain({"value": Answer(value).to_dict()["value"]})}] for value in (one, other)]
+    return bool(differences(*found))
+
+
+def _cautious(model: "Model", said: Mapping[str, Sequence[Answer]]) -> "Model":
+    """The same model as if it were calibrated: what can abstain keeps the less sure of these answers back, all confidences are
+    mapped, and sets stand beside answers that have some."""
+    sure = {name: item for name, item in model.recipe.outputs.items() if item.can_abstain}
+    facts = {name: _learnt(item, model.contracts[name], said[name]).to_dict() for name, item in sure.items()}
+    recipe = model.recipe.replace(**{f"outputs.{name}.abstain": {"coverage": 0.5} for name in sure})
+    return type(model)(recipe, model.contracts, model.network, model.size, {**model.info, ENTRY: facts})
+
+
+def _learnt(item: Modality, contract: Contract, said: Sequence[Answer]) -> Certainty:
+    """The threshold lies where these answers are furthest apart, since graphs are compared to four digits."""
+    ordered = sorted({item.sureness(answer, contract) for answer in said})
+    below, above = max(itertools.pairwise(ordered), key=lambda pair: pair[1] - pair[0], default=(ordered[0],) * 2)
+    has_set = item.strangeness(said[0].value, said[0], contract) is not None
+    return Certainty(
+        rows=len(said), scale=0.5 if item.error_is_share else None, shift=0.1, limit=0.62 if has_set else None,
+        gives="some", at_least=(below + above) / 2,
+    )  # fmt: skip
+
+
 def what_comes_later_changes_no_token(case: Case) -> None:
     """Prefix consistency, at every chunk of every example: the tokens of a beginning are those of the whole, and pieces
     make the same ones."""
@@ -577,6 +629,10 @@ def _hears_in_pieces(case: Case) -> bool:
     return bool(case.declaration.streams_in)
 
 
+def _can_abstain(case: Case) -> bool:
+    return case.declaration.can_abstain
+
+
 def _answers_in_pieces(case: Case) -> bool:
     """The network has to be made to know: a head streams, or an input is heard in pieces."""
     inputs = [case.declaration] if case.is_input else [case.partner]
@@ -618,6 +674,7 @@ CHECKS: tuple[_Promise, ...] = (
     _Promise(a_missing_value_is_masked_not_invented, "missing"),
     _Promise(an_answer_is_in_the_users_kind_of_value, "answers", _OUTPUT),
     _Promise(it_is_scored_beside_a_trivial_answer, "answers", _OUTPUT),
+    _Promise(it_says_how_sure_it_is_and_may_say_nothing, "abstains", _OUTPUT, applies=_can_abstain),
     _Promise(what_comes_later_changes_no_token, "streams", frozenset({INPUT_ROLE}), applies=_hears_in_pieces),
     _Promise(what_has_been_said_stays_and_ends_as_the_whole, "streams", applies=_answers_in_pieces),
     _Promise(an_answer_can_be_explained, "explains", applies=_answers_something),
@@ -914,6 +971,7 @@ def cases() -> list[Case]:
     from endwise.modalities.graph import Graph
     from endwise.modalities.image import Image
     from endwise.modalities.items import Items
+    from endwise.modalities.number import Number
     from endwise.modalities.residues import Residues
     from endwise.modalities.structure import Structure
     from endwise.modalities.text import Text
@@ -983,6 +1041,8 @@ def cases() -> list[Case]:
         found += [Case(scalar, examples, role) for role in roles if role in scalar.roles]
         if name == "number":
             found += [Case(scalar, VECTORS, role, label=f"number[3] {WAYS[role]}") for role in roles]
+            banded = Number(interval="quantile")
+            found.append(Case(banded, examples, OUTPUT_ROLE, label="number with quantiles out"))
     found += _series_cases()
     return found
 
@@ -1015,7 +1075,7 @@ EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every 
     (("video in",), ("category out",)),
     (
         ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
-        ("number out", "boolean out", "number[3] out", "embedding out"),
+        ("number out", "boolean out", "number[3] out", "number with quantiles out", "embedding out"),
     ),
 )
 
@@ -1057,7 +1117,10 @@ def check_export_group(inputs: Sequence[Case], outputs: Sequence[Case]) -> None:
         for row, name in enumerate(takes):
             contracts[name] = dataclasses.replace(contracts[name], missing=1)
             rows[row][name] = None
-    check_export(Model.build(recipe, contracts, seed=0), rows)
+    model = Model.build(recipe, contracts, seed=0)
+    answers = model.predict(rows)
+    said = {name: [row.answers[name] for row in answers] for name in recipe.outputs}
+    check_export(_cautious(model, said), rows)
 
 
 def _field_name(case: Case) -> str:
@@ -1270,11 +1333,18 @@ def capabilities_page(results: Mapping[str, Mapping[str, bool]]) -> str:
     for label, kept in results.items():
         cells = ["✓" if kept.get(capability) else "" for capability in CAPABILITIES]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    meaning = ["", "## What a column promises", ""]
+    meaning = [*_silent(), "", "## What a column promises", ""]
     for capability in CAPABILITIES:
         names = [check.name.replace("_", " ") for check in CHECKS if check.capability == capability]
         meaning.append(f"- **{capability}**: {'; '.join(names)}")
     return INTRO + "\n".join([*lines, *meaning]) + "\n"
+
+
+def _silent() -> list[str]:
+    """Which outputs cannot abstain, and why: a line for each reason."""
+    found = [case for case in cases() if not case.is_input and not case.declaration.can_abstain]
+    reasons = dict.fromkeys(f"- {case.label}: {case.declaration.unsure}" for case in found)
+    return ["", "## What cannot abstain, and why", "", *reasons]
 
 
 def _passes(action: Callable[[], None]) -> bool:

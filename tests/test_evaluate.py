@@ -85,7 +85,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Dataset, Ev
 def test_the_json_has_the_documented_shape(scored: Any) -> None:
     _, dataset, result = scored
     found = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert set(found) == {"outputs", "baselines", "losses", "notes", "by", "ablation", "suspects"}
+    assert set(found) == {"outputs", "baselines", "losses", "notes", "by", "ablation", "suspects", "certainty"}
     assert set(found["outputs"]) == {"y", "kind", "yes"}
     assert set(found["outputs"]["kind"]["accuracy"]) == {"value", "low", "high", "n"}
     assert set(found["baselines"]["kind"]) == {"trivial", "classical"}

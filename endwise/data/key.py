@@ -24,7 +24,12 @@ from endwise.modalities.base import Modality
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-NOT_READING = {"column", "optional", "loss_weight"}  # fields of every declaration that reading does not look at
+NOT_READING = {
+    "column",
+    "optional",
+    "loss_weight",
+    "abstain",
+}  # fields of every declaration that reading does not look at
 PLAIN = {str, int, float, bool, type(None)}
 CHUNK = 4096
 LONGEST_PATH = 4096

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from endwise import silhouettes
-from endwise.metrics.engine import Metric, mean_defined, ratio, same_length
+from endwise.metrics.engine import Metric, mean_defined, ratio, ratio_of_sums, same_length, summable, with_one
 
 THRESHOLDS = tuple(np.arange(10) * 0.05 + 0.5)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -79,6 +79,24 @@ def of_middles(one: Things, other: Things) -> np.ndarray:
 def of_masks(one: Things, other: Things) -> np.ndarray:
     """How much each two share of their masks [n, m]."""
     return silhouettes.overlaps([item["mask"] for item in one], [item["mask"] for item in other])
+
+
+def picture_f1() -> Metric:
+    """F1 at an overlap of 0.5 of the boxes that are given on a picture, all classes together, the mean over pictures; 1 where
+    there is nothing to find and nothing is given."""
+
+    def row(truth: Sequence[Mapping[str, Any]], answer: Any) -> float:
+        given = _given(answer, candidates=False)
+        real = [item for item in truth if _has_area(item["box"])]
+        ids = {label: place for place, label in enumerate(sorted({item["label"] for item in (*real, *given)}))}
+        hits = float(_picture(real, given, ids, THRESHOLDS[:1], of_boxes)[0][:, 2:].sum())
+        return 2 * hits / (len(real) + len(given)) if real or given else 1.0
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        same_length(truths, answers)
+        return with_one([row(truth, answer) for truth, answer in zip(truths, answers, strict=True)])
+
+    return summable("picture_f1", "max", rows, ratio_of_sums)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 
+from endwise.certainty import Abstain
 from endwise.errors import BadValue, ModelError, RecipeError, refusal, require, unknown_name
 
 if TYPE_CHECKING:
@@ -73,12 +74,14 @@ class Contract:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One final answer: the value in the user's kind of value, its confidence in [0, 1] where the head has one, its
-    unit, and whatever else the head has to say (probabilities by class, an interval ...)."""
+    unit, and whatever else the head has to say (probabilities by class, an interval ...). abstained: it was not sure enough
+    to be given; its value is None."""
 
     value: Any
     confidence: float | None = None
     unit: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    abstained: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the value always (sound as a data URI), the rest where there is any."""
@@ -86,6 +89,8 @@ class Answer:
         out: dict[str, Any] = {"value": value, "confidence": self.confidence}
         if self.unit is not None:
             out["unit"] = self.unit
+        if self.abstained:
+            out["abstained"] = True
         if self.detail:
             out["detail"] = dict(self.detail)
         return out
@@ -132,6 +137,8 @@ class Modality:
     classical_of_places: ClassVar[bool] = False  # `classical` takes the decoded values of the input that it lies on
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "cells"  # what attributions are laid over
     unexplained: ClassVar[str] = ""  # of an output: why its answers have no explanation
+    unsure: ClassVar[str] = "its answers do not say how sure they are"  # of an output: why it cannot abstain
+    error_is_share: ClassVar[bool] = True  # whether `risk` of a row lies in [0, 1], so that a confidence can mean it
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
@@ -140,9 +147,22 @@ class Modality:
         False, "the answer of another stage: read as it is written there (fields of an output say how)"
     )
     loss_weight: float = output_field(1.0, "the fixed weight of this output's loss in the objective")
+    abstain: Abstain | None = output_field(  # noqa: RUF009 - frozen
+        None,
+        "when nothing is answered: {coverage: 0.9} gives the surest nine of ten, {risk: 0.02} what keeps the mean error under it",
+    )
 
     def __post_init__(self) -> None:
+        if self.abstain is not None:
+            object.__setattr__(self, "abstain", Abstain.of(self.abstain, f"{type(self).__name__}.abstain"))
         check_types(self)
+        require(
+            self.abstain is None or self.can_abstain,
+            field=f"{type(self).__name__}.abstain",
+            got=self.abstain,
+            allowed=f"an output that can abstain: {self.unsure}",
+            fix="remove abstain",
+        )
         require(
             self.loss_weight > 0,
             field=f"{type(self).__name__}.loss_weight",
@@ -386,6 +406,30 @@ class Modality:
         """The usual metrics of this output, the most important first (it is the default goal)."""
         raise NotImplementedError
 
+    @property
+    def can_abstain(self) -> bool:
+        """Whether an answer says how sure it is, and a row alone how wrong it was: it has `risk`. `unsure` says why not."""
+        return type(self).risk is not Modality.risk
+
+    def risk(self, contract: Any) -> "Metric":
+        """What says how wrong the answer to one row is: a metric that means something for a row alone. Its error is the metric
+        where that is to be small, and 1 - the metric where it is to be large."""
+        raise NotImplementedError
+
+    def sureness(self, answer: Answer, contract: Any) -> float:
+        """How sure an answer says it is, the more the surer; in [0, 1] where `error_is_share`. What orders the answers of an
+        output that abstains. Default: the confidence that `write` gave."""
+        return 0.0 if answer.confidence is None else answer.confidence
+
+    def strangeness(self, truth: Any, answer: Answer, contract: Any) -> float | None:
+        """How far a truth lies from what an answer holds for possible: split conformal prediction (Vovk et al. 2005) is made of
+        it. None: no set of values stands beside an answer."""
+        return None
+
+    def among(self, answer: Answer, limit: float, contract: Any) -> Any:
+        """Every value that is no stranger to an answer than this, as JSON has it: `detail["set"]`."""
+        raise NotImplementedError
+
     def classical(self, contract: Any) -> Any:
         """An unfitted scikit-learn estimator that predicts what `truth` gives, from rows of features; with
         `classical_of_places` from the decoded values of the input beneath, which `fit` and `predict` get as a sequence.
@@ -486,6 +530,8 @@ class Modality:
             value = getattr(self, item.name)
             if value != item.default:
                 out[item.name] = list(value) if isinstance(value, tuple) else value
+        if self.abstain is not None:
+            out["abstain"] = self.abstain.to_dict()
         return out
 
     def check_role(self, role: Role, name: str) -> None:

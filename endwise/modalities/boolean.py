@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from endwise.certainty import improbability, probable
 from endwise.errors import BadValue, ModelError
 from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Modality, Role, output_field
 from endwise.modalities.category import balanced_weights, enough_classes
@@ -124,6 +125,20 @@ class Boolean(Modality):
 
         ranked = [metrics.auroc(("true",)), metrics.average_precision(("true",))]
         return [*ranked, metrics.f1(), metrics.accuracy(), metrics.log_loss(), metrics.brier(), metrics.ece()]
+
+    def risk(self, contract: BooleanContract) -> "Metric":
+        """The share of answers that are wrong."""
+        from endwise import metrics
+
+        return metrics.accuracy()
+
+    def strangeness(self, truth: Any, answer: Answer, contract: BooleanContract) -> float:
+        """1 - the probability of the truth, 0 of the more probable one."""
+        return improbability(["true" if truth else "false"], answer)
+
+    def among(self, answer: Answer, limit: float, contract: BooleanContract) -> list[bool]:
+        """False, true or both."""
+        return [name == "true" for name in probable(answer, limit)]
 
     def classical(self, contract: BooleanContract) -> Any:
         """Logistic regression or gradient-boosted trees, weighed as the network is."""

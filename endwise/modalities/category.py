@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from endwise.certainty import improbability, probable
 from endwise.errors import BadValue, DataError, refusal, require
 from endwise.modalities.base import (
     HAND_OFFS,
@@ -195,6 +196,20 @@ class Category(Modality):
         usual = [metrics.accuracy(), metrics.macro_f1(), metrics.balanced_accuracy()]
         usual += [metrics.log_loss(), metrics.brier(), metrics.ece()]
         return [*usual, metrics.auroc(contract.classes)] if len(contract.classes) <= MOST_RANKED else usual
+
+    def risk(self, contract: CategoryContract) -> "Metric":
+        """The share of answers that are wrong."""
+        from endwise import metrics
+
+        return metrics.accuracy()
+
+    def strangeness(self, truth: Any, answer: Answer, contract: CategoryContract) -> float:
+        """1 - the probability of the truth, 0 of the most probable class; endless where it is no class."""
+        return improbability([truth], answer)
+
+    def among(self, answer: Answer, limit: float, contract: CategoryContract) -> list[str]:
+        """The classes that are probable enough."""
+        return probable(answer, limit)
 
     def classical(self, contract: CategoryContract) -> Any:
         """Logistic regression or gradient-boosted trees, classes weighed as for the network."""

@@ -69,6 +69,8 @@ class Number(Modality):
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS - {"gumbel"}
     can_be_told: ClassVar[bool] = True
     can_be_said: ClassVar[bool] = True
+    unsure: ClassVar[str] = "its interval is as wide for every row; interval: quantile makes one that is not"
+    error_is_share: ClassVar[bool] = False
 
     unit: str | None = shared_field(
         None, "the unit the numbers are in (kg, m/s ...): kept and printed, never converted"
@@ -78,6 +80,10 @@ class Number(Modality):
     )
     loss: Literal["huber", "mse", "mae"] = output_field(
         "huber", "huber: robust to outliers; mse: the mean; mae: the median"
+    )
+
+    interval: Literal["residual", "quantile"] = output_field(
+        "residual", "residual: as wide for every row; quantile: as wide as the row is uncertain, which abstain: needs"
     )
 
     def __post_init__(self) -> None:
@@ -189,9 +195,10 @@ class Number(Modality):
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: NumberContract) -> Answer:
         """The number in the user's unit; `detail` has the measured 90 % interval as low and high."""
-        value, half = np.asarray(decoded["value"]), np.asarray(decoded["half_width"])
-        detail = {}
-        if (half >= 0).all():
+        value, detail = np.asarray(decoded["value"]), {}
+        if self.interval == "quantile":
+            detail = {end: np.asarray(decoded[end]).tolist() for end in ("low", "high")}
+        elif ((half := np.asarray(decoded["half_width"])) >= 0).all():
             detail = {"low": (value - half).tolist(), "high": (value + half).tolist()}
         return Answer(value.tolist(), unit=self.unit, detail=detail)
 
@@ -229,6 +236,28 @@ class Number(Modality):
 
         return [metrics.mae(self.unit), metrics.rmse(self.unit), metrics.r2()]
 
+    @property
+    def num_terms(self) -> int:
+        """The error, and the interval where it is learnt."""
+        return 2 if self.interval == "quantile" else 1
+
+    @property
+    def can_abstain(self) -> bool:
+        """Where one interval is wider than another."""
+        return self.interval == "quantile"
+
+    def risk(self, contract: NumberContract) -> "Metric":
+        """The mean absolute error in the unit."""
+        from endwise import metrics
+
+        return metrics.mae(self.unit)
+
+    def sureness(self, answer: Answer, contract: NumberContract) -> float:
+        """How narrow the interval is, in deviations of the training rows: its mean width times -1."""
+        width = np.asarray(answer.detail["high"], np.float64) - np.asarray(answer.detail["low"], np.float64)
+        scale = np.array([item if item > 0 else 1.0 for item in contract.deviation])
+        return -float((np.atleast_1d(width) / scale).mean())
+
     def classical(self, contract: NumberContract) -> Any:
         """Ridge regression or gradient-boosted trees."""
         from endwise.modalities.classical import SuitedRegressor
@@ -253,10 +282,11 @@ class Number(Modality):
 
     def head(self, contract: NumberContract, size: "Size") -> "Head":
         """A standardised prediction, turned back into the unit."""
-        from endwise.nn.scalars import NumberHead
+        from endwise.nn.scalars import NumberBandHead, NumberHead
 
         vector = contract.length is not None
-        return NumberHead(contract.mean, contract.deviation, size, vector=vector, loss=self.loss)
+        kind = NumberBandHead if self.interval == "quantile" else NumberHead
+        return kind(contract.mean, contract.deviation, size, vector=vector, loss=self.loss)
 
 
 # ---- parsing -------------------------------------------------------------------------------------------------------

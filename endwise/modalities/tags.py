@@ -5,6 +5,7 @@ and its thresholds (endwise/nn/scalars.py); exactly one of several (category).
 """
 
 import json
+import math
 import numbers
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -213,6 +214,21 @@ class Tags(Modality):
         usual = [metrics.tags_macro_f1(), metrics.tags_micro_f1()]
         ranked = [metrics.tags_auroc(contract.tags)] if len(contract.tags) <= MOST_RANKED else []
         return [*usual, *ranked, metrics.tags_exact_match()]
+
+    def risk(self, contract: TagsContract) -> "Metric":
+        """The share of rows in which a tag is missing or wrong."""
+        from endwise import metrics
+
+        return metrics.tags_exact_match()
+
+    def strangeness(self, truth: Any, answer: Answer, contract: TagsContract) -> float:
+        """1 - the smallest probability of a true tag, so that a set holds all of them."""
+        chances = answer.detail["probabilities"]
+        return max((1 - chances.get(tag, -math.inf) for tag in truth), default=0.0)
+
+    def among(self, answer: Answer, limit: float, contract: TagsContract) -> list[str]:
+        """The tags that are probable enough; where none is, none."""
+        return [tag for tag, chance in answer.detail["probabilities"].items() if 1 - chance <= limit]
 
     def classical(self, contract: TagsContract) -> Any:
         """Logistic regression or gradient-boosted trees for each tag."""

@@ -283,6 +283,11 @@ class Head(nn.Module):
         """Counted lines for the evaluation: what was left out since the head was made. Default: none."""
         return []
 
+    def uncalibrated(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A prediction that decodes to what this one would without the temperature that `calibrate` set: what confidence was
+        worth before. Default: itself, of heads that set none."""
+        return prediction
+
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Set decision thresholds and temperatures (buffers) on validation rows; what was set, for the report."""
         return {}

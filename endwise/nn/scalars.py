@@ -37,6 +37,7 @@ FEWEST_OF_EACH = 5  # validation rows on both sides of a threshold; one from few
 COVERAGE = 0.9  # share of the answers that the interval of a number should hold
 CERTAIN = 20.0  # a logit: the chance of anything else is 2e-9
 NOT_MEASURED = -1.0
+NEAREST = 1e-3  # standard deviations between a number and an end of its interval
 SMALLEST_SPREAD = 1e-200  # a narrower column is constant: 1 / spread would overflow
 NO = -1e4  # the score of what cannot be
 FURTHEST = 1e30  # standard deviations; further away float32 overflows
@@ -234,6 +235,68 @@ class NumberHead(Head):
         return (target.to(torch.float64) - self.mean) / self.deviation
 
 
+class NumberBandHead(NumberHead):
+    """A number and how far below and above it the 5 % and 95 % quantiles lie, which differ from row to row (quantile
+    regression, Koenker & Bassett 1978). The interval never moves the number: its own loss sees it fixed.
+
+    `calibrate` finds the factor by which both distances are to be taken so that 90 % of the validation rows lie inside
+    (conformalised quantile regression, Romano et al. 2019, by a factor in place of a sum); 1 until then.
+    """
+
+    levels: Tensor
+
+    def __init__(
+        self, mean: Sequence[float], deviation: Sequence[float], size: Size, *, vector: bool, loss: NumberLoss
+    ) -> None:
+        super().__init__(mean, deviation, size, vector=vector, loss=loss)
+        self.half_width.fill_(1.0)  # here a factor
+        self.edges = nn.Linear(size.width, 2 * len(mean))
+        tail = (1 - COVERAGE) / 2
+        self.register_buffer("levels", torch.tensor([tail, 1 - tail]), persistent=False)
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """{'standard', 'below', 'above'}: float32 [batch] or [batch, n]; the last two are distances."""
+        pooled = self.pool(tokens)
+        below, above = (F.softplus(exact(self.edges, pooled)) + NEAREST).chunk(2, dim=1)
+        found = {"standard": exact(self.outward, pooled), "below": below, "above": above}
+        return found if self.vector else {name: value.squeeze(1) for name, value in found.items()}
+
+    def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
+        """{'error', 'interval'} of the standardised value."""
+        wanted = self._standard(target).float().reshape(len(target), -1)
+        middle, below, above = (
+            part.reshape(wanted.shape)
+            for part in (prediction["standard"].detach(), prediction["below"], prediction["above"])
+        )
+        ends = torch.stack([middle - below, middle + above], dim=-1)
+        interval = losses.pinball(ends, wanted, torch.ones_like(wanted, dtype=torch.bool), self.levels)
+        return {**super().loss(prediction, target, sizes), "interval": interval}
+
+    def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{'value', 'low', 'high'}: float64 [batch] or [batch, n]."""
+        value = prediction["standard"].to(torch.float64) * self.deviation + self.mean
+        below, above = (
+            prediction[side].to(torch.float64) * self.deviation * self.half_width for side in ("below", "above")
+        )
+        return {"value": value, "low": value - below, "high": value + above}
+
+    def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
+        """The 90 % quantile of how many distances off the truth was, one for each number; 1 for nine rows or fewer."""
+        self.half_width.fill_(1.0)
+        rank = math.ceil((len(target) + 1) * COVERAGE)
+        if rank > len(target):
+            return {}
+        off = self._standard(target) - prediction["standard"].to(torch.float64)
+        shares = torch.maximum(-off / prediction["below"], off / prediction["above"])
+        self.half_width.copy_(shares.sort(dim=0).values[rank - 1])
+        return {"interval_factor": float(self.half_width.mean())}
+
+    def certain(self, target: Tensor) -> dict[str, Tensor]:
+        """With no distance to either end."""
+        none = torch.zeros_like(self._standard(target))
+        return {**super().certain(target), "below": none, "above": none}
+
+
 # ---- classes ---------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +386,10 @@ class CategoryHead(Head):
         """The log-odds of the class against all others."""
         return lambda other: log_odds(other["logits"], about[0])
 
+    def uncalibrated(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Its temperature is 1."""
+        return _heated(prediction, self.temperature)
+
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature."""
         known = target < self.classes
@@ -342,6 +409,11 @@ def log_odds(logits: Float[Tensor, "batch *any class"], of: int) -> Float[Tensor
     logits = logits.float()
     rest = torch.cat([logits[..., :of], logits[..., of + 1 :]], dim=-1)
     return logits[..., of] - rest.logsumexp(-1)
+
+
+def _heated(prediction: dict[str, Tensor], temperature: Tensor) -> dict[str, Tensor]:
+    """Logits from which dividing by the temperature makes what they were."""
+    return {**prediction, "logits": prediction["logits"].float() * temperature}
 
 
 def fit_temperature(cost: Callable[[float], float], rows: int) -> float:
@@ -451,6 +523,10 @@ class BooleanHead(Head):
     def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
         """The log-odds of yes, or of no."""
         return lambda other: other["logits"].float() * (1 if about[0] else -1)
+
+    def uncalibrated(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Its temperature is 1; answers by the threshold may be others."""
+        return _heated(prediction, self.temperature)
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature, then the threshold on the probabilities it gives."""
@@ -589,6 +665,10 @@ class TagsHead(Head):
     def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
         """The log-odds of the tag."""
         return lambda other: other["logits"][:, about[0]].float()
+
+    def uncalibrated(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Its temperature is 1; answers by the threshold may be others."""
+        return _heated(prediction, self.temperature)
 
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """Fit the temperature, then each tag's threshold on the probabilities it gives."""

@@ -64,6 +64,7 @@ def _page(facts: _Facts) -> str:
         ("groups", "Which rows are worse than the rest", _slices(facts)),
         ("labels", "Labels that look wrong", _suspects(facts)),
         ("answers", "How the answers behave", _behaviour(facts)),
+        ("certainty", "What confidence is worth", _certainty(facts)),
         ("retrieval", "What is found by what", _retrieval(facts)),
         ("learning", "How it learnt", _learning(facts)),
         ("depth", "What each layer already knows", _depth(facts)),
@@ -398,6 +399,40 @@ def _behaviour(facts: _Facts) -> str:
         if drawn or table:
             folded = f"<details><summary>{escape(output)} class by class</summary>{table}</details>" if table else ""
             parts.append(f'<h3>{escape(output)}</h3><div class="pair">{"".join(drawn)}</div>{folded}')
+    return "".join(parts)
+
+
+def _certainty(facts: _Facts) -> str:
+    """The risk of the surest answers at every coverage, calibration, sets, and what abstaining leaves."""
+    parts = []
+    for output, found in facts.metrics.get("certainty", {}).items():
+        points = [(item["coverage"], item) for item in found["curve"]]
+        ends = [[(at, item[side]) for at, item in points if item[side] is not None] for side in ("low", "high")]
+        curves = [plots.Line("the surest answers", [(at, item["error"]) for at, item in points])]
+        curves += [
+            plots.Line(f"95 %, {side}", line, faint=True)
+            for side, line in zip(("low", "high"), ends, strict=True)
+            if line
+        ]
+        drawn = plots.curves(
+            curves, x="share of rows answered", y=found["risk"],
+            alt=f"Risk of {output} against coverage: the surest answers first",
+        )  # fmt: skip
+        rows = [[f"{found['risk']}, all answered", _estimate(found["error"])],
+                ["area under the curve (aurc)", _estimate(found["aurc"])]]  # fmt: skip
+        for side, estimate in found.get("calibration_error", {}).items():
+            rows.append([f"calibration error {side} calibration", _estimate(estimate)])
+        if "set" in found:
+            part = found["set"]
+            rows.append([f"sets that hold the truth, {part['nominal']:.0%} meant", _estimate(part["coverage"])])
+            rows.append(["values in a set", _estimate(part["size"])])
+        if "abstains" in found:
+            part = found["abstains"]
+            rows.append([f"answered, declared {escape(_text(part['declared']))}", _estimate(part["answered"])])
+            rows.append(
+                [f"{found['risk']} of what is answered", "-" if part["error"] is None else _estimate(part["error"])]
+            )
+        parts.append(f'<h3>{escape(output)}</h3><div class="pair">{drawn}</div>{_table(["", "value"], rows)}')
     return "".join(parts)
 
 

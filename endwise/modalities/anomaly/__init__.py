@@ -57,6 +57,7 @@ class Anomaly(Spatial):
     """
 
     type: ClassVar[str] = "anomaly"
+    unsure: ClassVar[str] = "its threshold is set on rows in order alone: how often it errs is not known"
     contract_class = AnomalyContract
     axes: ClassVar[int] = 2
     classical_of_places: ClassVar[bool] = True

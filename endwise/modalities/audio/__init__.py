@@ -84,6 +84,7 @@ class Audio(PretrainedInput):
 
     type: ClassVar[str] = "audio"
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "sound"
+    error_is_share: ClassVar[bool] = False
     contract_class = AudioContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("rate_hz", "channel", "max_seconds")
@@ -355,6 +356,12 @@ class Audio(PretrainedInput):
         from endwise import metrics
 
         return [metrics.mcd(), metrics.duration_error()]
+
+    def risk(self, contract: AudioContract) -> "Metric":
+        """The distance from the right sound in dB."""
+        from endwise import metrics
+
+        return metrics.mcd()
 
     def classical(self, contract: AudioContract) -> Any:
         """The answer of the training row whose inputs are most alike."""

@@ -224,6 +224,12 @@ class Board(Modality):
 
         return [metrics.accuracy(), metrics.cell_accuracy(), metrics.ece()]
 
+    def risk(self, contract: BoardContract) -> "Metric":
+        """The share of boards with a wrong cell."""
+        from endwise import metrics
+
+        return metrics.accuracy()
+
     def classical(self, contract: BoardContract) -> Any:
         """Ridge regression to the symbol of each cell."""
         from endwise.modalities.board.classical import CellRidge

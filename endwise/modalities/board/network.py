@@ -160,6 +160,10 @@ class BoardHead(Head):
         said = prediction["along"][0, -1, cells].argmax(-1)
         return lambda other: surer(other["along"][:, -1, cells], said).sum(1)
 
+    def uncalibrated(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Its temperature is 1."""
+        return {**prediction, "along": prediction["along"].float() * self.temperature}
+
     @torch.no_grad()
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """The temperature at which the chance of whole boards is that of being right, and the quantiles of the energies."""

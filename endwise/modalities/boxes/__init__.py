@@ -342,6 +342,19 @@ class Boxes(Spatial):
         corners = " ".join(f"{corner:.1f}" for corner in decoded["boxes"][rank])
         return f"{label} at {corners} ({score:.0%}{'' if ranks else ', not given'})", (rank,)
 
+    def risk(self, contract: BoxesContract) -> "Metric":
+        """What is missing of a picture's F1 at an overlap of 0.5."""
+        from endwise.metrics.boxes import picture_f1
+
+        return picture_f1()
+
+    def sureness(self, answer: Answer, contract: BoxesContract) -> float:
+        """The mean score of the boxes that are given; where none is, how unlikely the likeliest was."""
+        scores = [float(box["score"]) for box in answer.value]
+        if not scores:
+            return 1 - max((float(box["score"]) for box in answer.detail.get("more", ())), default=0.0)
+        return min(1.0, sum(scores) / len(scores))
+
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """Each box as it lies on the picture."""
         height, width = (1.0, 1.0) if self.unit == "share" else shape[:2]

@@ -46,6 +46,7 @@ class Embedding(Modality):
     """
 
     type: ClassVar[str] = "embedding"
+    unsure: ClassVar[str] = "vectors are near or far, never right or wrong"
     roles = frozenset({OUTPUT_ROLE})
     contract_class = EmbeddingContract
     of_row: ClassVar[int] = FEWEST

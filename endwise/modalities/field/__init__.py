@@ -80,6 +80,7 @@ class Field(Modality):
     """
 
     type: ClassVar[str] = "field"
+    unsure: ClassVar[str] = "a field comes without a spread"
     contract_class = FieldContract
     axes: ClassVar[int] = MOST_DIMS
     read_fields: ClassVar[tuple[str, ...]] = ("dims",)

@@ -99,6 +99,7 @@ class Image(PretrainedInput):
     type: ClassVar[str] = "image"
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "picture"
     contract_class: ClassVar[builtins.type[ImageContract]] = ImageContract
+    unsure: ClassVar[str] = "a picture comes without a spread"
     axes: ClassVar[int] = 2
     canvas_axes: ClassVar[int] = 2
     lies_on_axes: ClassVar[frozenset[int]] = frozenset({2})

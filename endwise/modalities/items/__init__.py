@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from endwise.certainty import improbability, probable
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
 from endwise.modalities.base import (
     OUTPUT_ROLE,
@@ -289,6 +290,20 @@ class Items(Modality):
 
         found = [ranking.ndcg(10), *(ranking.recall(depth) for depth in DEPTHS), ranking.mrr(10)]
         return [*found, ranking.sampled_ndcg(10, rivals=RIVALS, of_term=RANK)]
+
+    def risk(self, contract: ItemsContract) -> "Metric":
+        """The share of rows whose first item is none of the right ones."""
+        from endwise.metrics import ranking
+
+        return ranking.recall(1)
+
+    def strangeness(self, truth: Any, answer: Answer, contract: ItemsContract) -> float:
+        """1 - the largest probability of a right item; endless where none is among those that are named."""
+        return improbability(truth, answer)
+
+    def among(self, answer: Answer, limit: float, contract: ItemsContract) -> list[str]:
+        """The items that are probable enough, of those that are named."""
+        return probable(answer, limit)
 
     def classical(self, contract: ItemsContract) -> Any:
         """Items that go with those of the history, by cosine of their rows."""

@@ -289,6 +289,12 @@ class Mask(Spatial):
             found += [metrics.boundary_f1(name, place) for place, name in enumerate(contract.classes)]
         return found
 
+    def risk(self, contract: MaskContract) -> "Metric":
+        """The share of the places that are wrong."""
+        from endwise import metrics
+
+        return metrics.pixel_accuracy()
+
     def classical(self, contract: MaskContract) -> Any:
         """Logistic regression on the colours and textures around each pixel."""
         from endwise.modalities.mask.features import PixelClassifier

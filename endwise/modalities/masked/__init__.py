@@ -35,6 +35,7 @@ class Masked(Modality):
 
     type: ClassVar[str] = "masked"
     unexplained: ClassVar[str] = "it says how well hidden parts are known and answers nothing: ask about another output"
+    unsure: ClassVar[str] = "its answer is what a row costs"
     roles = frozenset({OUTPUT_ROLE})
     of_row: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("of",)

@@ -70,6 +70,7 @@ class Series(Modality):
     """
 
     type: ClassVar[str] = "series"
+    error_is_share: ClassVar[bool] = False
     contract_class = SeriesContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...] | None] = ("columns", "times")
@@ -289,6 +290,20 @@ class Series(Modality):
         from endwise import metrics
 
         return metrics.forecast_metrics(contract, self.quantiles, self.unit)
+
+    def risk(self, contract: SeriesContract) -> "Metric":
+        """The mean absolute error in deviations of the training rows."""
+        from endwise import metrics
+
+        return next(
+            metric for metric in metrics.forecast_metrics(contract, self.quantiles, self.unit) if metric.name == "mae"
+        )
+
+    def sureness(self, answer: Answer, contract: SeriesContract) -> float:
+        """How narrow the outermost band is, in deviations of the training rows: its mean width times -1."""
+        bands = list(answer.detail["quantiles"].values())
+        width = np.atleast_2d(np.asarray(bands[-1], np.float64)) - np.atleast_2d(np.asarray(bands[0], np.float64))
+        return -float((width / np.array(contract.deviation)[:, None]).mean())
 
     def classical(self, contract: SeriesContract) -> Any:
         """Ridge regression of all steps on the past (direct multi-step)."""

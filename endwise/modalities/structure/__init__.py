@@ -197,6 +197,12 @@ class Structure(Modality):
 
         return [metrics.chain_lddt(), metrics.chain_tm_score(), metrics.chain_rmsd()]
 
+    def risk(self, contract: StructureContract) -> "Metric":
+        """What is missing of the whole lDDT."""
+        from endwise import metrics
+
+        return metrics.chain_lddt()
+
     def classical(self, contract: StructureContract) -> Any:
         """The mean distance at each separation, as points."""
         from endwise.modalities.structure.classical import DistancesBySeparation

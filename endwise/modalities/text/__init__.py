@@ -179,6 +179,7 @@ class Text(PretrainedInput):
 
     type: ClassVar[str] = "text"
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "text"
+    unsure: ClassVar[str] = "of many ways to go on none is the right one"
     contract_class = TextContract
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
     can_be_said: ClassVar[bool] = True
@@ -718,6 +719,17 @@ class Text(PretrainedInput):
             return [metrics.chrf(), metrics.bleu(), *spelt]
         term = "cross_entropy"
         return [metrics.bits_per_byte(term), metrics.nats_per_character(term), metrics.perplexity(term)]
+
+    @property
+    def can_abstain(self) -> bool:
+        """A language model goes on in one way of many: no one of them is right."""
+        return self.decoder != "lm"
+
+    def risk(self, contract: TextContract) -> "Metric":
+        """Wrong letters for each right one."""
+        from endwise import metrics
+
+        return metrics.cer()
 
     def classical(self, contract: TextContract) -> Any:
         """Whole texts seen in training: logistic regression over a closed list of them, else the nearest row's."""

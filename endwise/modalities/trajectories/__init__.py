@@ -59,6 +59,7 @@ class Trajectories(Modality):
     """
 
     type: ClassVar[str] = "trajectories"
+    error_is_share: ClassVar[bool] = False
     contract_class = TrajectoriesContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ()
@@ -231,6 +232,12 @@ class Trajectories(Modality):
             metrics.ade(), metrics.fde(), metrics.min_ade(), metrics.min_fde(), metrics.miss_rate(self.miss_m),
             metrics.collision_rate(self.collision_m),
         ]  # fmt: skip
+
+    def risk(self, contract: TrajectoriesContract) -> "Metric":
+        """The mean distance from where agents went, in metres."""
+        from endwise import metrics
+
+        return metrics.ade()
 
     def classical(self, contract: TrajectoriesContract) -> Any:
         """None: without an input of agents nobody can be followed."""
