@@ -518,6 +518,32 @@ def test_without_stages_one_network_stands_beside_one_for_each_output(tmp_path: 
     assert found["attribution"] == {}
 
 
+def test_an_answer_that_is_worse_together_than_alone_is_named(tmp_path: Path) -> None:
+    """One of two answers weighs so much that the other learns nothing beside it."""
+    outputs = {"until": "number", "place": {"type": "category", "loss_weight": 1e12}}
+    recipe = Recipe(
+        name="flat", data=[{**row, "until": 24 - row["hour"]} for row in rows(200)], inputs={"hour": "number"},
+        outputs=outputs, train={"size": "tiny", "steps": 120, "batch_size": 32, "learning_rate": 3e-3, "ema": False},
+        goal={"output": "place", "metric": "accuracy", "direction": "max"},
+    )  # fmt: skip
+    place = tmp_path / "run"
+    found = ew.compare(recipe, out=place, seeds=1, shares=()).to_dict()
+    assert found["together"]["outputs"]["until"]["alarm"] is None
+    assert "1 seed of the 3" in found["together"]["said"][0]
+    found = json.loads(json.dumps(ew.compare(recipe, out=place, seeds=3, resume=True).to_dict(), allow_nan=False))
+    both = found["together"]["outputs"]
+    assert list(both) == ["until", "place"]
+    assert both["until"]["together"]["low"] > both["until"]["alone"]["high"]
+    assert both["until"]["alarm"]["name"] == "worse_than_alone"
+    assert both["until"]["gain"]["high"] < 0
+    assert (both["place"]["alarm"], both["place"]["seeds"]) == (None, 3)
+    (said,) = found["together"]["said"]
+    assert said.startswith("until is worse together than alone")
+    assert said in found["considerations"]
+    page = (place / "report.html").read_text()
+    assert "until is worse together than alone" in page.partition(">Each answer, together and alone</h2>")[2]
+
+
 def sided(test: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows to learn from, and these to judge on."""
     own = [{**row, "split": "train" if place % 5 else "val"} for place, row in enumerate(rows(80))]

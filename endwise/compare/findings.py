@@ -16,10 +16,11 @@ import numpy as np
 from endwise.baselines import Baseline
 from endwise.compare.arms import APART, ONE, PRETRAINED, Arm, Cost
 from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics, value_of
-from endwise.compare.verdict import NONE, PIPELINE, PIPELINES, WINS, Verdict, best, drifted, judge
+from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, PIPELINES, WINS, Verdict, best, drifted, judge
 from endwise.metrics import RESAMPLES, Estimate, Metric, pooled, pooled_difference
 from endwise.recipe import Recipe
 from endwise.stages import direct_recipe
+from endwise.watch import worse_than_alone
 
 WATTS = 10.0  # of one busy core, assumed: laptops have less, servers with their cooling more
 FEWER_RESAMPLES = 400  # of rankings and means over classes: a hundred intervals of a thousand would take minutes
@@ -200,6 +201,26 @@ class Findings:
         }
         told = words.get(found.words, found.words)
         return Verdict(NONE, f"{said}; {told}: {found.because}", ONE, APART, gain, found.detectable)
+
+    def together(self) -> dict[str, dict[str, Any]]:
+        """{output: its metric in the one network ('together') and in one of its own ('alone'), by how much it is better
+        together ('gain'), the fewer 'seeds' of both, and 'alarm', what the watch says of it or None}; {} without both.
+        Fewer seeds than a verdict takes give no alarm: chance in a training looks the same."""
+        found: dict[str, dict[str, Any]] = {}
+        for output in self.bench.recipe.outputs if {ONE, APART} <= set(self.names) else ():
+            rows, metric = self.bench.labelled(output, self.bench.test), self.bench.metrics[output]
+            one, own = (self.runs(name, f"test/{output}") for name in (ONE, APART))
+            if not len(rows):
+                continue
+            together, alone = self.pool(one, output, rows), self.pool(own, output, rows)
+            seeds = min(len(one), len(own))
+            alarm = worse_than_alone(output, together, alone, metric.direction) if seeds >= FEWEST_SEEDS else None
+            found[output] = {
+                "metric": metric.name, "direction": metric.direction, "together": together.to_dict(),
+                "alone": alone.to_dict(), "gain": self.apart(one, own, output, rows).to_dict(), "seeds": seeds,
+                "alarm": None if alarm is None else alarm.to_dict(),
+            }  # fmt: skip
+        return found
 
     def pretrained(self) -> Verdict | None:
         """Whether the weights from elsewhere (in the place of end-to-end) beat the best of the regimes; None where there are

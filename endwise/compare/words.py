@@ -24,7 +24,7 @@ def summary(found: Findings, settings: Settings, how: str, other: Findings | Non
         "regimes": found.regimes(), "attribution": found.attribution(), "baselines": found.beside, "reach": found.reach(),
         "curves": found.curves(), "shift": found.shift(how), "costs": found.costs(), "inputs": found.inputs(),
         "exchanged": found.exchanged(), "faithfulness": found.faithfulness(), "pretrained": _pretrained(found, settings),
-        "retarget": {} if other is None else _retarget(found, other),
+        "retarget": {} if other is None else _retarget(found, other), "together": _together(found),
     }  # fmt: skip
     parts["intermediates"], parts["drift"] = found.intermediates()
     goal = {
@@ -101,6 +101,7 @@ def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) 
         f"than in {item['against']} by {item['worse_by']['value']:.3g}; what it says there explains nothing"
         for item in parts["drift"]
     ]
+    said += [item["alarm"]["message"] for item in parts["together"].get("outputs", {}).values() if item["alarm"]]
     said += _against_baselines(found, parts)
     said += [f"{PRETRAINED} {parts['pretrained']['said']}"] if parts["pretrained"].get("said") else []
     if verdict.end_to_end is None or verdict.pipeline is None or not found.bench.recipe.stages:
@@ -122,6 +123,22 @@ def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) 
         gain = found.gain_under(f"disturbed/{strength:g}", found.bench.some, pair)
         seen.append((f"with noise of {strength:g} on the inputs", gain))
     return said + _leads([(where, gain) for where, gain in seen if gain is not None], verdict, pair)
+
+
+def _together(found: Findings) -> dict[str, Any]:
+    """{'outputs': each in the one network and in one of its own, 'said': the watch's alarms, or why there are none}; {} where
+    the two were not both trained."""
+    items = found.together()
+    if not items:
+        return {}
+    said = [item["alarm"]["message"] for item in items.values() if item["alarm"] is not None]
+    seeds = min(item["seeds"] for item in items.values())
+    if seeds < FEWEST_SEEDS:
+        few = f"{seeds} {'seed' if seeds == 1 else 'seeds'} of the {FEWEST_SEEDS} that it takes"
+        said.append(f"whether an answer is worse together than alone is not told: {few}")
+    elif not said:
+        said.append("no answer is seen to be worse in the one network than in one of its own: the intervals meet")
+    return {"outputs": items, "said": said}
 
 
 def _pretrained(found: Findings, settings: Settings) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def build(folder: str | Path) -> Path:
 def _page(found: Mapping[str, Any]) -> str:
     sections = [
         ("regimes", "Side by side", _regimes(found)),
+        ("together", "Each answer, together and alone", _together(found)),
         ("way", "The answers on the way", _intermediates(found)),
         ("errors", "Where the errors come from", _oracle(found) + _noise(found)),
         ("labels", "With fewer labels", _curves(found)),
@@ -83,6 +84,21 @@ def _regimes(found: Mapping[str, Any]) -> str:
     rows += [[f"{kind} baseline", _estimate(item), "", ""] for kind, item in beside.items()]
     names = ["", found["goal"], "each seed", f"better than {found['gains']['over']} by"]
     return drawn + _table(names, rows, numbers=(1, 3))
+
+
+def _together(found: Mapping[str, Any]) -> str:
+    """Every output of the one network beside the same in one of its own, and what the watch says of it."""
+    about = found.get("together")
+    if not about:
+        return ""
+    told = "".join(f"<li>{escape(message)}</li>" for message in about["said"])
+    rows = [
+        [escape(output), escape(f"{item['metric']} ({'larger' if item['direction'] == 'max' else 'smaller'} is better)"),
+         *(_estimate(item[key]) for key in ("together", "alone", "gain"))]
+        for output, item in about["outputs"].items()
+    ]  # fmt: skip
+    names = ["answer", "metric", "in the one network", "in one of its own", "better together by"]
+    return f"<ul>{told}</ul>" + _table(names, rows, numbers=(2, 3, 4))
 
 
 def _inputs(found: Mapping[str, Any]) -> str:
