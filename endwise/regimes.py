@@ -129,16 +129,20 @@ def _budgets(
 
 
 def direct(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The same two ends in one network of about as many parameters, which its depth decides."""
-    ends = direct_recipe(recipe)
-    if ends.trunk.depth is not None:
-        return ends
-    contracts = fit_contracts(recipe, dataset)
+    """The same two ends in one network of about as many parameters: of the depths from that of the stages up to DEEPEST
+    blocks, the one that comes nearest, whether the recipe writes a depth or the dial gives it. A comparison says where even
+    that is far off."""
+    ends, contracts = direct_recipe(recipe), fit_contracts(recipe, dataset)
     size = Size.of(recipe.train.size, **recipe.trunk.model_dump())
     wanted = _numbers(recipe, contracts, size)
-    deeper = [ends.replace(**{"trunk.depth": depth}) for depth in range(size.depth, DEEPEST + 1)]
-    sizes = [_numbers(item, contracts, Size.of(item.train.size, **item.trunk.model_dump())) for item in deeper]
-    return min(zip(deeper, sizes, strict=True), key=lambda pair: abs(pair[1] - wanted))[0]
+    found, nearest = ends, None
+    for depth in range(size.depth, max(size.depth, DEEPEST) + 1):
+        deeper = ends.replace(**{"trunk.depth": depth})
+        off = abs(_numbers(deeper, contracts, replace(size, depth=depth)) - wanted)
+        if nearest is not None and off >= nearest:  # more blocks are more numbers: from here on it is farther
+            break
+        found, nearest = deeper, off
+    return found
 
 
 def _numbers(recipe: Recipe, contracts: Mapping[str, Contract], size: Size) -> int:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import endwise as ew
+from endwise import regimes
 from endwise.batch import Ragged
 from endwise.cli import main
 from endwise.compare import _held_out, measure
@@ -37,6 +38,7 @@ from endwise.compare.arms import (
 from endwise.compare.findings import Findings, Kept, substitutions
 from endwise.compare.settings import FILE, settle
 from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, SAME, WINS, best, drifted, judge
+from endwise.compare.words import notes
 from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import DataError, RecipeError
 from endwise.metrics import Estimate, accuracy, estimate, mae, pooled, pooled_difference
@@ -46,7 +48,7 @@ from endwise.plan import resolve_goal
 from endwise.recipe import REGIMES, Goal, Recipe
 from endwise.report.comparison import _curves, build
 from endwise.run import Run
-from endwise.stages import StagedNetwork
+from endwise.stages import StagedNetwork, direct_recipe
 from endwise.train import Stopped
 
 SPANS = {"night": (0, 6), "morning": (6, 12), "afternoon": (12, 18), "evening": (18, 24)}
@@ -268,6 +270,44 @@ def test_a_budget_is_shared_out(seeds: int, budget: float, quick: bool) -> None:
     full = trainings * found.seeds
     fewer = sum(trainings * found.curve_seeds * (allowed(found.each, share) or 0) for share in found.shares)
     assert full * found.each + fewer == pytest.approx(0.85 * budget)
+
+
+@pytest.mark.parametrize("trunk", [{}, {"depth": 1}])
+def test_one_network_without_stages_is_as_large_as_the_stages_whoever_says_how_deep_they_are(
+    trunk: dict[str, int],
+) -> None:
+    stages = {"see": {"from": "note", "to": {"part": "category"}}, "decide": {"from": ["part", "note"], "to": "open"}}
+    shown = [{**row, "note": f"it is {row['hour']}"} for row in rows(40)]
+    recipe = staged(shown, inputs={"note": "text"}, stages=stages, trunk=trunk)
+    dataset = prepare(recipe)
+    contracts = fit_contracts(recipe, dataset)
+
+    def numbers(one: Recipe) -> int:
+        return ew.Model.build(one, {name: contracts[name] for name in (*one.inputs, *one.outputs)}, seed=0).parameters
+
+    whole, shallow, one = map(numbers, (recipe, direct_recipe(recipe), regimes.direct(recipe, dataset)))
+    assert shallow < 0.6 * whole
+    assert abs(one - whole) < 0.1 * whole
+
+
+def test_where_no_depth_makes_it_as_large_both_sizes_are_said(tmp_path: Path) -> None:
+    recipe = staged(rows(60))
+    dataset = prepare(recipe)
+    contracts, none = fit_contracts(recipe, dataset), np.zeros(0, np.int64)
+    bench = measure.Bench(recipe, dataset, contracts, resolve_goal(recipe, contracts), dataset.splits.test, none, none)
+
+    def told(one: int, whole: int, rival: str = "joint") -> list[str]:
+        kept = [Kept(Arm(name, 0, 1.0, {}), Cost(done=True, parameters=count))
+                for name, count in (("direct", one), (rival, whole))]  # fmt: skip
+        return [
+            note for note in notes(Findings(bench, kept, {}), asked(recipe, tmp_path), None) if "parameters" in note
+        ]
+
+    (said,) = told(5_500, 7_100)
+    assert "5,500" in said and "7,100" in said
+    assert len(told(7_900, 7_100, "modular")) == 1
+    assert told(6_500, 7_100) == told(7_700, 7_100) == []
+    assert told(10, 7_100, PRETRAINED) == []  # there are no stages to be unlike
 
 
 def test_fewer_labels_lie_inside_more_of_them() -> None:

@@ -82,6 +82,15 @@ class Findings:
         """Trainings on all labels that came to nothing."""
         return [item for item in self.kept if item.arm.name == name and item.arm.share == 1 and item.cost.failed]
 
+    def parameters(self, name: str) -> int:
+        """How many numbers a regime's networks have; 0 where none of its trainings was finished."""
+        numbers = (
+            item.cost.parameters
+            for item in self.kept
+            if (item.arm.name, item.arm.share) == (name, 1) and not item.cost.failed
+        )
+        return next(numbers, 0)
+
     # ---- pooling ---------------------------------------------------------------------------------------------------
 
     def pool(self, runs: Sequence[np.ndarray], output: str, rows: np.ndarray) -> Estimate:
@@ -445,7 +454,7 @@ class Findings:
                 "cpu_seconds": cpu,
                 "energy_wh": cpu * WATTS / 3600,
                 "peak_mb": max(peaks) if peaks else None,
-                "parameters": done[0].cost.parameters,
+                "parameters": self.parameters(name),
                 "artefacts": len(done[0].arm.parts),
                 "declared_lines": sum(map(_lines, done[0].arm.parts.values())),
                 "trained_parts": done[0].cost.trained_parts,

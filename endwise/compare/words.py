@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from endwise.compare.arms import ANEW_SHARE, PRETRAINED
-from endwise.compare.findings import KINDS, WATTS, Findings
+from endwise.compare.findings import DRIFT_REGIMES, KINDS, WATTS, Findings
 from endwise.compare.measure import STRENGTHS
 from endwise.compare.settings import Settings
-from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, RULE, SAME, WINS, Verdict
+from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, PIPELINES, RULE, SAME, WINS, Verdict
 from endwise.metrics import Estimate
 from endwise.modalities.base import Modality
+
+UNLIKE = 0.1  # of the parameters: two networks that differ by more are not called equally large
 
 
 def summary(found: Findings, settings: Settings, how: str, other: Findings | None = None) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def notes(found: Findings, settings: Settings, other: Findings | None) -> list[s
         f"every training on all labels had {each}, the same rows, augmentation, size and learning rate; none was tuned",
         f"energy is an estimate: processor seconds at {WATTS:g} W a core",
     ]
+    said += _unequal(found)
     said += [_begins(bench.recipe.inputs[name], name, source) for name, source in settings.pretrained.items()]
     if settings.seeds < FEWEST_SEEDS:
         said.append(f"{settings.seeds} of the {FEWEST_SEEDS} seeds that a verdict takes")
@@ -92,6 +95,17 @@ def notes(found: Findings, settings: Settings, other: Findings | None) -> list[s
         still = sorted(set(bench.recipe.inputs) - set(found.disturbed))
         said += [f"{', '.join(still)}: not disturbed, there is no noise for such values"] if still else []
     return said + [f"baseline of {name}: {line}" for name, item in found.baselines.items() for line in item["notes"]]
+
+
+def _unequal(found: Findings) -> Iterator[str]:
+    """That `direct` is not as large as the stages, where depth alone could not make it so."""
+    staged = next((name for name in (*PIPELINES, *DRIFT_REGIMES) if found.parameters(name)), None)
+    one, whole = found.parameters("direct"), found.parameters(staged or "")
+    if one and whole and abs(one - whole) > UNLIKE * whole:
+        yield (
+            f"direct has {one:,} parameters and the network in stages {whole:,}: its depth brings it no nearer, so a "
+            "difference between them may be one of size"
+        )
 
 
 def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) -> list[str]:
