@@ -712,9 +712,10 @@ class Recipe(Part):
 
     @property
     def intermediates(self) -> list[str]:
-        """The outputs that a stage reads."""
+        """The outputs that a stage reads, in the order in which stages make them, whatever the order of `outputs:`."""
         read = {name for stage in self.stages.values() for name in stage.given}
-        return [name for name in self.outputs if name in read]
+        made = (name for stage in in_order(self.stages) for name in self.stages[stage].to)
+        return [name for name in made if name in read]
 
     # ---- in and out -------------------------------------------------------------------------------------------
 

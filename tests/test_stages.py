@@ -81,6 +81,16 @@ def test_an_answer_on_the_way_is_an_output_like_any_other() -> None:
     assert Recipe(**{**recipe.to_dict(), "data": recipe.data}) == recipe
 
 
+def test_answers_on_the_way_come_in_the_order_of_the_stages_however_they_are_written_down() -> None:
+    """So that the truth is put in their place beginning upstream."""
+    declared = staged().to_dict()
+    names = ["word", "total", "colour"]
+    stages = {name: declared["stages"][name] for name in reversed(declared["stages"])}
+    recipe = staged(outputs={name: declared["outputs"][name] for name in names}, stages=stages)
+    assert list(recipe.outputs) == names
+    assert recipe.intermediates == ["colour", "word"]
+
+
 @pytest.mark.parametrize(
     ("stages", "said"),
     [

@@ -474,7 +474,8 @@ def _lines(recipe: Recipe) -> int:
 
 
 def substitutions(intermediates: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which answers on the way are replaced together: the first, the first two ..., and each by itself."""
+    """Which answers on the way are replaced together: the first, the first two ..., and each by itself. In the order of the
+    stages, as the recipe gives them: a true answer downstream would hide what those before it had lost."""
     grown = [tuple(intermediates[: count + 1]) for count in range(len(intermediates))]
     return list(dict.fromkeys([*grown, *((item,) for item in intermediates)]))
 
