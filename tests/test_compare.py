@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from endwise.modalities.base import Answer
 from endwise.nn.efficientnet import EfficientNetLite
 from endwise.plan import resolve_goal
 from endwise.recipe import REGIMES, Goal, Recipe
-from endwise.report.comparison import _curves, build
+from endwise.report.comparison import _curves, _waterfall, build
 from endwise.run import Run
 from endwise.stages import StagedNetwork, direct_recipe
 from endwise.train import Stopped
@@ -618,6 +619,35 @@ def test_a_goal_that_a_function_answers_has_no_gradient_to_measure(tmp_path: Pat
     (tmp_path / "run" / "measured" / "modular-seed0-100.json").unlink()  # stopped before it was measured
     again = ew.compare(recipe, out=tmp_path / "run", resume=True).to_dict()
     assert again["regimes"] == found["regimes"]
+
+
+def test_what_each_stage_loses_is_drawn_from_as_it_is_to_all_true() -> None:
+    """A bar a stage, of the length of what it adds; of an error, what is better goes to the left and is still a gain."""
+
+    def at(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 50}
+
+    def page(direction: str, plain: float, first: float, both: float) -> str:
+        steps = [{"replaced": own, "value": at(value), "gain": at(abs(value - plain))}
+                 for own, value in ((["words"], first), (["words", "sense"], both), (["sense"], first))]  # fmt: skip
+        noise = {name: [{"share": 0.0, **at(plain)}] for name in ("words", "sense")}
+        return _waterfall({
+            "attribution": {"joint": {"oracle": steps, "noise": noise}}, "about": {"metric": "m", "direction": direction},
+            "stages": {"hear": {"from": ["sound"], "to": ["words"]}, "read": {"from": ["words"], "to": ["sense", "mood"]}},
+            "goal": "m of answer",
+        }, "joint")  # fmt: skip
+
+    for direction, values in (("max", (0.5, 0.6, 0.9)), ("min", (0.9, 0.8, 0.5))):
+        drawn = page(direction, *values)
+        assert [said for said in ("as it is", "hear: words true", "read: sense true", "all true") if f">{said}<" in drawn] == [
+            "as it is", "hear: words true", "read: sense true", "all true",
+        ]  # fmt: skip
+        assert ">+0.1<" in drawn and ">+0.3<" in drawn
+        widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', drawn)]
+        assert widths[1] == pytest.approx(3 * widths[0], rel=0.01)
+        assert drawn.count("var(--series-2)") == 2  # both are gains
+    lost = page("max", 0.6, 0.5, 0.9)
+    assert ">-0.1<" in lost and "var(--series-1)" in lost
 
 
 def test_a_curve_with_a_hole_keeps_its_columns() -> None:

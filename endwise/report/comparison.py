@@ -183,21 +183,34 @@ def _oracle(found: Mapping[str, Any]) -> str:
     if not found["attribution"]:
         return ""
     parts = [
-        "<p>Each answer on the way is replaced by the true one, one more at a time: what is gained is what it had lost.</p>"
+        "<p>Each answer on the way is replaced by the true one, one more at a time, beginning upstream: what is gained is what it had "
+        "lost. What is lacking in the end is lost by the last stage.</p>"
     ]
-    for name in _chosen(found):
-        steps = _grown(found["attribution"][name]["oracle"])
-        own = found["regimes"][name]
-        true = {f"{' and '.join(step['replaced'])} true": step["value"] for step in steps}
-        items = _intervals({"as it is": {**own, "seeds": ()}, **true})
-        told = f"{name}: {found['goal']} with the truth on the way"
-        parts.append(plots.intervals(items, x=found["about"]["metric"], alt=told))
+    parts += [_waterfall(found, name) for name in _chosen(found)]
     rows = [
         [escape(name), escape(" and ".join(step["replaced"])), _estimate(step["value"]), _estimate(step["gain"])]
         for name, item in found["attribution"].items()
         for step in item["oracle"]
     ]
     return "".join(parts) + _table(["regime", "replaced by the truth", found["goal"], "gained"], rows, numbers=(2, 3))
+
+
+def _waterfall(found: Mapping[str, Any], name: str) -> str:
+    """The loss of each stage of a regime, from the goal as it is to the goal with the truth on the way."""
+    item, goal = found["attribution"][name], found["about"]
+    steps = [step for step in _grown(item["oracle"]) if step["value"]["value"] is not None]
+    plain = next(iter(item["noise"].values()))[0]  # on the same rows as the steps, without noise
+    if not steps or plain["value"] is None:
+        return ""
+    makers = {output: stage for stage, own in found["stages"].items() for output in own["to"]}
+    every = "all true" if len(steps[-1]["replaced"]) == len(item["noise"]) else "these true"
+    ends = [
+        plots.Interval(told, at["value"], at["low"], at["high"])
+        for told, at in (("as it is", plain), (every, steps[-1]["value"]))
+    ]
+    bars = [(f"{makers[step['replaced'][-1]]}: {step['replaced'][-1]} true", step["value"]["value"]) for step in steps]
+    told = f"{name}: {found['goal']} with the truth on the way, stage by stage ({_better(found)}; +: better)"
+    return plots.waterfall(ends[0], bars, ends[1], x=goal["metric"], alt=told, larger=goal["direction"] == "max")
 
 
 def _chosen(found: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ Colours come from the page's CSS variables (a colour-blind-safe set, Okabe & Ito
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -191,6 +191,67 @@ def intervals(items: Sequence[Interval], *, x: str, alt: str, levels: Sequence[t
         f'<figure><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
         f"<figcaption>{escape(alt)}</figcaption></figure>"
     )
+
+
+def waterfall(
+    first: Interval, steps: Sequence[tuple[str, float]], last: Interval, *, x: str, alt: str, larger: bool
+) -> str:
+    """From one value to another, step by step: a bar for each step (its name, the value it leads to) from where the one
+    before it ended; green where it is better. The two ends are dots with their intervals. The axis need not begin at 0:
+    a bar says a difference."""
+    rows = [first, *(Interval(name, value, None, None) for name, value in steps), last]
+    if not all(math.isfinite(item.value) for item in rows):
+        return _nothing(alt)
+    low, high = _span([end for item in rows for end in (item.value, item.low, item.high) if end is not None])
+    row, left, room = 30, 172, WIDTH - 90
+    bottom = 8 + row * len(rows)
+
+    def at(value: float) -> float:
+        return left + (value - low) / (high - low) * (room - left)
+
+    parts = []
+    for value in _ticks(low, high):
+        parts.append(f'<line x1="{at(value):.1f}" x2="{at(value):.1f}" y1="8" y2="{bottom + 4}" class="grid"/>')
+        parts.append(
+            f'<text x="{at(value):.1f}" y="{bottom + 18}" class="tick" text-anchor="middle">{_number(value)}</text>'
+        )
+    before = first.value
+    for index, item in enumerate(rows):
+        middle, end = 8 + row * index + row / 2, index in (0, len(rows) - 1)
+        change = (item.value - before) * (1 if larger else -1)
+        written = f"{item.value:.4g}" if end else f"{change:+.3g}"
+        parts.append(
+            f'<text x="{left - 10}" y="{middle + 4}" class="tick" text-anchor="end">{escape(_short(item.name, 24))}</text>'
+        )
+        parts.append(f'<text x="{WIDTH - 4}" y="{middle + 4}" class="cell" text-anchor="end">{written}</text>')
+        if index < len(rows) - 1:  # where the next one begins
+            here = f"{at(item.value):.1f}"
+            parts.append(f'<line x1="{here}" x2="{here}" y1="{middle}" y2="{middle + row}" class="guide"/>')
+        parts += _end(item, at, middle) if end else [
+            f'<rect x="{min(at(before), at(item.value)):.1f}" y="{middle - 9}" width="{max(1.0, abs(at(item.value) - at(before))):.1f}" '
+            f'height="18" style="fill:var(--series-{2 if change >= 0 else 1})"><title>{escape(item.name)}: {written}</title></rect>'
+        ]  # fmt: skip
+        before = item.value
+    parts.append(
+        f'<text x="{(left + room) / 2:.0f}" y="{bottom + 35}" class="label" text-anchor="middle">{escape(x)}</text>'
+    )
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {bottom + 38}" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
+        f"<figcaption>{escape(alt)}</figcaption></figure>"
+    )
+
+
+def _end(item: Interval, at: Callable[[float], float], middle: float) -> list[str]:
+    """One end of a waterfall."""
+    line = [] if item.low is None or item.high is None else [
+        f'<line x1="{at(item.low):.1f}" x2="{at(item.high):.1f}" y1="{middle}" y2="{middle}" '
+        'style="stroke:var(--series-0);stroke-width:3;opacity:.5"/>'
+    ]  # fmt: skip
+    told = f"<title>{escape(item.name)}: {item.value:.4g}</title>"
+    return [
+        *line,
+        f'<circle cx="{at(item.value):.1f}" cy="{middle}" r="5" style="fill:var(--series-0)">{told}</circle>',
+    ]
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
