@@ -58,6 +58,16 @@ class PictureEncoder(Encoder):
     def canvas(
         self, values: Tensor, sizes: Int[Tensor, "batch 2"]
     ) -> tuple[Float[Tensor, "batch channel height width"], Placed]:
+        """`still`, changed at random in training."""
+        x, placed = self.still(values, sizes)
+        if self.training and self.augment:
+            x, seen = augment(x, self.changes)
+            placed = Placed(placed.canvas, sizes, seen, x)
+        return x, placed
+
+    def still(
+        self, values: Tensor, sizes: Int[Tensor, "batch 2"]
+    ) -> tuple[Float[Tensor, "batch channel height width"], Placed]:
         """Pixels [batch, height, width, channel] of any sizes -> float32 [batch, channel, canvas height, width], and where
         they lie on it."""
         x = scaled(values)
@@ -69,10 +79,7 @@ class PictureEncoder(Encoder):
             with torch.autocast(x.device.type, enabled=False):
                 x = resize(x, sizes, self.height, self.width)
         x = ((x - self.mean) / self.deviation).permute(0, 3, 1, 2)
-        seen = in_place(x.shape[0], 2, x.device)
-        if self.training and self.augment:
-            x, seen = augment(x, self.changes)
-        return x, Placed((self.height, self.width), sizes, seen, x)
+        return x, Placed((self.height, self.width), sizes, in_place(x.shape[0], 2, x.device), x)
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 2"]) -> Tokens:
         """Grid tokens, row by row."""

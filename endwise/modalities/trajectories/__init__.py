@@ -173,6 +173,10 @@ class Trajectories(Modality):
         """Agents."""
         return shape[0]
 
+    def example(self, contract: TrajectoriesContract) -> Any:
+        """One agent that goes straight on."""
+        return [[[round(step * contract.step_m, 3), 0.0] for step in range(contract.steps)]]
+
     def summary(self, contract: TrajectoriesContract) -> str:
         """'1 to 57 agents, 8 steps, 0.51 m a step'."""
         agents = f"{contract.fewest} to {contract.most}" if contract.fewest < contract.most else f"{contract.most}"

@@ -43,7 +43,6 @@ class AgentEncoder(Encoder):
 
     def __init__(self, contract: TrajectoriesContract, size: Size) -> None:
         super().__init__()
-        self.augment = True
         self.step_m = contract.step_m
         self.inward = nn.Linear(5 * contract.steps + 3, size.width)
         self.again = nn.Linear(size.width, size.width)

@@ -130,6 +130,16 @@ class Video(Image):
         """The pixels of all frames."""
         return shape[0] * shape[1] * shape[2]
 
+    @property
+    def file_kinds(self) -> tuple[str, ...]:
+        """Video files, animations, zips."""
+        return ("video/*", "image/*", "application/zip")
+
+    def example(self, contract: ImageContract) -> Any:
+        """One black picture, where pictures are small."""
+        picture = super().example(contract)
+        return None if picture is None else [picture]
+
     def summary(self, contract: ImageContract) -> str:
         """Frames, and what the pictures are like."""
         assert isinstance(contract, VideoContract)

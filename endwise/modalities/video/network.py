@@ -25,7 +25,7 @@ class VideoEncoder(Encoder):
     the frames, and a token for each frame, the mean over the places, after each place has looked along time (after the
     factorised encoders of ViViT; Arnab et al. 2021).
 
-    `augment` False leaves the training films as they are. Padding is no part of the batch that norms of pictures look at.
+    Padding is no part of the batch that norms of pictures look at.
     """
 
     colours = 1
@@ -33,8 +33,6 @@ class VideoEncoder(Encoder):
     def __init__(self, picture: PictureEncoder, size: Size) -> None:
         super().__init__()
         self.picture = picture
-        picture.augment = False  # each picture for itself: a film that trembles
-        self.augment = True
         self.peak_rate, self.passes, self.weight_decay = picture.peak_rate, picture.passes, picture.weight_decay
         self.time = Transformer(dataclasses.replace(size, depth=MIXING_DEPTH), causal=False, rotary=True)
 
@@ -57,8 +55,8 @@ class VideoEncoder(Encoder):
         frames = values.shape[1]
         real = torch.arange(frames, device=values.device) < sizes[:, :1]
         each = sizes[:, None, 1:].expand(-1, frames, -1).flatten(0, 1)
-        x, placed = self.picture.canvas(values.flatten(0, 1), each)
-        if self.training and self.augment:
+        x, placed = self.picture.still(values.flatten(0, 1), each)
+        if self.training and self.augment:  # changed each for itself, pictures make a film that trembles
             films = rearrange(x, "(b f) c h w -> b (f c) h w", f=frames)
             x = rearrange(augment(films, self.picture.changes)[0], "b (f c) h w -> (b f) c h w", f=frames)
         tokens = rearrange(self._seen(x, placed, real.flatten()).float(), "(b f) p w -> b p f w", f=frames)
