@@ -439,7 +439,7 @@ def explain(
         found = audit(run, of=of, data=data, rows=rows, seed=seed)
         _print_json(found.to_dict()) if as_json else typer.echo(str(found))
         return
-    given = _explained_row(row, pairs)
+    given = _explained_row(run, row, pairs)
     result = run_explain(run, given, of=of, method=method, grade=grade, data=data, seed=seed)
     drawn = None if out is None else result.save(out)
     neighbours = like(run, given, count=alike, data=data) if alike else []
@@ -681,15 +681,27 @@ def main() -> None:
         sys.exit(1)
 
 
-def _explained_row(row: str | None, pairs: list[str] | None) -> Any:
-    """A number of the run's data, a raw value, or one for each input."""
+def _explained_row(run: str, row: str | None, pairs: list[str] | None) -> Any:
+    """A number of the run's data, a file or a value of the one input, or one for each."""
+    from endwise.rows import FieldError, content, file_fetcher, opens
+    from endwise.run import Run
+
     require(
         (row is None) != (not pairs), field="ROW|FILE", got=row, allowed="a row, or --input for each input, not both",
         fix="endwise explain RUN 0", error=DataError,
     )  # fmt: skip
     if pairs:
         return dict(_pair(pair, "--input") for pair in pairs)
-    return int(row) if row is not None and row.isdecimal() else row
+    if row is None or row.isdecimal():
+        return None if row is None else int(row)
+    inputs, fetch = Run.open(run).recipe.inputs, file_fetcher(".")
+    name = next(iter(inputs))
+    if len(inputs) > 1 or opens(inputs[name], row, fetch):
+        return row
+    try:
+        return content(name, row, fetch)
+    except FieldError as wrong:
+        raise DataError(f"{row}: field {wrong.field!r}: {wrong.reason}") from None
 
 
 def _print_stream(model: Any, inputs: list[str], pairs: list[tuple[str, str]], as_json: bool) -> None:

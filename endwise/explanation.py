@@ -275,6 +275,7 @@ def _laid(
         item, contract, whole = inputs[name], contracts[name], row.whole[name]
         values = item.onto(places, whole, contract)
         names = tuple(item.named(whole, contract))
+        names = names if len(names) == values.size else ()  # one for the value as a whole says nothing of its places
         rate = int(getattr(item, "rate_hz", 0) or 0)
         shown = row.decoded[name] if item.drawn_as == "sound" else whole
         seconds = len(row.decoded[name]) / rate if rate and item.drawn_as == "sound" else 0.0

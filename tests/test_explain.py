@@ -385,6 +385,12 @@ def test_the_command_explains_a_row_of_the_run_and_a_value(texts: ew.Model, tmp_
     assert told["inputs"]["note"]["strongest"][0]["where"] == "'Zwiebel'"
     assert (tmp_path / "w.html").is_file()
     assert isinstance(ew.explain(texts, 0, grade=False), Explanation)
+    (tmp_path / "note.txt").write_text("a long day out", encoding="utf-8")
+    read = CliRunner().invoke(app, ["explain", run, str(tmp_path / "note.txt"), "--no-grade", "--json", "--like", "2"])
+    assert json.loads(read.stdout)["inputs"]["note"]["shape"] == [len("a long day out")]
+    assert len(json.loads(read.stdout)["like"]) == 2
+    lost = CliRunner().invoke(app, ["explain", run, str(tmp_path / "gone.txt")])
+    assert isinstance(lost.exception, DataError)
 
 
 # ---- beside the explanation ----------------------------------------------------------------------------------------------------

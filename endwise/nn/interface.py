@@ -299,7 +299,7 @@ def onto_itself(prediction: dict[str, Tensor], names: Sequence[str]) -> Aim:
     whole = torch.stack([value.square().sum() for value in kept.values()]).sum().clamp(min=1e-12)
 
     def left(other: dict[str, Tensor]) -> Tensor:
-        parts = [(other[name].float() * value).flatten(1).sum(1) for name, value in kept.items()]
+        parts = [(other[name].float() * value).reshape(len(other[name]), -1).sum(1) for name, value in kept.items()]
         return torch.stack(parts).sum(0) / whole
 
     return left
