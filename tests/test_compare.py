@@ -3,6 +3,7 @@ and that it goes on where it stopped."""
 
 import contextlib
 import csv
+import itertools
 import json
 import math
 import random
@@ -39,7 +40,7 @@ from endwise.compare.arms import (
 from endwise.compare.findings import Findings, Kept, substitutions
 from endwise.compare.settings import FILE, settle
 from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, SAME, WINS, best, drifted, judge
-from endwise.compare.words import notes
+from endwise.compare.words import _fusion, notes
 from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import DataError, RecipeError
 from endwise.metrics import Estimate, accuracy, estimate, mae, pooled, pooled_difference
@@ -555,8 +556,55 @@ def test_without_stages_one_network_stands_beside_one_for_each_output(tmp_path: 
     assert found["verdict"] == NONE
     assert "no pipeline was declared" in found["against"]["because"]
     assert set(found["inputs"]) == {"hour", "place", "hour+place"}
+    assert (found["fusion"]["all"], found["fusion"]["one"]["words"]) == ("hour+place", NONE)
+    assert found["fusion"]["said"] in found["considerations"]
     assert found["costs"][APART]["artefacts"] == 2
     assert found["attribution"] == {}
+
+
+def test_whether_one_input_is_enough_is_told_by_a_paired_difference() -> None:
+    """The best single one, and the best of fewer, are chosen by the validation rows."""
+    shown = [{**row, "length": row["hour"]} for row in rows(300)]
+    recipe = Recipe(
+        data=shown, inputs={"hour": "number", "length": "number", "place": "category"}, outputs={"open": "boolean"},
+        goal={"output": "open", "metric": "accuracy", "direction": "max"},
+    )  # fmt: skip
+    dataset = prepare(recipe)
+    contracts, none = fit_contracts(recipe, dataset), np.zeros(0, np.int64)
+    bench = measure.Bench(
+        recipe, dataset, contracts, resolve_goal(recipe, contracts), dataset.splits.train, dataset.splits.val, none
+    )
+    names = ("hour", "length", "place")
+
+    def fused(right: dict[tuple[str, ...], float], seeds: int = 3, val: bool = True) -> dict[str, Any]:
+        chance, kept = np.random.default_rng(0), []
+        sides = {"test/open": bench.test, **({"val": bench.val} if val else {})}
+        for size in (1, 2, 3):
+            for own, seed in itertools.product(itertools.combinations(names, size), range(seeds)):
+                share = right.get(own, 0.5)
+                hits = {key: runs_of(chance.random(len(rows)) < share)[0] for key, rows in sides.items()}
+                kept.append(Kept(Arm("inputs-" + "+".join(own), seed, 1.0, {}, own), Cost(done=True), hits))
+        return _fusion(Findings(bench, kept, {}))
+
+    pays = fused({names: 0.97, ("length",): 0.7, ("hour", "place"): 0.8})
+    assert (pays["all"], pays["one"]["inputs"], pays["fewer"]["inputs"]) == (
+        "hour+length+place",
+        "length",
+        "hour+place",
+    )
+    assert pays["one"]["gain"]["low"] > 0
+    assert pays["said"].count("fusion pays") == 2
+    enough = fused({names: 0.8, ("length",): 0.8})
+    assert enough["said"].startswith("length alone is enough, as far as is seen")
+    assert "a difference of" in enough["said"]
+    worse = fused({names: 0.6, ("length",): 0.9})
+    assert worse["one"]["gain"]["high"] < 0
+    assert worse["said"].startswith("length alone is better")
+    superfluous = fused({names: 0.95, ("length",): 0.7, ("hour", "place"): 0.95})
+    assert "fusion pays: hour+length+place together are better than length alone" in superfluous["said"]
+    assert "hour+place alone is enough" in superfluous["said"]
+    assert "not told: 1 seed" in fused({}, seeds=1)["said"]
+    assert "cannot be chosen" in fused({}, val=False)["said"]
 
 
 def test_an_answer_that_is_worse_together_than_alone_is_named(tmp_path: Path) -> None:

@@ -327,7 +327,10 @@ def _measured(
             trained, bench, folder
         )
     if arm.share < 1 or arm.given:
-        return {f"test/{output}": measure.statistics(model, bench, bench.test, [output])[output]}, {}
+        few = {f"test/{output}": measure.statistics(model, bench, bench.test, [output])[output]}
+        if arm.given and len(bench.val):  # which of the subsets is the best is chosen there
+            few["val"] = measure.statistics(model, bench, bench.val, [output])[output]
+        return few, {}
     kept: Statistics = {}
     for part, own in trained.models.items():
         outputs = [part] if part else list(own.recipe.outputs)

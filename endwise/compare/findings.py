@@ -155,11 +155,37 @@ class Findings:
         each = [value_of(self.goal, item, weights) for item in runs]
         return {**self.pool(runs, self.bench.goal.output, self.bench.test).to_dict(), "seeds": each}
 
+    def fusion(self) -> dict[str, Verdict]:
+        """{'one': all inputs (in the place of end-to-end) against the best single one, 'fewer': against the best of all
+        smaller sets}, both chosen by the validation rows; {} where not all subsets were trained."""
+        given = {item.arm.name: item.arm.given for item in self.kept if item.arm.given}
+        most = max(map(len, given.values()), default=0)
+        if most < len(self.bench.recipe.inputs) or any(self.failed(name) for name in given):
+            return {}
+        full = next(name for name, own in given.items() if len(own) == most)
+        return {kind: self._against(full, [name for name, own in given.items() if len(own) <= size], given)
+                for kind, size in (("one", 1), ("fewer", most - 1))}  # fmt: skip
+
+    def _against(self, full: str, rivals: Sequence[str], given: Mapping[str, Sequence[str]]) -> Verdict:
+        every = "+".join(given[full])
+        rival = self._by_validation(rivals) if all(self.runs(name, "val") for name in rivals) else None
+        if rival is None:
+            return Verdict(
+                NONE,
+                f"the best of fewer inputs cannot be chosen: the validation rows do not define {self.called}",
+                every,
+            )
+        mine, theirs = self.runs(full, self.own), self.runs(rival, self.own)
+        gain = self.apart(mine, theirs, self.bench.goal.output, self.bench.test)
+        return judge(every, "+".join(given[rival]), gain, (len(mine), len(theirs)), self.called)
+
     def chosen(self, names: Sequence[str]) -> str | None:
         """The best of these by the validation rows, of those none of whose trainings failed; where there is one, that."""
         whole = self._whole(names)
-        if len(whole) == 1:
-            return whole[0]
+        return whole[0] if len(whole) == 1 else self._by_validation(whole)
+
+    def _by_validation(self, whole: Sequence[str]) -> str | None:
+        """The best of these by the validation rows; None where these define it for none."""
         weights = self.bench.weights(self.bench.val)
         values = {}
         for name in whole:

@@ -27,6 +27,7 @@ def summary(found: Findings, settings: Settings, how: str, other: Findings | Non
         "curves": found.curves(), "shift": found.shift(how), "costs": found.costs(), "inputs": found.inputs(),
         "exchanged": found.exchanged(), "faithfulness": found.faithfulness(), "pretrained": _pretrained(found, settings),
         "retarget": {} if other is None else _retarget(found, other), "together": _together(found),
+        "fusion": _fusion(found),
     }  # fmt: skip
     parts["intermediates"], parts["drift"] = found.intermediates()
     goal = {
@@ -116,6 +117,7 @@ def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) 
         for item in parts["drift"]
     ]
     said += [item["alarm"]["message"] for item in parts["together"].get("outputs", {}).values() if item["alarm"]]
+    said += [parts["fusion"]["said"]] if parts["fusion"] else []
     said += _against_baselines(found, parts)
     said += [f"{PRETRAINED} {parts['pretrained']['said']}"] if parts["pretrained"].get("said") else []
     if verdict.end_to_end is None or verdict.pipeline is None or not found.bench.recipe.stages:
@@ -153,6 +155,34 @@ def _together(found: Findings) -> dict[str, Any]:
     elif not said:
         said.append("no answer is seen to be worse in the one network than in one of its own: the intervals meet")
     return {"outputs": items, "said": said}
+
+
+def _fusion(found: Findings) -> dict[str, Any]:
+    """Whether one input is enough, or all of them are better: the paired differences and a sentence; {} where the subsets of
+    the inputs were not trained."""
+    verdicts = found.fusion()
+    if not verdicts:
+        return {}
+    one, fewer = verdicts["one"], verdicts["fewer"]
+    said = f"{_enough(one)}: {one.because}"
+    if one.words == WINS and fewer.pipeline != one.pipeline:
+        said += f"; {_enough(fewer)}: {fewer.because}"
+    told = {kind: {"words": item.words, "inputs": item.pipeline, **item.to_dict()} for kind, item in verdicts.items()}
+    for item in told.values():
+        del item["end_to_end"], item["pipeline"]
+    return {"all": one.end_to_end, **told, "said": said}
+
+
+def _enough(verdict: Verdict) -> str:
+    """What a difference between all inputs and fewer of them says."""
+    every, few = verdict.end_to_end, verdict.pipeline
+    if verdict.words == WINS:
+        return f"fusion pays: {every} together are better than {few} alone, the best of so few"
+    if verdict.words == PIPELINE:
+        return f"{few} alone is better than {every} together: the others are in its way"
+    if verdict.words == SAME:
+        return f"{few} alone is enough, as far as is seen: {every} together are not seen to be better"
+    return "whether fewer inputs are enough is not told"
 
 
 def _pretrained(found: Findings, settings: Settings) -> dict[str, Any]:

@@ -105,7 +105,11 @@ def _inputs(found: Mapping[str, Any]) -> str:
     told = (
         f"{found['goal']} of one network without answers on the way that has these inputs alone, under the same budget"
     )
-    return plots.intervals(_intervals(found["inputs"]), x=found["about"]["metric"], alt=told) if found["inputs"] else ""
+    if not found["inputs"]:
+        return ""
+    said = found.get("fusion", {}).get("said", "")
+    drawn = plots.intervals(_intervals(found["inputs"]), x=found["about"]["metric"], alt=told)
+    return (f"<p>{escape(said[0].upper() + said[1:])}.</p>" if said else "") + drawn
 
 
 def _retarget(found: Mapping[str, Any]) -> str:
