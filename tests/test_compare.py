@@ -466,6 +466,9 @@ def test_a_comparison_gives_the_documented_json(compared: tuple[Path, Any]) -> N
     assert [row["aspect"] for row in found["table"] if not row["regimes"]] == ["data efficiency"]
     assert found["costs"]["warm_joint"]["trained_parts"] == 3
     assert found["costs"]["direct"]["trained_parts"] == 1
+    for cost in found["costs"].values():
+        assert 0 < cost["p50_ms"] <= cost["p95_ms"]
+        assert 30 <= cost["timed_answers"] <= 200  # of two dozen rows
     assert json.loads((place / "comparison.json").read_text())["verdict"] == found["verdict"]
 
 

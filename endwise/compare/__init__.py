@@ -348,7 +348,10 @@ def _measured(
     kept |= {f"put_out/{what}": value for what, value in measure.faithfulness(model, bench).items()}
     each = [measure.latency(own, bench) for own in trained.models.values()]  # one after another, for all answers
     told = {
-        "latency": {name: sum(item[name] for item in each) for name in each[0]},
+        "latency": {
+            **{name: sum(item[name] for item in each) for name in each[0]},
+            "n": min(item["n"] for item in each),
+        },
         "reach": measure.reach(model, bench),
     }
     return kept, told

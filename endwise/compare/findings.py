@@ -486,6 +486,11 @@ class Findings:
                 "trained_parts": done[0].cost.trained_parts,
                 "failed": len(all_of) - len(done),
                 **{key: float(np.median([item[key] for item in timed])) for key in ("p50_ms", "p95_ms") if timed},
+                **(
+                    {"timed_answers": min(item["n"] for item in timed)}
+                    if all("n" in item for item in timed) and timed
+                    else {}
+                ),
             }
         return found
 

@@ -286,6 +286,11 @@ def table(found: Findings, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
         said += [f"faithful by {_spelled(parts['faithfulness'][name])}"] if name in parts["faithfulness"] else []
         return ", ".join(said) or None
 
+    def latency(name: str) -> str | None:
+        cost = costs[name]
+        timed = f", n = {cost['timed_answers']}" if "timed_answers" in cost else ""
+        return f"{cost['p50_ms']:.1f} / {cost['p95_ms']:.1f} ms{timed}" if "p50_ms" in cost else None
+
     def exchanged(name: str) -> str | None:
         return _spelled(parts["exchanged"][name]) if name in parts["exchanged"] else None
 
@@ -305,7 +310,7 @@ def table(found: Findings, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
             "without the quarter of the input that an answer leans on than without any other (0: not faithful)", explained,
             "there are no answers on the way, and no sound or image to look into"),
         row("latency", "p50 and p95 of one row, one thread, reading left out",
-            lambda name: f"{costs[name]['p50_ms']:.1f} / {costs[name]['p95_ms']:.1f} ms" if "p50_ms" in costs[name] else None,
+            latency,
             "no model could be timed"),
         row("performance", found.called, lambda name: _spelled(parts["regimes"][name]), "no training was finished"),
         row("flexibility", "goal: what comes of another training's first stage in the place of its own (0: parts can be "

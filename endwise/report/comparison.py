@@ -319,6 +319,7 @@ def _costs(found: Mapping[str, Any]) -> str:
     rows = []
     for name, cost in found["costs"].items():
         latency = f"{cost['p50_ms']:.1f} / {cost['p95_ms']:.1f} ms" if "p50_ms" in cost else "—"
+        latency += f" (n = {cost['timed_answers']})" if "timed_answers" in cost else ""
         memory = "—" if cost["peak_mb"] is None else f"{cost['peak_mb']:,.0f} MB"
         rows.append([
             escape(name), _seconds(cost["seconds"]), f"{cost['energy_wh']:.2g} Wh", memory, f"{cost['parameters']:,}", latency,
