@@ -468,6 +468,7 @@ def test_a_comparison_gives_the_documented_json(compared: tuple[Path, Any]) -> N
     assert found["costs"]["direct"]["trained_parts"] == 1
     for cost in found["costs"].values():
         assert 0 < cost["p50_ms"] <= cost["p95_ms"]
+        assert 0 < cost["seconds"] < 60 * cost["minutes_to_answer"]
         assert 30 <= cost["timed_answers"] <= 200  # of two dozen rows
     assert json.loads((place / "comparison.json").read_text())["verdict"] == found["verdict"]
 

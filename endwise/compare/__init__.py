@@ -11,6 +11,7 @@ findings.py, the rule verdict.py, the sentences words.py; the page is the report
 
 import hashlib
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,9 +117,12 @@ def _how_to_go_on(place: Path) -> str:
 
 
 def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress | None) -> dict[str, Any]:
+    began = time.monotonic()
     whole = _read(recipe, progress)
+    facts: dict[str, Any] = {"fingerprint": whole.fingerprint, "reading_s": time.monotonic() - began}
     if run.has(FILE):  # finished trainings are taken as they are
         run.same_data(whole.fingerprint)
+        facts |= run.read("data.json")  # what was decoded then is only looked up now
     dataset, shifted, how = _held_out(whole, settings.shift, recipe.train.seed)
     bench = _bench(recipe, dataset, shifted)
     scales = {} if len(shifted) else measure.disturbable(bench)
@@ -130,7 +134,7 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
         recipe, settings.ways, len(dataset.splits.train), bench.contracts, seeds=settings.seeds, shares=settings.shares,
         curve_seeds=settings.curve_seeds, budget=settings.each, subsets=settings.inputs, begun=begun,
     )  # fmt: skip
-    run.write("data.json", {"fingerprint": whole.fingerprint})
+    run.write("data.json", facts)
     run.write(FILE, settings.to_dict())
     kept = []
     for number, arm in enumerate(wanted, 1):
@@ -140,7 +144,7 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
     _doing(progress, "fitting the baselines")
     ends = direct_recipe(recipe) if recipe.stages else recipe
     beside = baselines(bench.contracts, ends, dataset, dataset.splits.train, bench.test)
-    return summary(Findings(bench, kept, beside, tuple(scales)), settings, how, anew)
+    return summary(Findings(bench, kept, beside, tuple(scales), facts["reading_s"]), settings, how, anew)
 
 
 def _say(progress: Progress | None, message: str) -> None:
@@ -352,6 +356,7 @@ def _measured(
             **{name: sum(item[name] for item in each) for name in each[0]},
             "n": min(item["n"] for item in each),
         },
+        "first_answer_s": measure.first_answer_s(lambda: training.finished(arm, folder), bench),
         "reach": measure.reach(model, bench),
     }
     return kept, told

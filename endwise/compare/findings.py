@@ -48,6 +48,7 @@ class Findings:
     kept: Sequence[Kept]
     baselines: Mapping[str, Baseline]
     disturbed: tuple[str, ...] = ()  # inputs that noise was put on
+    reading_s: float = 0.0  # of the rows, from their files
 
     @property
     def goal(self) -> Metric:
@@ -466,17 +467,19 @@ class Findings:
     # ---- costs -------------------------------------------------------------------------------------------------------
 
     def costs(self) -> dict[str, dict[str, Any]]:
-        """{regime: seconds, energy, memory, parameters, latency, what there is to declare, train and keep}: means over
-        trainings on all labels."""
+        """{regime: seconds, energy, memory, parameters, latency, what there is to declare, train and keep, minutes from data
+        to a served answer}: means over trainings on all labels."""
         found = {}
         for name in self.names:
             all_of = [item for item in self.kept if item.arm.name == name and item.arm.share == 1]
             done = [item for item in all_of if not item.cost.failed]
+            seconds = float(np.mean([item.cost.seconds for item in done]))
             cpu = float(np.mean([item.cost.cpu_seconds for item in done]))
             peaks = [item.cost.peak_mb for item in done if item.cost.peak_mb is not None]
+            first = [item.numbers["first_answer_s"] for item in done if "first_answer_s" in item.numbers]
             timed = [item.numbers["latency"] for item in done if "latency" in item.numbers]
             found[name] = {
-                "seconds": float(np.mean([item.cost.seconds for item in done])),
+                "seconds": seconds,
                 "cpu_seconds": cpu,
                 "energy_wh": cpu * WATTS / 3600,
                 "peak_mb": max(peaks) if peaks else None,
@@ -485,10 +488,11 @@ class Findings:
                 "declared_lines": sum(map(_lines, done[0].arm.parts.values())),
                 "trained_parts": done[0].cost.trained_parts,
                 "failed": len(all_of) - len(done),
+                **({"minutes_to_answer": (self.reading_s + seconds + float(np.mean(first))) / 60} if first else {}),
                 **{key: float(np.median([item[key] for item in timed])) for key in ("p50_ms", "p95_ms") if timed},
                 **(
                     {"timed_answers": min(item["n"] for item in timed)}
-                    if all("n" in item for item in timed) and timed
+                    if timed and all("n" in item for item in timed)
                     else {}
                 ),
             }

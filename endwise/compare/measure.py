@@ -406,6 +406,14 @@ def latency(model: Model, bench: Bench) -> dict[str, float]:
     return {"p50_ms": float(np.quantile(times, 0.5)), "p95_ms": float(np.quantile(times, 0.95)), "n": len(times)}
 
 
+def first_answer_s(load: Callable[[], Mapping[str, Model]], bench: Bench) -> float:
+    """Seconds from the files of the finished models to their first answer to a row; libraries are loaded already."""
+    began = time.perf_counter()
+    for model in load().values():
+        model.answers(next(_batches(model, bench.dataset, bench.test[:1], 1)))
+    return time.perf_counter() - began
+
+
 def value_of(metric: Metric, kept: np.ndarray, weights: np.ndarray | None) -> float:
     """The metric of one model's statistics."""
     return (
@@ -419,6 +427,7 @@ __all__ = [
     "changed",
     "disturbable",
     "faithfulness",
+    "first_answer_s",
     "latency",
     "reach",
     "statistics",

@@ -323,11 +323,23 @@ def _costs(found: Mapping[str, Any]) -> str:
         memory = "—" if cost["peak_mb"] is None else f"{cost['peak_mb']:,.0f} MB"
         rows.append([
             escape(name), _seconds(cost["seconds"]), f"{cost['energy_wh']:.2g} Wh", memory, f"{cost['parameters']:,}", latency,
-            str(cost["trained_parts"]), str(cost["artefacts"]), str(cost["declared_lines"]),
+            _seconds(60 * cost["minutes_to_answer"]) if "minutes_to_answer" in cost else "—", str(cost["trained_parts"]), str(cost["artefacts"]), str(cost["declared_lines"]),
         ])  # fmt: skip
-    names = ["", "training", "energy", "memory", "parameters", "p50 / p95", "parts", "models", "lines"]
+    names = [
+        "",
+        "training",
+        "energy",
+        "memory",
+        "parameters",
+        "p50 / p95",
+        "data to answer",
+        "parts",
+        "models",
+        "lines",
+    ]
     told = (
         "Of one training on all labels: time, energy (an estimate) and most memory of the process; of one answer: milliseconds; "
+        "from data to a served answer: reading the rows, training, loading the models until they answer; "
         "parts that are trained, models to keep, lines to declare."
     )
     return f'<p class="quiet">{told}</p>' + _table(names, rows, numbers=range(1, len(names)))
