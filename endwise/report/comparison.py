@@ -319,7 +319,7 @@ def _costs(found: Mapping[str, Any]) -> str:
     rows = []
     for name, cost in found["costs"].items():
         latency = f"{cost['p50_ms']:.1f} / {cost['p95_ms']:.1f} ms" if "p50_ms" in cost else "—"
-        latency += f" (n = {cost['timed_answers']})" if "timed_answers" in cost else ""
+        latency += f", {cost['timed_answers']}" if "timed_answers" in cost else ""
         memory = "—" if cost["peak_mb"] is None else f"{cost['peak_mb']:,.0f} MB"
         rows.append([
             escape(name), _seconds(cost["seconds"]), f"{cost['energy_wh']:.2g} Wh", memory, f"{cost['parameters']:,}", latency,
@@ -331,16 +331,16 @@ def _costs(found: Mapping[str, Any]) -> str:
         "energy",
         "memory",
         "parameters",
-        "p50 / p95",
-        "data to answer",
+        "p50 / p95, n",
+        "to answer",
         "parts",
         "models",
         "lines",
     ]
     told = (
-        "Of one training on all labels: time, energy (an estimate) and most memory of the process; of one answer: milliseconds; "
-        "from data to a served answer: reading the rows, training, loading the models until they answer; "
-        "parts that are trained, models to keep, lines to declare."
+        "Of one training on all labels: time, energy (an estimate) and most memory of the process; "
+        "of one answer: milliseconds, and of how many; to answer, from the data to a served one: reading the rows, training, loading the models until "
+        "they answer; parts that are trained, models to keep, lines to declare."
     )
     return f'<p class="quiet">{told}</p>' + _table(names, rows, numbers=range(1, len(names)))
 
