@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
+
 from endwise.errors import ModelError, RecipeError, refusal, require, unknown_name
 
 if TYPE_CHECKING:
@@ -143,6 +145,42 @@ def given(item: "Modality", contract: "Contract", answer: "Answer", learnt: Cert
         return found
     guess = found.value.to_json() if hasattr(found.value, "to_json") else found.value
     return dataclasses.replace(found, value=None, abstained=True, detail={"best_guess": guess, **found.detail})
+
+
+def in_columns(
+    item: "Modality", contract: "Contract", decoded: Mapping[str, np.ndarray], learnt: Certainty | None
+) -> dict[str, Any]:
+    """What `given` says of every row, as `Modality.write_column` says it: all at once where the answer's own confidence is how sure
+    it is, else row by row. Sets are left out; what is withheld stands in `detail["best_guess"]`."""
+    if item.can_abstain and (item.abstain is not None or (learnt is not None and learnt.scale is not None)):
+        if item.sureness_is_confidence:
+            return _shaded(item, item.write_column(decoded, contract), learnt)
+        count = len(next(iter(decoded.values())))
+        rows = [item.write({key: value[row] for key, value in decoded.items()}, contract) for row in range(count)]
+        answers = [given(item, contract, answer, learnt) for answer in rows]
+        return {
+            "value": [answer.value for answer in answers],
+            "confidence": [answer.confidence for answer in answers],
+            "detail": [dict(answer.detail) for answer in answers],
+        }
+    return item.write_column(decoded, contract)
+
+
+def _shaded(item: "Modality", column: dict[str, Any], learnt: Certainty | None) -> dict[str, Any]:
+    """A column with the confidence that its answers deserve, and without the values that are withheld."""
+    said = np.array([0.0 if one is None else one for one in column["confidence"]], np.float64)
+    if learnt is not None and learnt.scale is not None:
+        inside = np.clip(said, LEAST_CHANCE, 1 - LEAST_CHANCE)
+        odds = learnt.scale * np.log(inside / (1 - inside)) + learnt.shift
+        column = {**column, "confidence": 1 / (1 + np.exp(-odds))}
+    if item.abstain is None:
+        return column
+    kept = learnt is not None and learnt.gives == "all"
+    enough = said >= learnt.at_least if learnt is not None and learnt.gives == "some" else np.full(len(said), kept)
+    value = np.empty(len(said), dtype=object)
+    value[:] = column["value"]
+    detail = column["detail"] if isinstance(column["detail"], Mapping) else {}
+    return {**column, "value": np.where(enough, value, None), "detail": {**detail, "best_guess": value}}
 
 
 def improbability(names: Iterable[Any], answer: "Answer") -> float:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from endwise.batch import Ragged
-from endwise.certainty import certainties
+from endwise.certainty import certainties, in_columns
 from endwise.delimited import rows_of, wide_fields
 from endwise.drawing import PNG_URI, uri_pixels
 from endwise.drawing import from_uri as drawn_from_uri
@@ -189,7 +189,10 @@ class Bundle:
                         allowed="what the network looks at at once", fix="use predict, which answers it in windows",
                         error=DataError)  # fmt: skip
             decoded = self.decoded(fields, present, seed=seed)
-            return {name: item.write_column(decoded[name], self.contracts[name]) for name, item in self.outputs.items()}
+            return {
+                name: in_columns(item, self.contracts[name], decoded[name], self.certainty.get(name))
+                for name, item in self.outputs.items()
+            }
 
         with ThreadPoolExecutor(workers) as pool:
             parts = list(pool.map(answered, range(0, count, batch_size)))

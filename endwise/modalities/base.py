@@ -416,6 +416,11 @@ class Modality:
         where that is to be small, and 1 - the metric where it is to be large."""
         raise NotImplementedError
 
+    @property
+    def sureness_is_confidence(self) -> bool:
+        """Whether `sureness` is the confidence that `write` gave."""
+        return type(self).sureness is Modality.sureness
+
     def sureness(self, answer: Answer, contract: Any) -> float:
         """How sure an answer says it is, the more the surer; in [0, 1] where `error_is_share`. What orders the answers of an
         output that abstains. Default: the confidence that `write` gave."""
