@@ -177,10 +177,10 @@ def _shaded(item: "Modality", column: dict[str, Any], learnt: Certainty | None) 
         return column
     kept = learnt is not None and learnt.gives == "all"
     enough = said >= learnt.at_least if learnt is not None and learnt.gives == "some" else np.full(len(said), kept)
-    value = np.empty(len(said), dtype=object)
-    value[:] = column["value"]
+    guesses = list(column["value"])
+    value = [guess if given else None for guess, given in zip(guesses, enough, strict=True)]
     detail = column["detail"] if isinstance(column["detail"], Mapping) else {}
-    return {**column, "value": np.where(enough, value, None), "detail": {**detail, "best_guess": value}}
+    return {**column, "value": value, "detail": {**detail, "best_guess": guesses}}
 
 
 def improbability(names: Iterable[Any], answer: "Answer") -> float:

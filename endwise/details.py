@@ -331,9 +331,12 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset, output: 
 def _why(scored: Answered, index: int, output: str, model: Model, dataset: Dataset) -> dict[str, Any]:
     """{"why": {"about", "verdict", "reliable", "inputs": [{"name", "image": a data URI or None, "pieces": [{"where", "share"}]}]}}:
     what an answer leans on, where it can be explained; nothing for networks that take too long to ask so often."""
-    if model.parameters > MOST_EXPLAINED or scored.item.unexplained:
-        return {}
     row, inputs = int(scored.rows[index]), model.recipe.inputs
+    handed = any(
+        item.handed for item in inputs.values()
+    )  # a stage by itself: the whole network explains from the raw value
+    if model.parameters > MOST_EXPLAINED or scored.item.unexplained or handed:
+        return {}
     stored = {name: dataset.fields.get(name) for name in inputs}
     decoded = {
         name: np.asarray(store[row]) for name, store in stored.items() if store is not None and store.present[row]
