@@ -232,11 +232,14 @@ class _Tap:
             self.layer.register_forward_hook(self._pass)
 
     def _pass(self, layer: nn.Module, given: object, found: Tensor) -> Tensor:
+        """A text that is read in windows comes as several rows of vectors, one behind the other."""
         if self.mask is None:  # the row as it is
-            self.seen = found
+            self.seen = found.reshape(1, -1, *found.shape[2:])
             return found
         assert self.given is not None
-        return self.mixed(self.given.expand(len(found), *self.given.shape[1:]), found)
+        rows = len(self.mask)
+        whole = found.reshape(rows, -1, *found.shape[2:])
+        return self.mixed(self.given.expand(rows, *self.given.shape[1:]), whole).reshape(found.shape)
 
 
 def encoders_of(network: Network, name: str) -> Iterator[Encoder]:

@@ -77,7 +77,7 @@ MISTAKES = [
     (
         {"outputs": {"y": {"type": "category", "zzz": 1}}},
         "outputs.y",
-        r"^((?!optional).)*expected one of class_weights",
+        r"^((?!optional).)*expected one of abstain, class_weights",
     ),
     ({"inputs": {"x": {"column": "a"}}}, "inputs.x.type", "what kind of value"),
     ({"inputs": {}}, "inputs", "at least one name"),

@@ -15,7 +15,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
 
 from endwise.errors import BadValue, DataError, SetupError, nearest, refusal
@@ -235,9 +235,13 @@ class Finder:
         raise BadValue(f"there is no file {_quoted(path)} (looked in {looked})")
 
     def _is_folder(self, path: str) -> bool:
-        return (
-            isinstance(self.place, LocalPlace) and bool(path) and "\0" not in path and (self.place.root / path).is_dir()
-        )
+        """A folder with a name: the one that the table lies in is no value."""
+        if not isinstance(self.place, LocalPlace) or PurePath(path).name in ("", "..") or "\0" in path:
+            return False
+        try:
+            return (self.place.root / path).is_dir()
+        except OSError:  # too long for a path
+            return False
 
     def _lies(self, path: str) -> bool:
         return self.place.size(path) is not None
