@@ -216,7 +216,7 @@ def sent(model: Model, values: Mapping[str, np.ndarray | None]) -> tuple[dict[st
 
 
 def _prediction(model: Model, decoded: Mapping[str, Mapping[str, np.ndarray]], origin: str | None) -> Prediction:
-    return Prediction({name: answers[0] for name, answers in model.written(decoded, 1).items()}, origin)
+    return Prediction({name: answers[0] for name, answers in model.given(decoded, 1).items()}, origin)
 
 
 def explained(

@@ -274,7 +274,7 @@ class Model:
             for name, part in decoded.items()
         }
         drawn = {name: {key: _array(value)[0] for key, value in part.items()} for name, part in draws.items()}
-        given = {**self._given(arrays, count), **self.written(drawn, count)}
+        given = {**self.given(arrays, count), **self.written(drawn, count)}
         return [Prediction({name: given[name][draw] for name in self.recipe.outputs}) for draw in range(count)]
 
     def predict_files(self, inputs: Sequence[str], *, batch_size: int = 64) -> Iterator[Prediction | DataError]:
@@ -324,7 +324,7 @@ class Model:
     def answers(self, batch: Batch) -> dict[str, list[Answer]]:
         """A loader's batch to final answers, one per row: what validation, evaluation and prediction all call."""
         decoded = self.decoded(self.predictions(batch))
-        return self._given(decoded, len(batch))
+        return self.given(decoded, len(batch))
 
     def predictions(self, batch: Batch) -> Predictions:
         """Raw predictions of every head for a batch, as tensors on the model's device; nothing is learnt from them. Of what
@@ -405,8 +405,8 @@ class Model:
         outputs = {name: item for name, item in self.recipe.outputs.items() if name in decoded}
         return written(outputs, self.contracts, decoded, rows)
 
-    def _given(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:
-        """Decoded arrays as final answers."""
+    def given(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:
+        """Decoded arrays as final answers: as sure as they deserve, and withheld where an output abstains."""
         outputs = {name: item for name, item in self.recipe.outputs.items() if name in decoded}
         return answered(outputs, self.contracts, self.certainty, self.written(decoded, rows))
 
@@ -446,7 +446,7 @@ class Model:
         with torch.inference_mode(), self._evaluating():
             found = self.network.decode(self._predicted(rows))
         decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
-        given = self._given(decoded, len(rows))
+        given = self.given(decoded, len(rows))
         return [Prediction({name: answers[row] for name, answers in given.items()}) for row in range(len(rows))]
 
     def _predicted(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:

@@ -701,9 +701,13 @@ def check_export(
         place = Path(folder) / "bundle"
         export(model, place, examples=examples)
         bundle = Bundle.load(place, modalities=modalities)
-        got, columns = bundle.predict(list(rows)), bundle.score({name: [row[name] for row in rows] for name in rows[0]})
+        got = bundle.predict(list(rows))
+        in_windows = any(item.patch(model.contracts[name]) is not None for name, item in model.recipe.inputs.items())
+        columns = {} if in_windows else bundle.score({name: [row[name] for row in rows] for name in rows[0]})
         _pickles_nothing(place)
     _expect_same([item.to_dict() for item in model.predict(list(rows))], got, "the exported model answers otherwise")
+    if in_windows:  # of which columns are refused
+        return
     scored = [{name: _entry(column, row) for name, column in columns.items()} for row in range(len(rows))]
     said = [{name: {key: part[key] for key in ("value", "confidence")} for name, part in row.items()} for row in got]
     _expect_same(said, scored, "columns are answered otherwise than rows")
