@@ -322,7 +322,7 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset, output: 
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
             **_drawn(scored, index, answers[index], dataset),
-            **(_why(scored, index, output, previews.model, dataset) if place < EXPLAINED else {}),
+            **(_why(scored, index, output, previews.model, dataset) if scored.answers and place < EXPLAINED else {}),
         }
         for place, index in enumerate(_shown(wrong, scored))
     ]

@@ -181,7 +181,7 @@ def test_details_are_what_the_report_draws(scored: Any) -> None:
     worst = found["y"]["mistakes"]
     assert 0 < len(worst) <= 20
     assert [item["loss"] for item in worst] == sorted((item["loss"] for item in worst), reverse=True)
-    assert {"row", "origin", "truth", "answer", "confidence", "loss", "inputs"} == set(worst[0])
+    assert {"row", "origin", "truth", "answer", "confidence", "loss", "inputs", "why"} == set(worst[0])
     assert set(worst[0]["inputs"]) == {"x", "note"}
     assert all(item["truth"] != item["answer"] for item in found["kind"]["mistakes"])
 
