@@ -32,6 +32,7 @@ from endwise.model import Model
 from endwise.nn.interface import Tokens
 from endwise.nn.size import Size
 from endwise.recipe import Recipe
+from endwise.runner import Bundle
 from endwise.scores import lines
 
 CLASSES = ("a", "b", "c", "d")
@@ -466,3 +467,18 @@ def test_what_is_judged_twice_is_judged_by_what_its_head_said() -> None:
     assert found.confidence == pytest.approx(0.75)
     assert found.value == "text"
     assert not learnt.withholds(0.9)
+
+
+def test_a_bundle_withholds_in_rows_and_in_columns_alike(doubtful: Any, tmp_path: Path) -> None:
+    from endwise.export import export
+
+    model, dataset = doubtful
+    if ENTRY not in model.info:
+        calibrate(model, dataset, dataset.splits.val)
+    rows = [{"x": float(x)} for x in np.linspace(-2, 2, 9)]
+    export(model, tmp_path / "bundle", examples=rows)
+    bundle = Bundle.load(tmp_path / "bundle")
+    said, column = bundle.predict(rows), bundle.score({"x": [row["x"] for row in rows]})["kind"]
+    assert [row["kind"]["value"] for row in said] == column["value"]
+    assert [row["kind"]["value"] for row in said] == [row["kind"] for row in model.predict(rows)]
+    assert any(row["kind"].get("abstained") for row in said)
