@@ -331,7 +331,7 @@ def predict(
         fix="give at least one INPUT, or --input name=value for each input",
     )
     options = {"temperature": temperature, "top_p": top_p, "seed": seed}
-    given = {name: value for name, value in options.items() if value is not None}
+    given = _told(options)
     require(
         samples is not None or not given,
         field=f"--{next(iter(given), '').replace('_', '-')}",
@@ -515,22 +515,22 @@ def search(
 def serve(
     run: Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A run, its model/ folder, or an exported bundle.")],
     host: Annotated[
-        str, typer.Option(help="Where to listen; another than this machine's own needs --token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8000,
+        str | None, typer.Option(help="Where to listen; another than this machine's own needs --token.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="0: any that is free.")] = None,
     token: Annotated[
         str | None,
         typer.Option(envvar="ENDWISE_TOKEN", help="Ask for it on every route; better given by the variable."),
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; beyond it 503.")] = 256,
-    max_batch: Annotated[int, typer.Option(min=1, help="Rows answered at once.")] = 32,
-    timeout_s: Annotated[float, typer.Option("--timeout-s", help="Of one request.")] = 30.0,
-    drain_s: Annotated[float, typer.Option("--drain-s", help="For what was taken, after SIGTERM.")] = 30.0,
+    queue: Annotated[int | None, typer.Option(min=1, help="Requests that may wait; beyond it 503.")] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="Rows answered at once.")] = None,
+    timeout_s: Annotated[float | None, typer.Option("--timeout-s", help="Of one request.")] = None,
+    drain_s: Annotated[float | None, typer.Option("--drain-s", help="For what was taken, after SIGTERM.")] = None,
     p99_ms: Annotated[
         float | None, typer.Option("--p99-ms", help="Refuse at once what could not be answered in this time.")
     ] = None,
-    max_body_mb: Annotated[float, typer.Option("--max-body-mb", help="Of one request.")] = 32.0,
-    max_pixels: Annotated[int, typer.Option(help="Of one picture.")] = 25_000_000,
+    max_body_mb: Annotated[float | None, typer.Option("--max-body-mb", help="Of one request.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Of one picture.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the model's arithmetic.")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Take over a new version as soon as it is in the folder.")
@@ -553,12 +553,18 @@ def serve(
         else:
             _note(f"{version}\nanswers at {url}/predict; what it takes is said at {url}/openapi.json")
 
-    options = Options(
-        host=host, port=port, token=token, queue=queue, max_batch=max_batch, timeout_s=timeout_s, drain_s=drain_s,
-        p99_ms=p99_ms, watch=watch, threads=threads, log=log,
-        limits=Limits(body_bytes=int(max_body_mb * 2**20), pixels=max_pixels),
-    )  # fmt: skip
+    asked = {
+        "host": host, "port": port, "token": token, "queue": queue, "max_batch": max_batch, "timeout_s": timeout_s,
+        "drain_s": drain_s, "p99_ms": p99_ms, "threads": threads, "log": log,
+    }  # fmt: skip
+    limits = {"body_bytes": None if max_body_mb is None else int(max_body_mb * 2**20), "pixels": max_pixels}
+    options = Options(watch=watch, limits=Limits(**_told(limits)), **_told(asked))
     run_serve(run, options, ready=ready)
+
+
+def _told(options: dict[str, Any]) -> dict[str, Any]:
+    """What was said on the command line: the defaults stand where the options are meant."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @audit.command()

@@ -103,7 +103,20 @@ def enlarged(
     return x
 
 
-class OnCanvas(nn.Module):
+class Scored(nn.Module):
+    """What ends in a score of each channel at each place."""
+
+    score: nn.Module
+
+    def begin(self, values: Sequence[float]) -> None:
+        """Say these numbers everywhere before anything is learnt."""
+        bias = self.score.bias
+        assert isinstance(bias, nn.Parameter)
+        with torch.no_grad():
+            bias.copy_(torch.tensor(values))
+
+
+class OnCanvas(Scored):
     """Tokens -> numbers for every place of an input's canvas, [batch, channels, *canvas] in float32: the maps of a pyramid
     enlarged and added up (Kirillov et al. 2019, "Panoptic feature pyramid networks").
 
@@ -123,13 +136,6 @@ class OnCanvas(nn.Module):
         self.last = Mix(axes, width, width)
         self.score = CONVS[axes](width, channels, 1)
 
-    def begin(self, values: Sequence[float]) -> None:
-        """Say these numbers everywhere before anything is learnt."""
-        bias = self.score.bias
-        assert isinstance(bias, nn.Parameter)
-        with torch.no_grad():
-            bias.copy_(torch.tensor(values))
-
     def forward(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
         """Of rows without the input what the tokens alone say."""
         return smoothly(self.fine(tokens, on), self.pyramid.strides[0], self.canvas)
@@ -145,7 +151,7 @@ class OnCanvas(nn.Module):
         return made.float()
 
 
-class Narrowing(nn.Module):
+class Narrowing(Scored):
     """As `OnCanvas`, for canvases whose fine maps are large: each map is as wide as the encoder's own, the finer the
     narrower, and is added to what the coarser ones say (Ronneberger et al. 2015, U-Net; a sum in the place of a
     concatenation, which is half the work)."""
@@ -164,13 +170,6 @@ class Narrowing(nn.Module):
         self.mix = nn.ModuleList(Mix(axes, item.channels, item.channels) for item in maps[-2::-1])
         self.finest = maps[0].stride
         self.score = CONVS[axes](maps[0].channels, channels, 1)
-
-    def begin(self, values: Sequence[float]) -> None:
-        """Say these numbers everywhere before anything is learnt."""
-        bias = self.score.bias
-        assert isinstance(bias, nn.Parameter)
-        with torch.no_grad():
-            bias.copy_(torch.tensor(values))
 
     def forward(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
         """Of rows without the input what the tokens alone say."""
