@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -869,6 +871,29 @@ def test_what_was_taken_is_answered_before_the_end(slow: Slow, folder: Path) -> 
     assert {answer.headers["connection"] for answer in answers} == {"close"}
 
 
+def test_who_was_let_in_before_the_doors_closed_is_answered(folder: Path) -> None:
+    number_model(0).save(folder / "late")
+    body = json.dumps({"inputs": {"weight": 1}}).encode()
+    with contextlib.ExitStack() as late:
+        with serving(folder / "late", port=0) as server:
+            address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+            caller = late.enter_context(socket.create_connection(address, timeout=60))
+
+            def ask() -> None:
+                """Only when nobody is let in any more, and on a connection that is open since before."""
+                with contextlib.suppress(ConnectionRefusedError):
+                    while True:
+                        socket.create_connection(address, timeout=60).close()
+                        time.sleep(0.005)
+                caller.sendall(b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n")
+                caller.sendall(b"content-length: %d\r\n\r\n" % len(body) + body)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+        thread.join()
+        assert caller.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_bundle_is_served_without_torch_and_drains_when_told_to_stop(tmp_path: Path) -> None:
     model = number_model(0)
@@ -888,7 +913,7 @@ def test_a_bundle_is_served_without_torch_and_drains_when_told_to_stop(tmp_path:
                 while True:
                     try:
                         answer = client.post("/predict", json={"inputs": {"weight": 7.0}})
-                    except (httpx.ConnectError, httpx.ReadError):  # the doors closed before it was let in
+                    except httpx.NetworkError:  # the doors closed before it was let in
                         return
                     statuses.append(answer.status_code)
 
@@ -896,7 +921,7 @@ def test_a_bundle_is_served_without_torch_and_drains_when_told_to_stop(tmp_path:
             while True:
                 try:
                     unready.append(httpx.get(f"{told['url']}/readyz").status_code)
-                except (httpx.ConnectError, httpx.ReadError):
+                except httpx.NetworkError:
                     return
 
         threads = [threading.Thread(target=ask) for _ in range(4)] + [threading.Thread(target=watch)]

@@ -118,6 +118,13 @@ class _Server:
                     self.force_exit = True
                 outer.stop()
 
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                """Close the doors first: who was let in a moment ago is still writing its question, and is answered."""
+                for listener in self.servers:
+                    listener.close()
+                await asyncio.sleep(LINGER_S)
+                await super().shutdown(sockets)
+
         with _bound(self.options.host, self.options.port) as opened:
             config = uvicorn.Config(
                 self._app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
