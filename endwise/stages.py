@@ -10,7 +10,7 @@ beginning with stages that were trained apart (regimes.py); which wins (compare.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,9 @@ from endwise.network import Network, Predictions
 from endwise.nn.interface import Encoder, Handed, Head, Tokens
 from endwise.nn.size import Size
 from endwise.recipe import PARTED, Recipe, Stage, in_order, owner, standing
+from endwise.rows import collate
 
+ANSWER = "answer"  # the one field of a row that is written and read again
 TAUGHT_UNTIL = 0.5  # of the steps: from there on a stage gets none of the true answers
 
 Change = Callable[
@@ -117,6 +119,14 @@ class StagedNetwork(Network):
             made[name] = Network(given, answered, contracts, size, encoders=encoders)
         self.stages = nn.ModuleDict({_key(name): part for name, part in made.items()})
         self.maker = {output: name for name, stage in self.declared.items() for output in stage.to}
+        going = {
+            given for stage in stages.values() if stage.hand_off == "hard" and stage.by is None for given in stage.given
+        }
+        self.written = {
+            name: Written(outputs[name], contracts[name])
+            for name in sorted(going & set(outputs))
+            if type(self.head(name)).handed is Head.handed
+        }
         self.compares_rows = any(part.compares_rows for part in made.values())
         self.symbols = max(part.symbols for part in made.values())
         self.drafts = max(part.drafts for part in made.values())
@@ -153,19 +163,17 @@ class StagedNetwork(Network):
         predictions: Predictions = {}
         tokens: dict[str, Tokens] = {}
         encoded: dict[str, Tokens] = {}
-        rows = next(iter(present.values())).shape[0]
-        there = torch.ones(rows, dtype=torch.bool, device=next(self.parameters()).device)
         for name, stage in self.declared.items():
             fields, flags = dict[str, Ragged](), dict[str, Tensor]()
             for given in stage.given:
                 if given not in self.maker:
                     fields[given], flags[given] = inputs[given], present[given]
                     continue
-                fields[given], symbols = self._handed(given, stage, predictions, tokens, done)
-                flags[given] = there
+                fields[given], flags[given], symbols = self._handed(given, stage, predictions, tokens, done)
                 share = 1.0 if given in truth else self._forced(stage, done)
                 if gold is not None and share > 0 and stage.hand_off != "latent":
-                    fields[given] = _with_truth(fields[given], gold.targets[given], gold.present[given], share)
+                    fields[given], taught = _with_truth(fields[given], gold.targets[given], gold.present[given], share)
+                    flags[given] = flags[given] | taught
                 if change is not None:
                     fields[given] = change(given, fields[given], symbols)
             part = self.stage(name)
@@ -186,19 +194,22 @@ class StagedNetwork(Network):
 
     def _handed(
         self, output: str, stage: Stage, predictions: Predictions, tokens: Mapping[str, Tokens], done: float
-    ) -> tuple[Ragged, bool]:
-        """What goes on, and whether it is symbols or chances of them."""
+    ) -> tuple[Ragged, Tensor, bool]:
+        """What goes on, which rows have any, and whether it is symbols or chances of them."""
         if stage.hand_off == "latent":
             found = tokens[self.maker[output]]
             values = found.values.detach() if stage.detach else found.values
-            return Ragged(values, found.mask), False
+            return Ragged(values, found.mask), _all_of(values), False
         head = self.head(output)
         greedy = self.training or stage.hand_off != "hard"
+        if output in self.written:
+            return self.written[output].read_again(head, predictions[output], draft=greedy)
         first, last = stage.temperature
         cooled = last if not self.training else math.exp(math.log(first) + done * math.log(last / first))
         handed = head.handed(predictions[output], greedy=greedy)
         values = hand_off(handed, stage.hand_off, temperature=cooled, training=self.training)
-        return Ragged(values.detach() if stage.detach else values, handed.sizes), handed.scores is not None
+        values = values.detach() if stage.detach else values
+        return Ragged(values, handed.sizes), _all_of(values), handed.scores is not None
 
     # ---- what callers ask a network for -------------------------------------------------------------------------
 
@@ -244,6 +255,41 @@ class StagedNetwork(Network):
     def parts(self) -> dict[str, nn.Module]:
         """'hear.inputs.recording', 'hear.outputs.words', 'add.inputs.words' ..."""
         return {f"{name}.{part}": found for name in self.declared for part, found in self.stage(name).parts().items()}
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer that goes on as whoever writes it down and reads it again has it: a recording, a picture, a ranking. No
+    gradient goes back and no graph holds it, so that this is what `hard` is where a head has no shorter way."""
+
+    item: Modality
+    contract: Contract
+
+    @torch.no_grad()
+    def read_again(self, head: Head, prediction: dict[str, Tensor], *, draft: bool) -> tuple[Ragged, Tensor, bool]:
+        """What goes on, which rows have any (silence and an empty ranking are no answers), and whether it is symbols."""
+        decoded = (head.draft if draft else head.decode)(prediction)
+        device = next(iter(decoded.values())).device
+        arrays = {key: value.cpu().numpy() for key, value in decoded.items()}
+        rows = [
+            {ANSWER: self._again({key: value[row] for key, value in arrays.items()})}
+            for row in range(len(next(iter(arrays.values()))))
+        ]
+        fields, present = collate({ANSWER: self.item}, {ANSWER: self.contract}, rows)
+        found = fields[ANSWER].to(device)
+        return found, torch.from_numpy(present[ANSWER]).to(device), found.values.dtype == torch.int64
+
+    def _again(self, decoded: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        try:
+            return self.item.transform(
+                self.item.read(self.item.write(decoded, self.contract).value, _no_file), self.contract
+            )
+        except BadValue:
+            return None
+
+
+def _no_file(path: str) -> bytes:
+    raise BadValue(f"an answer holds no path, and this one holds {path!r}")
 
 
 class Computed(Network):
@@ -341,8 +387,12 @@ def _one_hot(symbols: Tensor, like: Tensor) -> Tensor:
     return F.one_hot(symbols, like.shape[-1]).to(like.dtype)
 
 
-def _with_truth(given: Ragged, truth: Ragged, known: Tensor, share: float) -> Ragged:
-    """The true answer in the place of the given one, in about `share` of the rows that have one."""
+def _all_of(values: Tensor) -> Tensor:
+    return torch.ones(values.shape[0], dtype=torch.bool, device=values.device)
+
+
+def _with_truth(given: Ragged, truth: Ragged, known: Tensor, share: float) -> tuple[Ragged, Tensor]:
+    """The true answer in the place of the given one, in about `share` of the rows that have one, and which these are."""
     chosen = known if share >= 1 else known & (torch.rand(len(known), device=known.device) < share)
     values = truth.values
     soft = given.values.is_floating_point() and given.values.ndim > values.ndim
@@ -356,7 +406,7 @@ def _with_truth(given: Ragged, truth: Ragged, known: Tensor, share: float) -> Ra
     largest = [max(given.values.shape[1 + axis], values.shape[1 + axis]) for axis in range(axes)]
     mine, theirs = _padded(given.values, largest), _padded(values, largest)
     rows = chosen.reshape(-1, *[1] * (mine.ndim - 1))
-    return Ragged(torch.where(rows, theirs, mine), torch.where(chosen[:, None], truth.sizes, given.sizes))
+    return Ragged(torch.where(rows, theirs, mine), torch.where(chosen[:, None], truth.sizes, given.sizes)), chosen
 
 
 def _padded(values: Tensor, largest: list[int]) -> Tensor:

@@ -50,6 +50,7 @@ HEART_STEPS, HEART_SHARE, HEART_RATE = 400, 0.3, 3e-3  # the loss must fall belo
 ALONE_TOLERANCE = 1e-4
 FIELD = "value"  # the name of the field under test; its partner is named for its role
 PARTNER = "partner"
+END = "end"  # what a stage behind the field under test answers
 SECOND = "second"  # beside the partner, for an output that relates inputs
 WAYS = {INPUT_ROLE: "in", OUTPUT_ROLE: "out"}
 
@@ -203,6 +204,19 @@ class Case:
         from endwise.model import Model
 
         return Model.build(self.recipe, self.contracts, seed=seed)
+
+    def staged(self, hand_off: str) -> "Model":
+        """An untrained model of two stages: what is under test is answered by the first and read by the second."""
+        from endwise.model import Model
+
+        stages = {
+            "first": {"from": [*self.recipe.inputs], "to": [FIELD]},
+            "then": {"from": FIELD, "to": [END], "hand_off": hand_off},
+        }
+        end = modality_class("category")()
+        recipe = self.recipe.replace(outputs={**self.recipe.outputs, END: end}, stages=stages, regime="joint")
+        fitted = end.fit(iter([end.read(name, file_fetcher(".")) for name in "ab" * 4]), missing=0, role=OUTPUT_ROLE)
+        return Model.build(recipe, {**self.contracts, END: fitted}, seed=0)
 
     def trained(self, steps: int = 3, seed: int = 0) -> "Model":
         """A model after a few steps on the batch, so that nothing is at its initial value."""
@@ -487,6 +501,59 @@ def it_is_scored_beside_a_trivial_answer(case: Case) -> None:
     )
 
 
+def an_answer_goes_on_to_a_next_stage(case: Case) -> None:
+    """Hard is what was decoded, written and read again; a gradient comes back by every other way."""
+    import torch
+
+    from endwise.nn.interface import Head
+    from endwise.stages import StagedNetwork
+
+    for how in sorted(case.declared.hand_offs):
+        model = case.staged(how)
+        network, sent = model.network, case.batch().to("cpu")
+        assert isinstance(network, StagedNetwork)
+        found, _ = network.train().run(sent.inputs, sent.present)
+        torch.autograd.backward(found[END]["logits"].float().square().sum())
+        grown = (weight.grad for weight in network.stage("first").parameters() if weight.grad is not None)
+        reached = any(bool(gradient.any()) for gradient in grown)
+        head = network.head(FIELD)
+        silent = how != "latent" and type(head).handed is not Head.handed and not _sizes(head, found[FIELD]).any()
+        _expect(
+            reached == (how != "hard") or silent, f"by {how} a gradient {'comes' if reached else 'does not come'} back"
+        )
+        if how != "hard" or (case.declared.lies and FIELD not in network.written):
+            continue  # what lies on another picture goes on as it lies there
+        with torch.no_grad():
+            found, _ = network.eval().run(sent.inputs, sent.present)
+            decoded = model.decoded({FIELD: found[FIELD]})
+            rows = [{FIELD: _again(case, answer)} for answer in model.written(decoded, len(case.examples))[FIELD]]
+            fields, present = collate({FIELD: case.declared}, case.contracts, rows)
+            then = network.stage("then")
+            wanted = then({FIELD: fields[FIELD].to("cpu")}, {FIELD: torch.from_numpy(present[FIELD])})
+        same = torch.equal(found[END]["logits"], wanted[END]["logits"])
+        _expect(same, "what goes on is not what is written and read again")
+
+
+def _sizes(head: Any, prediction: dict[str, "Tensor"]) -> "Tensor":
+    """How long what is handed on is in each row; an answer without a length has one."""
+    import torch
+
+    found: Tensor = head.handed(prediction, greedy=True).sizes
+    return found if found.shape[1] else torch.ones(1)
+
+
+def _again(case: Case, answer: Answer) -> "np.ndarray | None":
+    """What was written as the next stage would read it from a file; None where that is no legal value."""
+    try:
+        return case.declared.transform(case.declared.read(answer.value, file_fetcher(".")), case.contract)
+    except BadValue:
+        return None
+
+
+def _goes_on(case: Case) -> bool:
+    return case.declaration.hand_offs != {"latent"} or not case.declaration.of_row
+
+
 def an_answer_can_be_explained(case: Case) -> None:
     """What every place of every raw input adds to it, in raw coordinates; whether that is worth believing is measured on
     trained networks, and the explanation says so itself."""
@@ -678,6 +745,7 @@ CHECKS: tuple[_Promise, ...] = (
     _Promise(it_says_how_sure_it_is_and_may_say_nothing, "abstains", _OUTPUT, applies=_can_abstain),
     _Promise(what_comes_later_changes_no_token, "streams", frozenset({INPUT_ROLE}), applies=_hears_in_pieces),
     _Promise(what_has_been_said_stays_and_ends_as_the_whole, "streams", applies=_answers_in_pieces),
+    _Promise(an_answer_goes_on_to_a_next_stage, "goes on", _OUTPUT, applies=_goes_on),
     _Promise(an_answer_can_be_explained, "explains", applies=_answers_something),
     _Promise(a_reloaded_model_gives_the_same_answers, "reloads"),
     _Promise(an_exported_model_gives_the_same_answers, "exports", slow=True),

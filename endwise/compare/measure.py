@@ -187,9 +187,13 @@ def _other_symbols(given: Ragged, share: float, chance: torch.Generator) -> Ragg
 
 
 def _noisy(given: Ragged, share: float, chance: torch.Generator) -> Ragged:
-    values = given.values
-    noise = torch.randn(values.shape, generator=chance, device=values.device, dtype=values.dtype)
-    return Ragged(values + share * values.std(correction=0) * noise, given.sizes)
+    values = given.values.float()
+    noise = torch.randn(values.shape, generator=chance, device=values.device)
+    found = values + share * values.std(correction=0) * noise
+    if not given.values.is_floating_point():  # samples and pixels are whole numbers within limits
+        limits = torch.iinfo(given.values.dtype)
+        found = found.round().clamp(limits.min, limits.max)
+    return Ragged(found.to(given.values.dtype), given.sizes)
 
 
 def _real(given: Ragged) -> Tensor:

@@ -39,6 +39,7 @@ from endwise.modalities import TABLE
 from endwise.modalities.base import Modality
 from endwise.rows import FieldError, collate, file_fetcher, may_be_missing, read_row
 from endwise.runner import GOLDEN, GRAPH, Bundle, Difference, differences, largest_difference
+from endwise.stages import StagedNetwork
 
 if TYPE_CHECKING:
     from endwise.model import Model
@@ -228,6 +229,10 @@ def _export(
     reference = _reference(model)
     rows = [_read(reference, example) for example in examples]
     picked = picked_of(reference, rows, parity_rows)
+    again = sorted(model.network.written) if isinstance(model.network, StagedNetwork) else []
+    require(not again, field="hand_off", got=f"hard, of {', '.join(again)}",
+            allowed="hand-offs inside the graph: these answers are written and read again on their way",
+            fix="write hand_off: latent, or export the runs in stages/ one by one", error=ExportError)  # fmt: skip
     with appearing(out) as folder:
         tell(f"tracing {model.parameters:,} parameters and writing them as ONNX: usually 5 to 20 s, of any size")
         names = write_graph(reference, [rows[i] for i in picked], folder / GRAPH, opset)

@@ -32,6 +32,7 @@ INPUT_ROLE: Role = "input"
 OUTPUT_ROLE: Role = "output"
 COUNTED = frozenset({str, int, bool})  # types of raw cells of which a column has the same one often
 HAND_OFFS = frozenset({"hard", "soft", "straight_through", "gumbel", "latent"})  # of an answer to a next stage
+READ_AGAIN = frozenset({"hard", "latent"})  # of an answer that goes on as it is written, or as the tokens behind it
 
 
 def input_field(default: Any, help: str = "") -> Any:
@@ -126,9 +127,9 @@ class Modality:
     contract_class: ClassVar[builtins.type[Contract]] = Contract
     axes: ClassVar[int] = 0  # leading axes of a transformed value that differ from row to row
     read_fields: ClassVar[tuple[str, ...] | None] = None  # fields that change what `read` gives; None: all may
-    hand_offs: ClassVar[frozenset[str]] = frozenset(
-        {"latent"}
-    )  # how an answer can go on to a next stage; all others need `Head.handed`
+    # how an answer can go on to a next stage. All but latent need `Head.handed`; hard does without, where an input may be what
+    # an answer is: it is then written and read again, outside of the graph
+    hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
     can_be_told: ClassVar[bool] = False  # whether a function can answer in the place of a head: it has `certain`
     can_be_said: ClassVar[bool] = False  # whether a function can be given it as another stage's answer: it has `said`
     canvas_axes: ClassVar[int] = 0  # of an input: axes of the canvas that outputs can lie on (a picture has two)

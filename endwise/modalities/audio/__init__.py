@@ -22,6 +22,7 @@ from endwise.errors import BadValue, ModelError, require
 from endwise.modalities.audio.units import Alphabet
 from endwise.modalities.base import (
     OUTPUT_ROLE,
+    READ_AGAIN,
     Answer,
     Contract,
     Fetch,
@@ -83,6 +84,7 @@ class Audio(PretrainedInput):
     """
 
     type: ClassVar[str] = "audio"
+    hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "sound"
     error_is_share: ClassVar[bool] = False
     contract_class = AudioContract

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
-from endwise.modalities.base import Answer, Contract, Fetch, Modality, Role, output_field, places_of, shared_field
+from endwise.modalities.base import (
+    READ_AGAIN,
+    Answer,
+    Contract,
+    Fetch,
+    Modality,
+    Role,
+    output_field,
+    places_of,
+    shared_field,
+)
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -54,6 +64,7 @@ class Board(Modality):
     """
 
     type: ClassVar[str] = "board"
+    hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     contract_class = BoardContract
     read_fields: ClassVar[tuple[str, ...]] = ("columns",)
 

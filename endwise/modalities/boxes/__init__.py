@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require
-from endwise.modalities.base import Answer, Contract, Fetch, Role, counted, output_field
+from endwise.modalities.base import READ_AGAIN, Answer, Contract, Fetch, Role, counted, output_field
 from endwise.modalities.category import class_name
 from endwise.modalities.spatial import Spatial
 
@@ -76,7 +76,7 @@ class Boxes(Spatial):
     """
 
     type: ClassVar[str] = "boxes"
-    hand_offs: ClassVar[frozenset[str]] = frozenset({"hard", "latent"})
+    hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     contract_class = BoxesContract
     can_be_said: ClassVar[bool] = True
     axes: ClassVar[int] = 1

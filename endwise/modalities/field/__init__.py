@@ -17,6 +17,7 @@ import numpy as np
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
 from endwise.lattice import Lattice
 from endwise.modalities.base import (
+    HAND_OFFS,
     Answer,
     Contract,
     Fetch,
@@ -80,6 +81,7 @@ class Field(Modality):
     """
 
     type: ClassVar[str] = "field"
+    hand_offs: ClassVar[frozenset[str]] = HAND_OFFS - {"gumbel"}
     unsure: ClassVar[str] = "a field comes without a spread"
     contract_class = FieldContract
     axes: ClassVar[int] = MOST_DIMS

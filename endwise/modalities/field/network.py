@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from endwise.errors import DataError, require
 from endwise.modalities.field import MOST_DIMS, FieldContract
-from endwise.nn.interface import Aim, Encoder, Head, Tokens, onto_itself
+from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens, onto_itself
 from endwise.nn.scalars import exact, full_precision, spread
 from endwise.nn.size import Size
 
@@ -273,6 +273,10 @@ class FieldHead(Head):
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'field': in the unit of the training rows, 'sizes': how much of it is real}."""
         return {"field": prediction["field"].float() * self.deviation + self.mean, "sizes": prediction["sizes"]}
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """The field itself, in its units."""
+        return Handed(self.decode(prediction)["field"], prediction["sizes"])
 
 
 def on_grid(values: Float[Tensor, "batch z y x channel"], dims: int) -> Float[Tensor, "batch *grid channel"]:

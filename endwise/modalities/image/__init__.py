@@ -23,6 +23,7 @@ from endwise.drawing import Picture, antialias, png, resizing, to_uri
 from endwise.errors import BadValue, require
 from endwise.modalities.base import (
     INPUT_ROLE,
+    READ_AGAIN,
     Answer,
     Contract,
     Fetch,
@@ -97,6 +98,7 @@ class Image(PretrainedInput):
     """
 
     type: ClassVar[str] = "image"
+    hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "picture"
     contract_class: ClassVar[builtins.type[ImageContract]] = ImageContract
     unsure: ClassVar[str] = "a picture comes without a spread"

@@ -23,7 +23,7 @@ from endwise.silhouettes import Silhouette
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
-    from endwise.nn.interface import Encoder, Head
+    from endwise.nn.interface import Head
     from endwise.nn.size import Size
 
 SIDE = 28  # places along a side of a box at which its mask is learnt (He et al. 2017)
@@ -43,6 +43,7 @@ class Instances(Boxes):
     """
 
     type: ClassVar[str] = "instances"
+    hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
     can_be_said: ClassVar[bool] = False
     columns: tuple[str, ...] = output_field(
         (), "of a table with one row a thing (data.gather): the columns of the class and of the mask"
@@ -131,10 +132,6 @@ class Instances(Boxes):
         return [boxes.mask_ap50(contract.classes), boxes.mask_ap(contract.classes), *super().metrics(contract)]
 
     # ---- network side ----------------------------------------------------------------------------------------------
-
-    def carrier(self, contract: BoxesContract, size: "Size") -> "Encoder":
-        """There is none: things go on to another stage by the tokens behind them."""
-        raise NotImplementedError
 
     def head(self, contract: BoxesContract, size: "Size") -> "Head":
         """That of boxes, and a mask for each."""

@@ -18,6 +18,7 @@ from endwise.certainty import improbability, probable
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
 from endwise.modalities.base import (
     OUTPUT_ROLE,
+    READ_AGAIN,
     Answer,
     Contract,
     Fetch,
@@ -76,6 +77,7 @@ class Items(Modality):
     """
 
     type: ClassVar[str] = "items"
+    hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     contract_class = ItemsContract
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("separator",)

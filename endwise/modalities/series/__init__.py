@@ -15,6 +15,7 @@ import numpy as np
 
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
 from endwise.modalities.base import (
+    HAND_OFFS,
     OUTPUT_ROLE,
     Answer,
     Contract,
@@ -70,6 +71,7 @@ class Series(Modality):
     """
 
     type: ClassVar[str] = "series"
+    hand_offs: ClassVar[frozenset[str]] = HAND_OFFS - {"gumbel"}
     error_is_share: ClassVar[bool] = False
     contract_class = SeriesContract
     axes: ClassVar[int] = 1

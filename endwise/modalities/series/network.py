@@ -17,7 +17,7 @@ from endwise import losses
 from endwise.errors import require
 from endwise.modalities.series import Series, SeriesContract, continued
 from endwise.nn.blocks import Dropout
-from endwise.nn.interface import Aim, Encoder, Head, Observed, Tokens
+from endwise.nn.interface import Aim, Encoder, Handed, Head, Observed, Tokens
 from endwise.nn.series import (
     FIRST_KERNEL,
     ChannelBlock,
@@ -339,6 +339,11 @@ class SeriesHead(Head):
         median = quantiles[..., self.middle, None]
         wide = (median + self.factor * (quantiles - median)) * self.deviation[:, None] + self.mean[:, None]
         return {"value": prediction["mean"].float() * self.deviation + self.mean, "quantiles": wide}
+
+    def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
+        """The forecast itself, in the unit of the rows."""
+        values = self.decode(prediction)["value"]
+        return Handed(values, torch.full((values.shape[0], 1), values.shape[1], device=values.device))
 
     def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
         """One step of one channel, in deviations of the training rows."""

@@ -362,7 +362,7 @@ class Text(PretrainedInput):
                 drop = DROP_BESIDE_SPACE
         unit = next(iter(inputs.values())).streams_in if len(inputs) == 1 else ""
         require(
-            self.wait is None or (bool(unit) and decoder == "attention"), field="Text.wait", got=self.wait,
+            self.wait is None or self.handed or (bool(unit) and decoder == "attention"), field="Text.wait", got=self.wait,
             allowed="decoder: attention, and one input that streams",
             fix="write decoder: attention, and chunk_s: of the audio or causal: true of the text; or remove wait",
         )  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
 from endwise.modalities.base import (
     OUTPUT_ROLE,
+    READ_AGAIN,
     Answer,
     Contract,
     Fetch,
@@ -59,6 +60,7 @@ class Trajectories(Modality):
     """
 
     type: ClassVar[str] = "trajectories"
+    hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     error_is_share: ClassVar[bool] = False
     contract_class = TrajectoriesContract
     axes: ClassVar[int] = 1

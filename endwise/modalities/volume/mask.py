@@ -133,6 +133,12 @@ class VolumeMask(Mask):
         assert isinstance(contract, VolumeMaskContract)
         return VolumeSegmentation(numbers, contract.names, ignore, spacing_mm=contract.spacing_mm)
 
+    def carrier(self, contract: MaskContract, size: "Size") -> "Encoder":
+        """The net of volumes over the share of each class at every place."""
+        from endwise.modalities.volume.network import VolumeMaskCarrier
+
+        return VolumeMaskCarrier(len(contract.classes), size)
+
     def classical(self, contract: MaskContract) -> Any:
         """As of pictures, on what is around each voxel."""
         from endwise.modalities.mask.features import PixelClassifier

@@ -18,6 +18,7 @@ from endwise.nn.volumes import VolumeChanges, VolumeNet, augment, behind, inside
 
 SIDE_BY_DIAL = {1: 24, 2: 32, 3: 48, 4: 64}  # of a cube with the canvas of a volume that nothing lies on
 STAGES = 3
+CARRIED_VOXELS = 32  # sides of the canvas of a mask that goes on
 
 
 class VolumeEncoder(Encoder):
@@ -42,11 +43,7 @@ class VolumeEncoder(Encoder):
         )  # fmt: skip
         self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32), persistent=False)
         self.register_buffer("deviation", torch.tensor(contract.deviation, dtype=torch.float32), persistent=False)
-        widths = (*(max(8, size.width // share) for share in (8, 4, 2)), size.width)
-        blocks = tuple(
-            size.depth // STAGES + (stage >= STAGES - size.depth % STAGES) for stage in range(STAGES)
-        )  # from the last stage on
-        self.net = VolumeNet(contract.channels, widths, blocks)
+        self.net, widths = volume_net(contract.channels, size)
         self.project = nn.Linear(widths[-1], size.width, bias=False)
         self.norm = nn.LayerNorm(size.width)
         self.maps = tuple(Map(width, (float(2**stage),) * 3) for stage, width in enumerate(widths))
@@ -68,14 +65,49 @@ class VolumeEncoder(Encoder):
         with steady(x, len(self.canvas_px)):
             levels = self.net(x)
             values = self.norm(self.project(levels[-1].flatten(2).transpose(1, 2)))
-        grid = tuple(side // 2**STAGES for side in self.canvas_px)
-        return Tokens(
-            values=values,
-            mask=inside(seen, grid),
-            grids={"volume": (grid, (float(2**STAGES),) * 3)},
-            levels={"volume": levels},
-            placed={"volume": Placed(self.canvas_px, sizes, seen, x)},
-        )
+        return _tokens(values, levels, Placed(self.canvas_px, sizes, seen, x))
+
+
+class VolumeMaskCarrier(Encoder):
+    """A mask of voxels as another stage reads it: how much of every cell of a canvas each class has, through the net of
+    volumes. A place that nobody has labelled is of no class."""
+
+    peak_rate = 2e-3
+    canvas_px = (CARRIED_VOXELS,) * 3
+
+    def __init__(self, classes: int, size: Size) -> None:
+        super().__init__()
+        self.classes = classes
+        self.net, widths = volume_net(classes, size)
+        self.project = nn.Linear(widths[-1], size.width, bias=False)
+        self.norm = nn.LayerNorm(size.width)
+        self.maps = tuple(Map(width, (float(2**stage),) * 3) for stage, width in enumerate(widths))
+
+    def forward(self, values: Tensor, sizes: Int[Tensor, "batch 3"]) -> Tokens:
+        """Classes [batch, x, y, z] as a target has them, or chances of each [batch, x, y, z, class]."""
+        if not values.is_floating_point():
+            values = (values[..., None] == torch.arange(self.classes, device=values.device)).float()
+        with torch.autocast(values.device.type, enabled=False):
+            x, seen = laid_out(values.float().movedim(4, 1), sizes, self.canvas_px, 1.0)
+        with steady(x, 3):
+            levels = self.net(x)
+            found = self.norm(self.project(levels[-1].flatten(2).transpose(1, 2)))
+        return _tokens(found, levels, Placed(self.canvas_px, sizes, seen, x))
+
+
+def volume_net(channels: int, size: Size) -> tuple[VolumeNet, tuple[int, ...]]:
+    """The net of a size, and how wide each of its levels is; blocks are shared out from the last stage on."""
+    widths = (*(max(8, size.width // share) for share in (8, 4, 2)), size.width)
+    blocks = tuple(size.depth // STAGES + (stage >= STAGES - size.depth % STAGES) for stage in range(STAGES))
+    return VolumeNet(channels, widths, blocks), widths
+
+
+def _tokens(values: Tensor, levels: list[Tensor], placed: Placed) -> Tokens:
+    grid = tuple(side // 2**STAGES for side in placed.canvas)
+    return Tokens(
+        values=values, mask=inside(placed.seen, grid), grids={"volume": (grid, (float(2**STAGES),) * 3)},
+        levels={"volume": levels}, placed={"volume": placed},
+    )  # fmt: skip
 
 
 def canvas(declared: Volume, contract: VolumeContract, size: Size) -> tuple[tuple[int, ...], float]:
