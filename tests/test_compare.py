@@ -523,6 +523,12 @@ def test_it_goes_on_without_training_anything_twice(compared: tuple[Path, Any], 
     assert found["regimes"] == first.to_dict()["regimes"]
     assert len(list(place.glob("*/log.jsonl"))) == 12
     assert [point["share"] for point in found["curves"]["direct"]] == [0.3, 1.0]
+    simple = found["curves"]["classical"]  # learnt from the same parts
+    assert [point["share"] for point in simple] == [0.3, 1.0]
+    beside = found["baselines"][found["about"]["output"]]["classical"]
+    assert {key: simple[1][key] for key in ("value", "low", "high")} == {
+        key: beside[key] for key in ("value", "low", "high")
+    }
 
 
 def test_another_recipe_and_a_taken_folder_are_refused(compared: tuple[Path, Any]) -> None:
@@ -766,7 +772,8 @@ def test_weights_from_elsewhere_stand_beside_the_regimes_and_have_no_say_in_the_
     relative = f"timm:{Path(weights).name}"
     ew.compare(recipe, out=place, resume=True, pretrained={"picture": relative})
     found = ew.compare(recipe, out=place, resume=True).to_dict()
-    assert list(found["regimes"]) == list(found["costs"]) == list(found["curves"]) == ["joint", PRETRAINED]
+    assert list(found["regimes"]) == list(found["costs"]) == ["joint", PRETRAINED]
+    assert list(found["curves"]) == ["joint", PRETRAINED, "classical"]
     assert found["settings"]["pretrained"] == {"picture": weights}
     for same in ("against", "verdict"):
         assert found[same] == first[same]

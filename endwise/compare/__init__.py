@@ -31,6 +31,7 @@ from endwise.compare.words import lines, summary
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.errors import DataError, refusal, require, unknown_name
 from endwise.files import plain, read_json, write_json
+from endwise.modalities.base import Answer
 from endwise.model import Model
 from endwise.plan import resolve_goal
 from endwise.propose import proposed_answer
@@ -144,7 +145,31 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
     _doing(progress, "fitting the baselines")
     ends = direct_recipe(recipe) if recipe.stages else recipe
     beside = baselines(bench.contracts, ends, dataset, dataset.splits.train, bench.test)
-    return summary(Findings(bench, kept, beside, tuple(scales), facts["reading_s"]), settings, how, anew)
+    fewer, elsewhere = (
+        _classical_elsewhere(bench, ends, settings) if beside[bench.goal.output]["classical"] else ({}, None)
+    )
+    found = Findings(bench, kept, beside, fewer, elsewhere, tuple(scales), facts["reading_s"])
+    return summary(found, settings, how, anew)
+
+
+def _classical_elsewhere(
+    bench: Bench, ends: Recipe, settings: Settings
+) -> tuple[dict[float, list[list[Answer]]], list[Answer] | None]:
+    """The classical answers of the goal after learning from the same parts of the labels as the regimes, by share and seed; and on
+    the group that was held out, where there is one. What cannot be fitted on so few rows is left out."""
+    output, first = bench.goal.output, bench.recipe.train.seed
+    goal_alone = training.answering(ends, output)
+
+    def answers(dataset: Dataset, rows: np.ndarray) -> list[Answer] | None:
+        return baselines(bench.contracts, goal_alone, dataset, dataset.splits.train, rows)[output]["classical"]
+
+    fewer = {}
+    for share in settings.shares if bench.metrics[output].of_term is None else ():
+        parts = [training.fewer_labels(bench.dataset, share, first + seed) for seed in range(settings.curve_seeds)]
+        made = [found for part in parts if (found := answers(part, bench.test)) is not None]
+        if made:
+            fewer[share] = made
+    return fewer, answers(bench.dataset, bench.shifted) if len(bench.shifted) else None
 
 
 def _say(progress: Progress | None, message: str) -> None:

@@ -176,7 +176,7 @@ def _parts_anew(recipe: Recipe, like: Arm, folder: Path, limits: "_Limits", goes
     place, goal = folder / like.folder, recipe.goal
     assert goal is not None
     if like.name == APART:
-        own = limits.part(ANEW_SHARE / len(recipe.outputs)).put_on(_answering(recipe, goal.output), like.seed)
+        own = limits.part(ANEW_SHARE / len(recipe.outputs)).put_on(answering(recipe, goal.output), like.seed)
         (before,) = set(like.parts) - set(recipe.outputs)
         return {goal.output: own.replace(from_run=str(place / before)) if goes_on else own}
     if like.name == "direct":  # as deep as it was made
@@ -231,11 +231,11 @@ def _epochs(recipe: Recipe, contracts: Mapping[str, Contract], rows: int) -> flo
 def _parts(recipe: Recipe, name: str, seed: int, limits: _Limits) -> dict[str, Recipe]:
     if name == APART:
         own = limits.part(1 / len(recipe.outputs))
-        return {output: own.put_on(_answering(recipe, output), seed) for output in recipe.outputs}
+        return {output: own.put_on(answering(recipe, output), seed) for output in recipe.outputs}
     return {"": limits.put_on(recipe.replace(regime=name), seed, 0.5 if name in HALVED else 1.0)}
 
 
-def _answering(recipe: Recipe, output: str) -> Recipe:
+def answering(recipe: Recipe, output: str) -> Recipe:
     """The same inputs and one of the outputs, with what is known beforehand of them."""
     goal, outputs = recipe.goal, {output: recipe.outputs[output]}
     return Recipe(

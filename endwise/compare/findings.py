@@ -18,13 +18,15 @@ from endwise.compare.arms import APART, ONE, PRETRAINED, Arm, Cost
 from endwise.compare.measure import NOISE_SHARES, STRENGTHS, Bench, Statistics, value_of
 from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, PIPELINES, WINS, Verdict, best, drifted, judge
 from endwise.metrics import RESAMPLES, Estimate, Metric, pooled, pooled_difference
+from endwise.modalities.base import Answer
 from endwise.recipe import Recipe
 from endwise.stages import direct_recipe
 from endwise.watch import worse_than_alone
 
 WATTS = 10.0  # of one busy core, assumed: laptops have less, servers with their cooling more
 FEWER_RESAMPLES = 400  # of rankings and means over classes: a hundred intervals of a thousand would take minutes
-KINDS = ("trivial", "classical")
+CLASSICAL = "classical"
+KINDS = ("trivial", CLASSICAL)
 END_TO_END = ("warm_joint", "joint", "joint_goal_only", "direct")
 DRIFT_REGIMES = ("warm_joint", "joint", "joint_goal_only")
 NEAR = 0.05  # of the way from a constant answer to what is reached with all labels: as good as that
@@ -47,6 +49,10 @@ class Findings:
     bench: Bench
     kept: Sequence[Kept]
     baselines: Mapping[str, Baseline]
+    fewer: Mapping[float, Sequence[Sequence[Answer]]] = field(
+        default_factory=dict
+    )  # the classical goal by share and seed
+    elsewhere: Sequence[Answer] | None = None  # the classical goal on the group that was held out
     disturbed: tuple[str, ...] = ()  # inputs that noise was put on
     reading_s: float = 0.0  # of the rows, from their files
 
@@ -292,7 +298,7 @@ class Findings:
     def _baseline(self, output: str, kind: str) -> np.ndarray | None:
         """What the output's metric keeps of a baseline's answers to the labelled test rows; None where it gave none."""
         metric, made = self.bench.metrics[output], self.baselines[output]
-        answers = made["trivial"] if kind == "trivial" else made["classical"]
+        answers = made["classical"] if kind == CLASSICAL else made["trivial"]
         rows = self.bench.labelled(output, self.bench.test)
         if not answers or metric.of_term is not None or not len(rows):
             return None
@@ -410,7 +416,28 @@ class Findings:
                 weights, runs = self.bench.weights(self.bench.test), self.runs(name, self.own, share)
                 each = [value_of(self.goal, item, weights) for item in runs]
                 found.setdefault(name, []).append({"share": share, "rows": trained, **value.to_dict(), "seeds": each})
-        return found
+        return found | ({CLASSICAL: own} if found and (own := self._classical_curve()) else {})
+
+    def _classical_curve(self) -> list[dict[str, Any]]:
+        output, rows = self.bench.goal.output, self.bench.test
+        made = {
+            share: [self._looked_at(answers, rows) for answers in self.fewer[share]] for share in sorted(self.fewer)
+        }
+        whole = self._baseline(output, CLASSICAL)
+        if whole is not None:
+            made[1.0] = [whole]
+        weights, points = self.bench.weights(rows), []
+        for share, runs in made.items():
+            each, trained = (
+                [value_of(self.goal, run, weights) for run in runs],
+                round(share * len(self.bench.dataset.splits.train)),
+            )
+            points.append({"share": share, "rows": trained, **self.pool(runs, output, rows).to_dict(), "seeds": each})
+        return points if len(points) > 1 else []
+
+    def _looked_at(self, answers: Sequence[Answer], rows: np.ndarray) -> np.ndarray:
+        """What the goal keeps of a baseline's answers to these rows, which all have one."""
+        return self.goal.rows(self.bench.truths(self.bench.goal.output, rows), answers)
 
     def shift(self, how: str) -> dict[str, Any]:
         """The goal on rows of another kind: {'how', 'regimes': {regime: [{'what': 'held-out group' or the strength of the
@@ -423,6 +450,10 @@ class Findings:
             value = self._goal(name, key, rows)
             if value is not None:
                 found.setdefault(name, []).append({"what": what, **value.to_dict()})
+        if self.elsewhere is not None and self.goal.of_term is None:
+            rows = self.bench.shifted
+            value = self.pool([self._looked_at(self.elsewhere, rows)], self.bench.goal.output, rows)
+            found[CLASSICAL] = [{"what": "held-out group", **value.to_dict()}]
         return {"how": how, "regimes": found}
 
     def gain_under(self, key: str, rows: np.ndarray, pair: tuple[str, str], share: float = 1.0) -> Estimate | None:

@@ -280,7 +280,8 @@ def _shift(found: Mapping[str, Any]) -> str:
     how = f'<p class="quiet">{escape(found["shift"]["how"])}.</p>'
     if any(isinstance(point["what"], str) for points in items.values() for point in points):
         shown = {f"{name}, held out": points[0] for name, points in items.items()}
-        both = {key: value for name in items for key, value in ((name, found["regimes"][name]), (f"{name}, held out", shown[f"{name}, held out"]))}  # fmt: skip
+        known = {**found["regimes"], **found["baselines"].get(found["about"]["output"], {})}
+        both = {key: value for name in items for key, value in ((name, known[name]), (f"{name}, held out", shown[f"{name}, held out"]))}  # fmt: skip
         told = f"{found['goal']} on test rows of the known groups and on the group that was held out"
         return how + plots.intervals(_intervals(both), x=found["about"]["metric"], alt=told)
     lines = [
