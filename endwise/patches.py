@@ -32,6 +32,19 @@ def covering(shape: Sequence[int], sides: Sequence[int]) -> list[tuple[int, ...]
     return list(itertools.product(*along))
 
 
+def cores(starts: Sequence[Sequence[int]], shape: Sequence[int]) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """(low, high) of what each of the windows that cover a value answers for, beginning at `starts`: overlaps are cut in their
+    middle, so that every place, from low up to but not including high, is of one window alone. The outermost have no end."""
+    along: list[dict[int, tuple[float, float]]] = []
+    for axis, own in enumerate(shape):
+        places = sorted({start[axis] for start in starts})
+        side = own - places[-1]
+        cuts = [-math.inf, *((low + side + high) / 2 for low, high in itertools.pairwise(places)), math.inf]
+        along.append(dict(zip(places, itertools.pairwise(cuts), strict=True)))
+    ends = [[known[place] for known, place in zip(along, start, strict=True)] for start in starts]
+    return [(tuple(low for low, _ in own), tuple(high for _, high in own)) for own in ends]
+
+
 def drawn(
     shape: Sequence[int], sides: Sequence[int], words: np.ndarray, around: Sequence[int] | None
 ) -> tuple[int, ...]:
@@ -59,4 +72,4 @@ def bell(sides: Sequence[int]) -> np.ndarray:
     return np.maximum(found, LEAST).astype(np.float32)
 
 
-__all__ = ["SOUGHT", "bell", "covering", "drawn", "exceeds", "words"]
+__all__ = ["SOUGHT", "bell", "cores", "covering", "drawn", "exceeds", "words"]

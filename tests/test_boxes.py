@@ -86,7 +86,7 @@ def situation(seed: int, count: int = 4) -> tuple[torch.Tensor, ...]:
     low = torch.rand(1, count, 2, generator=random) * 0.6
     truths = torch.cat([low, low + 0.1 + torch.rand(1, count, 2, generator=random) * 0.3], dim=-1)
     scores = torch.rand(1, 64, 3, generator=random)
-    return scores, boxes, places, truths, torch.randint(0, 3, (1, count), generator=random)
+    return scores, boxes, places[None], truths, torch.randint(0, 3, (1, count), generator=random)
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,7 +100,7 @@ def test_matching_does_not_depend_on_any_order(seed: int, order: list[int], rand
     assert turned[0].tolist() == chosen[0, order].tolist()
     mixed = list(range(64))
     random.shuffle(mixed)
-    other = one_to_one(scores[:, mixed], boxes[:, mixed], places[mixed], truths, classes, real)
+    other = one_to_one(scores[:, mixed], boxes[:, mixed], places[:, mixed], truths, classes, real)
     assert [mixed[place] for place in other[0].tolist()] == chosen[0].tolist()
     owner, quality = many_to_one(scores, boxes, places, truths, classes, real)
     owner_turned, quality_turned = many_to_one(scores, boxes, places, truths[:, order], classes[:, order], real)

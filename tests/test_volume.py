@@ -21,9 +21,11 @@ from endwise.batch import Batch, Ragged
 from endwise.data.dataset import fit_contracts
 from endwise.data.loader import Loader
 from endwise.errors import BadValue, DataError, RecipeError
+from endwise.export.graph import batch_of
 from endwise.files import folder_bytes
 from endwise.metrics import boxes as boxes_metrics
 from endwise.modalities.base import Answer
+from endwise.modalities.boxes import Boxes
 from endwise.modalities.mask import chosen
 from endwise.modalities.volume import Volume, seen_at_once
 from endwise.modalities.volume.boxes import VolumeBoxes
@@ -32,10 +34,10 @@ from endwise.modalities.volume.mask import VolumeMask
 from endwise.nn.placing import laid
 from endwise.nn.volumes import VolumeChanges, augment, behind, laid_out
 from endwise.objective import Randomness, Seen
-from endwise.patches import covering, drawn, words
+from endwise.patches import cores, covering, drawn, words
 from endwise.priors import Shape
 from endwise.report import build
-from endwise.rows import file_fetcher, window_by_window
+from endwise.rows import collate, file_fetcher, window_by_window
 from endwise.runner import differences
 from endwise.scan import NIFTI_URI, Scan, VolumeSegmentation, nifti, uri_volume
 from endwise.testing import _lesions
@@ -599,8 +601,113 @@ def test_a_volume_larger_than_what_is_looked_at_is_learnt_in_patches(tmp_path: P
         Loader(known, both, learnt, known.splits.train, batch_size=4, seed=1, shuffle=True)
 
 
-def test_boxes_are_not_put_together_from_windows() -> None:
-    volume, boxes = Volume(seen_voxels=(8, 8, 8), whole=True), VolumeBoxes()
+def spots(count: int, shape: tuple[int, ...], seed: int) -> tuple[list[np.ndarray], list[list[dict[str, Any]]]]:
+    """Volumes with a bright cube of five voxels somewhere, and the box around it."""
+    random, volumes, boxes = np.random.default_rng(seed), [], []
+    for _ in range(count):
+        voxels = random.normal(100, 2, shape).astype(np.float32)
+        low = [int(random.integers(0, side - 4)) for side in shape]
+        voxels[tuple(slice(begin, begin + 5) for begin in low)] = 140
+        volumes.append(voxels)
+        boxes.append([{"label": "spot", "box": [*low, *(begin + 5 for begin in low)]}])
+    return volumes, boxes
+
+
+def test_a_box_anywhere_in_a_volume_larger_than_what_is_looked_at_is_found_in_its_own_voxels(tmp_path: Path) -> None:
+    volumes, boxes = spots(16, (34, 20, 16), 0)
+    recipe = ew.Recipe(
+        name="spots", data={"path": {"scan": volumes, "spots": boxes}}, outputs={"spots": "volume_boxes"},
+        inputs={"scan": ew.Volume(seen_voxels=(16, 16, 16))},
+        train={"size": "tiny", "steps": 45, "batch_size": 8, "augment": False}, trunk={"width": 32, "depth": 1},
+    )  # fmt: skip
+    model = ew.fit(recipe, out=tmp_path / "run")
+    item, contract = model.recipe.outputs["spots"], model.contracts["spots"]
+    others, truths = spots(4, (41, 24, 19), 7)
+    for voxels, truth in zip(others, truths, strict=True):
+        answer = model.predict({"scan": voxels}).answers["spots"]
+        surest = max([*answer.value, *answer.detail.get("more", ())], key=lambda box: box["score"])
+        assert boxes_metrics.overlaps([surest["box"]], [truth[0]["box"]]) > 0.4
+        assert boxes_metrics.centred([surest["box"]], [truth[0]["box"]]) > 0.5
+        answered = window_by_window(
+            model.recipe.inputs, {"spots": item}, model.contracts, _row(model, voxels), _decoding(model)
+        )
+        assert not differences(
+            [{"spots": answer.to_dict()}], [{"spots": item.write(answered["spots"], contract).to_dict()}]
+        )
+    together = model.predict([{"scan": others[0]}, {"scan": others[1][:30]}])
+    assert not differences(
+        [{"spots": together[0].answers["spots"].to_dict()}],
+        [{"spots": model.predict({"scan": others[0]}).answers["spots"].to_dict()}],
+    )
+    dataset = ew.prepare(recipe)
+    scored = ew.evaluate(model, dataset, dataset.splits.val)
+    assert {"froc", "ap50"} <= set(scored.outputs["spots"])
+    assert np.isfinite(scored.outputs["spots"]["froc"].value)
+
+
+def _row(model: ew.Model, voxels: np.ndarray) -> dict[str, np.ndarray | None]:
+    scan = model.recipe.inputs["scan"]
+    return {"scan": scan.transform(scan.read(voxels, nothing), model.contracts["scan"])}
+
+
+def _decoding(model: ew.Model) -> Any:
+    """As an exported graph does it: every window is decoded before they are put together."""
+
+    def decoded(rows: list[Any]) -> Any:
+        fields, present = collate(model.recipe.inputs, model.contracts, rows)
+        return model.decoded(model.predictions(batch_of(fields, present)))
+
+    return decoded
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=3, max_size=3), st.lists(st.integers(4, 24), min_size=3, max_size=3))
+def test_every_place_is_in_the_core_of_one_window_which_holds_it(shape: list[int], most: list[int]) -> None:
+    sides = [min(own, side) for own, side in zip(shape, most, strict=True)]
+    starts = covering(shape, sides)
+    owners = np.zeros(shape, int)
+    places = np.stack(np.indices(shape), axis=-1) + 0.5
+    for start, (low, high) in zip(starts, cores(starts, shape), strict=True):
+        own = ((places >= low) & (places < high)).all(-1)
+        owners += own
+        held = places[own]
+        assert (held > start).all()
+        assert (held < np.add(start, sides)).all()
+    assert (owners == 1).all()
+
+
+def test_boxes_are_cut_with_the_volume_and_one_that_two_windows_found_is_one() -> None:
+    declared = VolumeBoxes()
+    box = {"label": "spot", "box": [10, 2, 3, 15, 7, 8]}
+    value = declared.read([box, {"label": "spot", "box": [0, 0, 0, 4, 4, 4]}], nothing)
+    contract = declared.fit([value], missing=0, role="output")
+    assert declared.truth(declared.part(value, (8, 0, 0), (16, 16, 16)), contract) == [
+        {"label": "spot", "box": [2, 2, 3, 7, 7, 8]}
+    ]
+    assert declared.sought(value, contract, np.zeros(2, np.uint64)) == (12, 4, 5)
+    shares = VolumeBoxes(unit="share")
+    with pytest.raises(DataError, match="write the boxes in voxels"):
+        shares.part(shares.read([], nothing), (0, 0, 0), (4, 4, 4))
+
+    def window(*boxes: list[float]) -> dict[str, np.ndarray]:
+        alone = np.array([0.9, 0.8][: len(boxes)])
+        own = {"boxes": np.array(boxes), "alone": alone, "scores": alone, "classes": np.zeros(len(boxes), np.int64)}
+        return {**own, "given": alone > 0.5}
+
+    # windows of 16 at 0 and 8 along x: the border of their cores is at 12
+    parts = [((0, 0, 0), window([9, 2, 3, 14, 7, 8], [12, 2, 3, 16, 7, 8])), ((8, 0, 0), window([2, 2, 3, 7, 7, 8]))]
+    answer = declared.write(declared.merged(parts, (24, 16, 16)), contract)
+    assert [item["box"] for item in answer.value] == [[9.0, 2.0, 3.0, 14.0, 7.0, 8.0]]
+    every = VolumeBoxes(overlap=None)
+    assert len(every.write(every.merged(parts, (24, 16, 16)), contract).value) == 2
+    whole = shares.write(
+        shares.merged([(start, {**part, "boxes": part["boxes"] / 16}) for start, part in parts], (24, 16, 16)), contract
+    )
+    np.testing.assert_allclose(whole.value[0]["box"], [9 / 24, 2 / 16, 3 / 16, 14 / 24, 7 / 16, 8 / 16])
+
+
+def test_what_is_not_put_together_from_windows_is_refused() -> None:
+    volume, boxes = Volume(seen_voxels=(8, 8, 8), whole=True), Boxes()
     value = np.zeros((9, 8, 8, 1), np.float32)
     contract = volume.fit([volume.read(np.zeros((9, 8, 8)), nothing)], missing=0, role="input")
     with pytest.raises(DataError, match="scan of 9 x 8 x 8 is larger than the 8 x 8 x 8 that are seen at once"):

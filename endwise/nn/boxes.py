@@ -55,12 +55,13 @@ def around_places(
 
 
 def within(
-    places: Float[Tensor, "place d"], boxes: Float[Tensor, "batch box corners"]
+    places: Float[Tensor, "batch place d"], boxes: Float[Tensor, "batch box corners"]
 ) -> Bool[Tensor, "batch box place"]:
     """Which places lie inside which boxes; for a box that holds none, the place nearest to its middle."""
     low, high = boxes.float().chunk(2, dim=-1)
-    inside = ((places >= low[:, :, None]) & (places <= high[:, :, None])).all(-1)
-    away = (places - ((low + high) / 2)[:, :, None]).square().sum(-1)
+    at = places[:, None]
+    inside = ((at >= low[:, :, None]) & (at <= high[:, :, None])).all(-1)
+    away = (at - ((low + high) / 2)[:, :, None]).square().sum(-1)
     nearest = torch.zeros_like(inside).scatter(2, away.argmin(2, keepdim=True), True)
     return inside | (nearest & ~inside.any(2, keepdim=True))
 
@@ -68,7 +69,7 @@ def within(
 def many_to_one(
     scores: Float[Tensor, "batch place class"],
     boxes: Float[Tensor, "batch place corners"],
-    places: Float[Tensor, "place d"],
+    places: Float[Tensor, "batch place d"],
     truths: Float[Tensor, "batch box corners"],
     classes: Int[Tensor, "batch box"],
     real: Bool[Tensor, "batch box"],
@@ -95,7 +96,7 @@ def many_to_one(
 def one_to_one(
     scores: Float[Tensor, "batch place class"],
     boxes: Float[Tensor, "batch place corners"],
-    places: Float[Tensor, "place d"],
+    places: Float[Tensor, "batch place d"],
     truths: Float[Tensor, "batch box corners"],
     classes: Int[Tensor, "batch box"],
     real: Bool[Tensor, "batch box"],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NUMERALS = {2: "two", 4: "four", 5: "five", 6: "six", 7: "seven"}
 SHOWN = 6  # classes that a summary spells out
+MOST = 100  # boxes of an answer
 LEAST_SCORE = 0.05  # candidates below are not written: rankings change by less than they can tell
 ABOUT_WHOLE = 1.0  # pixel coordinates that are all up to this were probably shares
 JSON_KINDS = (list, tuple, np.ndarray)

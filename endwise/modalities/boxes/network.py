@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.metrics.boxes import overlaps
+from endwise.modalities.boxes import MOST
 from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
 from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens
 from endwise.nn.placing import centres, lies_at, seen_at
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
     from endwise.nn.size import Size
 
 PICTURE = 4  # axes of its feature maps
+VOLUME = 3  # axes of a canvas that may be a window
 FINEST_PX = 8  # canvas pixels from place to place ...
 FEWEST_A_SIDE = {2: 16, 3: 8}  # ... or as many places as this along the shortest side, by axes, where that is finer
 REACH = 3.0  # what a place reaches to each side before it has learnt anything, in distances between places
 FURTHEST = 4.0  # of the logarithm of a reach
 PRIOR = 0.01  # the chance of a thing at a place before anything is learnt (Lin et al. 2017)
 NEIGHBOURS = 5  # a place is compared with the best of so many along each axis
-MOST = 100  # boxes of an answer
 VISIBLE = 0.25  # share of a box that has to be on the canvas
 CORNER_WEIGHT, OVERLAP_WEIGHT = 5.0, 2.0  # of the loss of a box, as in DETR
 SHARPNESS = 2.0  # of the quality focal loss
@@ -90,7 +91,8 @@ class BoxesHead(Head):
             nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
-        """{'one', 'many': [batch, place, class], 'boxes': [batch, place, corners], 'seen', 'sizes': where they lie}."""
+        """{'one', 'many': [batch, place, class], 'boxes': [batch, place, corners], 'places': [batch, place, axes], 'seen',
+        'sizes': where they lie}."""
         with steady(tokens.values, len(self.step)):
             return self._proposed(tokens.with_values(tokens.values.float()))
 
@@ -109,6 +111,7 @@ class BoxesHead(Head):
             "one": one.flatten(2).transpose(1, 2).float(),
             "many": many.flatten(2).transpose(1, 2).float(),
             "boxes": around_places(self.places, reach.exp() * REACH * torch.cat([self.step, self.step])),
+            "places": self.places.expand(reach.shape[0], -1, -1),
             "seen": placed.seen.float(),
             "sizes": placed.sizes,
             **self.said_beside(reached, tokens),
@@ -128,14 +131,14 @@ class BoxesHead(Head):
     def loss(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, Float[Tensor, " batch"]]:
         """{'class': of the place that answers for a box, 'box': how far it is from it, 'many': both, of all places that
         learn beside}: per box. Boxes without area, of unknown classes, or moved off the canvas are not learnt."""
-        many, boxes = prediction["many"].float(), prediction["boxes"].float()
+        many, boxes, places = (prediction[name].float() for name in ("many", "boxes", "places"))
         target = F.pad(target, (0, 0, 0, 1))  # there is always one to look at, real or not
         truths, real = self._laid(prediction, target, sizes)
         classes, count = target[..., 0].long().clamp(min=0), self.weight(target, sizes)
-        chosen = one_to_one(prediction["one"].float().sigmoid(), boxes, self.places, truths, classes, real)
+        chosen = one_to_one(prediction["one"].float().sigmoid(), boxes, places, truths, classes, real)
         found = self._matched(prediction["one"].float(), boxes, chosen, truths, classes)
         found |= self.learnt_beside(prediction, target, truths, chosen)
-        owner, quality = many_to_one(many.sigmoid(), boxes, self.places, truths, classes, real)
+        owner, quality = many_to_one(many.sigmoid(), boxes, places, truths, classes, real)
         label = F.one_hot(classes.gather(1, owner), self.classes) * quality[..., None]
         own = truths.gather(1, owner[..., None].expand(-1, -1, truths.shape[2]))
         # every box weighs the same, however many places learn it
@@ -195,16 +198,18 @@ class BoxesHead(Head):
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
         """{'boxes': [batch, rank, corners] x0 y0 x1 y1 in the user's unit, 'scores', 'classes', 'given': bool}, the surest first;
-        a suppressed box has score 0."""
+        a suppressed box has score 0. Of volumes, which may be windows of larger ones, also 'alone': the scores before that."""
         ranked, classes, _, boxes = self.ranked(prediction)
+        scores = ranked
         if self.overlap is not None:
-            ranked = torch.where(suppressed(boxes, classes, self.overlap), 0.0, ranked)
-        return {
+            scores = torch.where(suppressed(boxes, classes, self.overlap), 0.0, ranked)
+        found = {
             "boxes": self._in_picture(prediction, boxes),
-            "scores": ranked,
+            "scores": scores,
             "classes": classes,
             "given": ranked >= self.thresholds[classes],
         }
+        return found if len(self.step) < VOLUME else {**found, "alone": ranked}
 
     def ranked(self, prediction: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(scores, classes, places [batch, rank], boxes on the canvas [batch, rank, corners]) of the surest."""
@@ -235,9 +240,10 @@ class BoxesHead(Head):
         """The boxes that are given, before all others: [batch, rank, 1 + corners] as a target has them."""
         found = self.decode(prediction)
         rows = torch.cat([found["classes"][..., None].float(), found["boxes"]], dim=2)
-        first = (found["scores"] + found["given"].float()).topk(rows.shape[1], dim=1).indices
+        given = found["given"] & (found["scores"] > 0)
+        first = (found["scores"] + given.float()).topk(rows.shape[1], dim=1).indices
         ordered = rows.gather(1, first[..., None].expand(-1, -1, rows.shape[2]))
-        return Handed(ordered, found["given"].sum(1, keepdim=True))
+        return Handed(ordered, given.sum(1, keepdim=True))
 
     def notes(self) -> list[str]:
         """How many true boxes reach beyond their picture."""

@@ -1,14 +1,27 @@
-"""Boxes around things in a volume, such as lesions: the boxes of a picture (modalities/boxes) with three axes."""
+"""Boxes around things in a volume, such as lesions: the boxes of a picture (modalities/boxes) with three axes, also of
+volumes that are larger than what is looked at at once.
 
-from collections.abc import Sequence
+A window answers for the things whose middle lies in its core, so that each has one window that sees it with something
+around it; what two windows found all the same is one thing where the boxes share enough, as within one window.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from endwise.modalities.boxes import Boxes, BoxesContract
+import numpy as np
+
+from endwise.errors import DataError, require
+from endwise.modalities.boxes import MOST, Boxes, BoxesContract, boxes_of, has_area
+from endwise.patches import cores
 from endwise.scan import AXES
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
+
+NOWHERE = -1e4  # the logit of a place that is none
+PER_PLACE = ("one", "many", "boxes", "places")  # what the head says of each place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +31,8 @@ class VolumeBoxes(Boxes):
     the volume as it is read: upright, and at its `spacing_mm` where that is declared. Cells may also say xmin, ymin, zmin,
     xmax, ymax, zmax; `columns` names the class's and the six numbers'.
 
-    A thing is a point where its box is small: answers are scored by where the middle of a box lies.
+    A thing is a point where its box is small: answers are scored by where the middle of a box lies. Of volumes that are
+    larger than what is looked at at once a thing is found whole if it is at most half as long as that along every axis.
     """
 
     type: ClassVar[str] = "volume_boxes"
@@ -34,6 +48,118 @@ class VolumeBoxes(Boxes):
         from endwise.metrics import boxes
 
         return [made(contract.classes) for made in (boxes.froc_centre, boxes.ap50, boxes.ap, boxes.ar, boxes.f1)]
+
+    # ---- volumes larger than what is looked at at once -----------------------------------------------------------------
+
+    def part(self, value: np.ndarray, start: Sequence[int], sides: Sequence[int]) -> np.ndarray:
+        """The boxes that reach into it, in its own voxels. DataError where they are shares of a whole that it does not know."""
+        require(
+            self.unit == "px", field="VolumeBoxes.unit", got=self.unit, allowed="px, where volumes are seen in patches",
+            fix="write the boxes in voxels, or let the volume be seen whole (a larger seen_voxels:)", error=DataError,
+        )  # fmt: skip
+        first, found = np.array(start, np.float64), []
+        for label, *corners in boxes_of(value):
+            low, high = np.array(corners).reshape(2, AXES) - first
+            if (high > 0).all() and (low < np.array(sides)).all():
+                found.append([label, *low.tolist(), *high.tolist()])
+        return np.frombuffer(json.dumps(found, ensure_ascii=False).encode(), dtype=np.uint8)
+
+    def sought(self, value: np.ndarray, contract: BoxesContract, words: np.ndarray) -> tuple[int, ...] | None:
+        """The middle of a box, each as likely."""
+        found = [corners for label, *corners in boxes_of(value) if label in contract.ids and has_area(corners)]
+        if not found or self.unit != "px":
+            return None
+        middle = np.array(found[int(words[0]) % len(found)]).reshape(2, AXES).mean(0)
+        return tuple(max(0, int(place)) for place in middle)
+
+    def merged(
+        self, parts: Iterable[tuple[tuple[int, ...], Mapping[str, np.ndarray]]], shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """What each window says about its core. Of what the head says, all its places; of what was decoded, the surest boxes,
+        suppressed anew."""
+        found = list(parts)
+        own = zip(found, cores([start for start, _ in found], shape), strict=True)
+        windows = [(np.array(start, np.float64), decoded, core) for (start, decoded), core in own]
+        whole = np.array(shape, np.float64)
+        if "one" in found[0][1]:
+            return _joined_places(windows, whole)
+        last = np.max([start for start, _ in found], axis=0)
+        return self._joined_boxes(windows, whole, whole - last)
+
+    def stacked(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """With places that are none behind those of rows that have fewer."""
+        most = max(len(row["one"]) for row in rows)
+        empty = {"one": NOWHERE, "many": NOWHERE, "boxes": 0.0, "places": -1.0}
+        return {
+            key: np.stack([_lengthened(row[key], most, empty[key]) if key in empty else row[key] for row in rows])
+            for key in rows[0]
+        }
+
+    def _joined_boxes(
+        self, windows: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray], Any]], whole: np.ndarray, sides: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        kept: dict[str, list[np.ndarray]] = {"boxes": [], "alone": [], "classes": [], "given": []}
+        scale = sides if self.unit == "share" else np.ones(AXES)
+        for start, decoded, core in windows:
+            ends = np.asarray(decoded["boxes"], np.float64).reshape(-1, 2, AXES) * scale + start
+            here = _inside(ends, core)
+            kept["boxes"].append(ends[here].reshape(-1, 2 * AXES))
+            for name in ("alone", "classes", "given"):
+                kept[name].append(np.asarray(decoded[name])[here])
+        found = {name: np.concatenate(values) for name, values in kept.items()}
+        surest = np.argsort(-found["alone"], kind="stable")[:MOST]
+        found = {name: values[surest] for name, values in found.items()}
+        gone = np.zeros(len(surest), bool) if self.overlap is None else _suppressed(found, self.overlap)
+        found["boxes"] /= np.tile(whole, 2) if self.unit == "share" else 1.0
+        return {**found, "scores": np.where(gone, 0.0, found["alone"])}
+
+
+def _joined_places(
+    windows: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray], Any]], whole: np.ndarray
+) -> dict[str, np.ndarray]:
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in PER_PLACE}
+    for start, said, core in windows:
+        seen, sides = np.asarray(said["seen"], np.float64), np.asarray(said["sizes"], np.float64)
+
+        def laid(points: np.ndarray, seen: np.ndarray = seen) -> np.ndarray:
+            """From the window's canvas to shares of the window."""
+            return np.asarray(points.astype(np.float64) @ seen[:, :AXES].T + seen[:, AXES])
+
+        ends = laid(np.asarray(said["boxes"]).reshape(-1, 2, AXES)).clip(0.0, 1.0) * sides + start
+        here = _inside(ends, core)
+        kept["boxes"].append((ends[here] / whole).reshape(-1, 2 * AXES))
+        kept["places"].append((laid(np.asarray(said["places"]))[here] * sides + start) / whole)
+        for name in ("one", "many"):
+            kept[name].append(np.asarray(said[name])[here])
+    return {
+        **{name: np.concatenate(values).astype(np.float32) for name, values in kept.items()},
+        "seen": np.eye(AXES, AXES + 1, dtype=np.float32),
+        "sizes": whole.astype(np.int64),
+    }
+
+
+def _inside(ends: np.ndarray, core: tuple[Sequence[float], Sequence[float]]) -> np.ndarray:
+    """Which boxes [n, 2, axes] have their middle in the core."""
+    middles, (low, high) = ends.mean(1), core
+    return np.asarray(((middles >= low) & (middles < high)).all(1))
+
+
+def _suppressed(found: Mapping[str, np.ndarray], most: float) -> np.ndarray:
+    """Which boxes, the surest first, share more than `most` with a surer one of their class that stays."""
+    low, high = np.split(np.asarray(found["boxes"], np.float64), 2, axis=1)
+    shared = np.maximum(np.minimum(high[:, None], high) - np.maximum(low[:, None], low), 0).prod(-1)
+    sizes = np.maximum(high - low, 0).prod(1)
+    covers = shared > most * np.maximum(sizes[:, None] + sizes - shared, 1e-12)
+    covers &= found["classes"][:, None] == found["classes"]
+    gone = np.zeros(len(low), bool)
+    for rank in range(len(low)):
+        gone[rank] = bool((covers[rank, :rank] & ~gone[:rank]).any())
+    return gone
+
+
+def _lengthened(values: np.ndarray, count: int, fill: float) -> np.ndarray:
+    room = np.full((count - len(values), *values.shape[1:]), fill, values.dtype)
+    return np.concatenate([values, room])
 
 
 __all__ = ["VolumeBoxes"]
