@@ -15,6 +15,7 @@ Saliency Maps")? Do the shares add up? Not here: reading rows, raw coordinates a
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +34,13 @@ from endwise.stages import StagedNetwork
 Method = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
 Masks = dict[str, Tensor]  # {input: [row, *places]}, 1 for all of it and 0 for none
 
-# points on the way, and what power of even points they are, until the shares add up: a network that divides by lengths (RMSNorm)
-# turns most where there is nearly nothing, one of rectifiers is straight
-STEPS = ((16, 1), (48, 3), (128, 3))
+# the way from nothing to all in stretches, of which those are halved whose gradients do not add up to their change: a network
+# that divides by lengths (RMSNorm) turns most where there is nearly nothing, and where a vector goes through zero on the way
+STRETCHES = (0.0, 1 / 64, 1 / 8, 27 / 64, 1.0)
+POINTS = 4  # a stretch, of a Gauss-Legendre rule
+MOST_STRETCHES = 96  # that are looked at
 GAP = 0.01  # of the change that the shares may miss
+LOOSE = 3  # times as much may the stretches miss that err in opposite directions
 FLAT = 0.05  # of the sum of all shares: a smaller change is no measure of what they miss
 MOST_PARTS = 64  # that an input is divided into where it has more places
 CHUNK_CELLS = 6_000_000  # numbers of the masked inputs that are looked at together: memory stays bounded
@@ -279,34 +283,85 @@ def _repeated(field: Ragged, rows: int) -> Ragged:
 # ---- methods ---------------------------------------------------------------------------------------------------------
 
 
-def attribute(probe: Probe, method: Method, parts: "Parts", *, steps: Sequence[tuple[int, int]] = STEPS) -> Attributed:
-    """What every place adds to the aim, by one method. steps: of integrated gradients, as STEPS, until the shares add
-    up."""
+def attribute(probe: Probe, method: Method, parts: "Parts", *, most: int = MOST_STRETCHES) -> Attributed:
+    """What every place adds to the aim, by one method. most: stretches of the way that integrated gradients may look at
+    until the shares add up; 0 for a rough answer."""
     if method == "occlusion":
         return _occluded(probe, parts)
-    ends = probe.values({name: torch.cat([mask, torch.zeros_like(mask)]) for name, mask in probe.masks(1, 1.0).items()})
-    at_all, at_nothing = float(ends[0]), float(ends[1])
-    if method == "gradient_x_input":
-        _, found = probe.gradients(probe.masks(1, 1.0))
-        return Attributed(method, {name: _numpy(value[0]) for name, value in found.items()}, at_all, at_nothing)
-    for count, power in steps:
-        done = Attributed(method, _along(probe, count, power), at_all, at_nothing)
-        if done.gap <= GAP:
-            break
-    return done
-
-
-def _along(probe: Probe, count: int, power: int) -> dict[str, np.ndarray]:
-    """The mean gradient on the way from nothing to all, by a Gauss-Legendre rule in the power's root of how far it is."""
-    at, weight = np.polynomial.legendre.leggauss(count)
-    root = (at + 1) / 2
-    points, shares = (
-        torch.tensor(x, dtype=torch.float32, device=probe.device)
-        for x in (root**power, weight / 2 * power * root ** (power - 1))
+    if method == "integrated_gradients":
+        return _along(probe, most)
+    at_all, found = probe.gradients(probe.masks(1, 1.0))
+    (at_nothing,) = probe.values(probe.masks(1, 0.0))
+    return Attributed(
+        method, {name: _numpy(value[0]) for name, value in found.items()}, float(at_all[0]), float(at_nothing)
     )
-    masks = {name: points.reshape(-1, *[1] * len(shape)).expand(count, *shape) for name, shape in probe.shapes.items()}
-    _, found = probe.gradients(masks)
-    return {name: _numpy(torch.tensordot(shares, value.float(), dims=1)) for name, value in found.items()}
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A part of the way: the aim at both ends, and the mean gradient between them times its length, [*places]."""
+
+    ends: tuple[float, float]
+    aims: tuple[float, float]
+    places: dict[str, np.ndarray]
+
+    @property
+    def miss(self) -> float:
+        """What its gradients miss of its change."""
+        return sum(float(values.sum()) for values in self.places.values()) - (self.aims[1] - self.aims[0])
+
+
+def _along(probe: Probe, most: int) -> Attributed:
+    """The gradient along the way from nothing to all, in stretches that are halved until what they miss is little of the
+    change, whichever way each of them errs."""
+    aims = probe.values(_even(probe, STRETCHES)).tolist()
+    done = _stretches(probe, list(zip(itertools.pairwise(STRETCHES), itertools.pairwise(aims), strict=True)))
+    looked, change = len(done), aims[-1] - aims[0]
+    while True:
+        shares = {name: np.sum([item.places[name] for item in done], axis=0) for name in probe.shapes}
+        allowed = GAP * max(abs(change), FLAT * sum(float(np.abs(values).sum()) for values in shares.values()))
+        done.sort(key=lambda item: -abs(item.miss))
+        missed = np.cumsum([abs(item.miss) for item in reversed(done)])[::-1]  # by each and all that miss less
+        poor = int((missed > LOOSE * allowed).sum())
+        if poor == 0 and abs(sum(item.miss for item in done)) > allowed:
+            poor = 1
+        poor = min(poor, (most - looked) // 2)
+        if poor <= 0 or not any(values.any() for values in shares.values()):  # or no gradient comes back at all
+            return Attributed("integrated_gradients", shares, aims[-1], aims[0])
+        middles = [sum(item.ends) / 2 for item in done[:poor]]
+        between = probe.values(_even(probe, middles)).tolist()
+        halves = []
+        for item, middle, aim in zip(done[:poor], middles, between, strict=True):
+            halves += [
+                ((item.ends[0], middle), (item.aims[0], aim)),
+                ((middle, item.ends[1]), (aim, item.aims[1])),
+            ]
+        done = [*_stretches(probe, halves), *done[poor:]]
+        looked += len(halves)
+
+
+def _stretches(probe: Probe, ends: Sequence[tuple[tuple[float, float], tuple[float, float]]]) -> list[_Stretch]:
+    """ends: (from where to where, the aim at both) of each."""
+    at, weight = np.polynomial.legendre.leggauss(POINTS)
+    points = [low + (high - low) * (place + 1) / 2 for (low, high), _ in ends for place in at]
+    _, found = probe.gradients(_even(probe, points))
+    weights = torch.tensor(weight / 2, dtype=torch.float32, device=probe.device)
+    shares = {
+        name: _numpy(torch.einsum("sp...,p->s...", value.float().reshape(len(ends), POINTS, *value.shape[1:]), weights))
+        for name, value in found.items()
+    }
+    return [
+        _Stretch(way, aims, {name: (way[1] - way[0]) * value[index] for name, value in shares.items()})
+        for index, (way, aims) in enumerate(ends)
+    ]
+
+
+def _even(probe: Probe, points: Sequence[float]) -> Masks:
+    """A row for each point: as much of every place."""
+    much = torch.tensor(points, dtype=torch.float32, device=probe.device)
+    return {
+        name: much.reshape(-1, *[1] * len(shape)).expand(len(points), *shape) for name, shape in probe.shapes.items()
+    }
 
 
 def _occluded(probe: Probe, parts: "Parts") -> Attributed:

@@ -27,7 +27,6 @@ from endwise.rows import collate, seen_at_once
 
 AUTO = "auto"
 METHODS = (AUTO, *get_args(Method))
-QUICK_STEPS = ((24, 3),)  # of what is not graded by its sum
 SUFFIXES = (".html", ".png")
 
 
@@ -253,7 +252,7 @@ def _best(probe: Probe, parts: Parts, method: str, grade: bool, seed: int) -> tu
         found = attribution.attribute(probe, kind, parts)
 
         def again(other: Probe, kind: Method = kind) -> Attributed:
-            return attribution.attribute(other, kind, parts, steps=QUICK_STEPS)
+            return attribution.attribute(other, kind, parts, most=0)
 
         silent = not any(values.any() for values in found.places.values())  # no gradient comes back
         if silent and method == AUTO and not tried and name != "occlusion":

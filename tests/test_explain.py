@@ -21,6 +21,7 @@ from endwise.explain import audit, like, what_if
 from endwise.explanation import Explanation
 from endwise.highlights import COLUMNS, Highlight
 from endwise.modalities.base import laid_over
+from endwise.nn.size import Size
 from endwise.report import build
 
 PATCH_PX, RATE_HZ = 6, 8_000
@@ -84,6 +85,37 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> ew.Model:
         {"call": sound(random, planted=index % 2 == 0)[0], "kind": ("high", "low")[index % 2]} for index in range(96)
     ]
     return trained(tmp_path_factory.mktemp("s"), rows, {"call": ew.Audio(rate_hz=RATE_HZ)}, {"kind": ew.Category()}, 50)
+
+
+PITCH_HZ = {"a": 400, "b": 1_000, "c": 2_200}
+
+
+def spelt(random: np.random.Generator) -> tuple[np.ndarray, str, list[tuple[int, int]]]:
+    """A second of noise with three beeps, the letters of their pitches, and the samples of each."""
+    wave, at, places = random.normal(0, 300, RATE_HZ), 0.08, []
+    letters = "".join(random.choice(list(PITCH_HZ), 3))
+    for letter in letters:
+        at += float(random.uniform(0, 0.08))
+        where = np.arange(int(at * RATE_HZ), int((at + 0.14) * RATE_HZ))
+        wave[where] += 9_000 * np.sin(2 * np.pi * PITCH_HZ[letter] * where / RATE_HZ)
+        places.append((int(where[0]), int(where[-1])))
+        at += 0.2
+    return wave.astype(np.int16), letters, places
+
+
+@pytest.fixture(scope="module")
+def transcripts(tmp_path_factory: pytest.TempPathFactory) -> ew.Model:
+    """What is written is the pitch of each beep."""
+    random, rows = np.random.default_rng(0), []
+    for _ in range(96):
+        wave, letters, _ = spelt(random)
+        rows.append({"call": wave, "said": " ".join(letters)})
+    recipe = ew.Recipe(
+        name="beeps", data=rows, inputs={"call": ew.Audio(rate_hz=RATE_HZ)}, outputs={"said": ew.Text(decoder="ctc")},
+        trunk={"width": 32, "depth": 1, "dropout": 0.0},
+        train={"steps": 200, "size": "tiny", "batch_size": 32, "augment": False, "learning_rate": 6e-3},
+    )  # fmt: skip
+    return ew.fit(recipe, out=tmp_path_factory.mktemp("c") / "run")
 
 
 def sentence(random: np.random.Generator, *, planted: bool) -> str:
@@ -156,6 +188,48 @@ def test_a_planted_word_is_pointed_at(texts: ew.Model) -> None:
         assert found.attributions["note"].shape == (len(text),)
         hits.append(found.strongest("note", 1)[0].where == "'Zwiebel'")
     assert np.mean(hits) >= 0.9
+
+
+def test_a_written_word_is_pointed_at_in_the_recording(transcripts: ew.Model) -> None:
+    """The beep of a letter, and most of what is said of it is worth believing."""
+    random, hits, kept = np.random.default_rng(7), [], []
+    for _ in range(6):
+        wave, letters, places = spelt(random)
+        for number, word in enumerate(str(transcripts.predict({"call": wave})["said"]).split()):
+            if len(word) > 1:  # two letters without the blank between them
+                continue
+            found = ew.explain(transcripts, wave, of=("said", number), grade=number == 0)
+            assert found.about == repr(word)
+            leaning = np.maximum(found.attributions["call"], 0.0)
+            most = int(np.argmax([leaning[start - 160 : stop + 160].sum() for start, stop in places]))
+            hits.append(letters[most] == word)
+            kept += [found.reliable] if found.grades else []
+    assert len(hits) >= 8
+    assert np.mean(hits) >= 0.9
+    assert np.mean(kept) >= 0.6
+
+
+def test_a_letter_that_is_spelt_a_frame_sooner_is_still_there() -> None:
+    """Of two letters in ten frames, the pauses around them sure."""
+    path = torch.tensor([0, 0, 2, 2, 0, 0, 3, 0, 0, 0])
+
+    def spelling(path: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": 20.0 * torch.nn.functional.one_hot(path, 5).float()[None], "frames": torch.tensor([10])}
+
+    head = ew.Text(decoder="ctc").head(contract_of_letters(), Size.of("tiny", width=32))
+    for about in ((0, 2), (0, 1), (1, 2)):
+        aim = head.aim(spelling(path), about)
+        there, sooner = float(aim(spelling(path))), float(aim(spelling(path.roll(-1))))
+        assert there == pytest.approx(0.0, abs=0.01)
+        assert sooner == pytest.approx(there, abs=0.01)
+        assert float(aim(spelling(torch.zeros(10, dtype=torch.int64)))) < -10
+    assert float(head.aim(spelling(path), (0, 1))(spelling(path * (path != 3)))) == pytest.approx(0.0, abs=0.01)
+
+
+def contract_of_letters() -> Any:
+    """Of a text output that learnt a few letters."""
+    texts = [np.frombuffer(text.encode(), np.uint8) for text in ("ab", "ba", "cab")]
+    return ew.Text(decoder="ctc").fit(iter(texts), missing=0, role="output")
 
 
 def test_a_planted_cell_is_pointed_at(tables: ew.Model) -> None:

@@ -19,7 +19,7 @@ from endwise.modalities.text import BLANK, TextContract
 from endwise.modalities.text.tokenizer import CASES, START
 from endwise.nn.blocks import Dropout, Transformer
 from endwise.nn.hiding import PADDING, SymbolRestorer, hidden_places
-from endwise.nn.interface import Aim, Encoder, Handed, Head, Hidden, Tokens, surer
+from endwise.nn.interface import Aim, Encoder, Handed, Head, Hidden, Tokens
 from endwise.nn.size import Size
 from endwise.nn.streaming import Past, StreamedBlock, Window, average_lag, behind
 
@@ -361,15 +361,26 @@ class CTCHead(Head):
         return Handed(scores.argmax(-1), count[:, None], scores)
 
     def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
-        """The log-probability of the frames that say the symbols from `about[0]` to before `about[1]`, pauses between them
-        left out: an empty answer is its pauses."""
-        path = prediction["logits"][0].argmax(-1)
-        path = path[: int(prediction["frames"][0])]
-        begins = (path != BLANK) & (path != F.pad(path, (1, 0), value=BLANK)[:-1])
-        number = begins.long().cumsum(0) - 1
-        said = (path != BLANK) & (number >= about[0]) & (number < about[1])
-        frames = (said if about[1] > about[0] else torch.ones_like(said)).nonzero()[:, 0]
-        return lambda other: surer(other["logits"][:, frames], path[frames]).sum(1)
+        """The log-probability of the symbols from `about[0]` to before `about[1]` over all their alignments to the frames
+        between their neighbours; of all symbols, or of none in an empty answer, over all frames. A symbol that is said
+        a frame sooner is still said: the one frame that said it first would call it lost."""
+        path = prediction["logits"][0].argmax(-1)[: int(prediction["frames"][0])]
+        spoken = path != BLANK
+        begins = (spoken & (path != F.pad(path, (1, 0), value=BLANK)[:-1])).nonzero()[:, 0]
+        ends = (spoken & (path != F.pad(path, (0, 1), value=BLANK)[1:])).nonzero()[:, 0] + 1
+        first, last = about if about[1] > about[0] else (0, len(begins))
+        start = 0 if first == 0 else int(ends[first - 1] + begins[first]) // 2
+        stop = len(path) if last == len(begins) else int(ends[last - 1] + begins[last] + 1) // 2
+        symbols = F.pad(path[begins[first:last]], (0, 1))  # an empty answer has no column at all
+
+        def surer(other: dict[str, Tensor]) -> Tensor:
+            logits = other["logits"][:, start:stop]
+            rows = torch.full((len(logits),), stop - start, device=path.device)
+            return -losses.ctc(
+                logits, rows, symbols.expand(len(logits), -1), torch.full_like(rows, last - first), blank=BLANK
+            )
+
+        return surer
 
     def feed(self, tokens: Tokens, past: Spelt | None, *, last: bool) -> tuple[dict[str, Tensor], Spelt]:
         """The best path so far: a frame that has been decided stays."""
