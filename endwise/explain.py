@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from endwise.errors import BadValue, DataError, require, unknown_name
 from endwise.explanation import AUTO, Explanation, Row, explained, predicted, sent
 from endwise.files import atomic, plain, read_json
 from endwise.highlights import COLUMNS
+from endwise.modalities.base import Fetch
 from endwise.model import Model, Prediction
 from endwise.rows import FieldError, check_names, file_fetcher, is_missing, read_row
 from endwise.run import Run
@@ -83,16 +84,20 @@ def row_of(model: Model, run: Run | None, row: Any, *, data: Any = None, base: s
     """The row, read."""
     if isinstance(row, int) and not isinstance(row, bool):
         return _numbered(dataset_of(model, run, data), model, row)
-    cells = cells_of(model, row)
     try:
-        values = read_row(model.recipe.inputs, model.contracts, cells, file_fetcher(base))
+        return row_from(model, cells_of(model, row), file_fetcher(base))
     except FieldError as wrong:
         raise DataError(f"the row: field {wrong.field!r}: {wrong.reason}") from None
+
+
+def row_from(model: Model, cells: Mapping[str, Any], fetch: Fetch) -> Row:
+    """The row of raw values by input. Raises FieldError where one cannot be read."""
+    values = read_row(model.recipe.inputs, model.contracts, cells, fetch)
     decoded, whole = {}, {}
     for name, item in model.recipe.inputs.items():
         if not is_missing(cells.get(name)):
-            decoded[name] = item.read(cells[name], file_fetcher(base))
-            whole[name] = item.in_full(cells[name], file_fetcher(base))
+            decoded[name] = item.read(cells[name], fetch)
+            whole[name] = item.in_full(cells[name], fetch)
     return Row(values, decoded, whole)
 
 
@@ -243,21 +248,53 @@ def like(
         run is not None, field="model", got="a model without a run", allowed="a run, whose training rows there are",
         fix="give the run's folder", error=DataError,
     )  # fmt: skip
-    require(
-        count >= 1, field="like", got=count, allowed="a whole number of at least 1", fix="5 is usual", error=DataError
-    )
     assert run is not None
     found = row_of(loaded, run, row, data=data, base=base)
-    dataset = prepare(run.recipe)
-    rows, vectors = _training_vectors(run, loaded, dataset)
-    inputs, present = sent(loaded, found.values)
-    with torch.inference_mode():
-        own = shared_copy(loaded.network).tokens(inputs, present).pooled()[0].float().cpu().numpy()
-    middle = vectors.mean(0)
-    apart, mine = vectors - middle, own - middle
-    scores = apart @ mine / np.maximum(np.linalg.norm(apart, axis=1) * np.linalg.norm(mine), 1e-12)
-    best = np.argsort(-scores, kind="stable")[:count]
-    return [_neighbour(loaded, dataset, int(rows[place]), float(scores[place])) for place in best]
+    return Examples.of(run, loaded).nearest(found, count)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The training rows of a run as its network sees them. rows: int64 [row], their numbers; vectors: float32 [row, width]."""
+
+    model: Model
+    dataset: Dataset
+    rows: np.ndarray
+    vectors: np.ndarray
+
+    @classmethod
+    def of(cls, run: Run, model: Model) -> Self:
+        """Of at most MOST_ROWS of them; the vectors are read from the run folder, or made and kept there."""
+        dataset = prepare(run.recipe)
+        return cls(model, dataset, *_training_vectors(run, model, dataset))
+
+    def nearest(self, row: Row, count: int) -> list[Neighbour]:
+        """The rows most alike, the nearest first."""
+        require(
+            count >= 1,
+            field="like",
+            got=count,
+            allowed="a whole number of at least 1",
+            fix="5 is usual",
+            error=DataError,
+        )
+        inputs, present = sent(self.model, row.values)
+        with torch.inference_mode():
+            own = shared_copy(self.model.network).tokens(inputs, present).pooled()[0].float().cpu().numpy()
+        middle = self.vectors.mean(0)
+        apart, mine = self.vectors - middle, own - middle
+        scores = apart @ mine / np.maximum(np.linalg.norm(apart, axis=1) * np.linalg.norm(mine), 1e-12)
+        best = np.argsort(-scores, kind="stable")[:count]
+        return [_neighbour(self.model, self.dataset, int(self.rows[place]), float(scores[place])) for place in best]
+
+    def shown(self, row: int) -> dict[str, dict[str, str]]:
+        """{input: {"kind": "text", "image" or "audio", "data": text or a data URI}} of one of the rows."""
+        found = {}
+        for name, item in self.model.recipe.inputs.items():
+            store = self.dataset.fields.get(name)
+            if store is not None and store.present[row]:
+                found[name] = item.preview(store[row], self.model.contracts[name])
+        return found
 
 
 def _training_vectors(run: Run, model: Model, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

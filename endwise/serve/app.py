@@ -27,11 +27,12 @@ from endwise.rows import Row
 from endwise.serve.batching import Batcher, Task
 from endwise.serve.body import cells_of, hashed
 from endwise.serve.describe import openapi
-from endwise.serve.gate import Gate
+from endwise.serve.gate import Gate, is_loopback
 from endwise.serve.gauges import Gauges
 from endwise.serve.options import Options
 from endwise.serve.problems import Problem
 from endwise.serve.version import Version, description_file
+from endwise.serve.why import Why
 
 log = logging.getLogger("endwise.serve")
 ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -55,6 +56,7 @@ class Service:
         )  # fmt: skip
         self.gauges.watch(self.batcher)
         self.log = None if options.log is None else Decisions.open(options.log, create=True)
+        self.why = Why(options.host)
         self.draining = False
         self.held_bytes = 0
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -77,7 +79,7 @@ class Service:
             except Exception:
                 self.gauges.swaps.labels("failed").inc()
                 raise
-            self._page = openapi(version)
+            self._page = openapi(version, here=is_loopback(self.options.host))
             self.batcher.version = version
             self.gauges.model.clear()
             self.gauges.model.labels(version.id).set(1)
@@ -115,11 +117,7 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """Bytes to answer. Problem where there is none."""
         began = time.monotonic()
-        name = request.headers.get("x-request-id") or uuid.uuid4().hex
-        if not ID.fullmatch(name):
-            raise Problem(
-                "bad_request", "X-Request-Id holds letters, digits and ._:- alone, at most 64", "X-Request-Id"
-            )
+        name = _id_of(request)
         if self.version is None:
             raise Problem("not_ready", "the model is still loading", None, 1)
         self.batcher.check_room()
@@ -136,6 +134,19 @@ class Service:
             await self._settled(request, task, future)
         self.gauges.latency.observe(time.monotonic() - began)
         return self._response(task, name)
+
+    async def beside(self, what: str, request: Request) -> Response:
+        """What else there is to say about a row: 'explain' or 'like'. The same body as of `predict`."""
+        name, version = _id_of(request), self.version
+        if version is None:
+            raise Problem("not_ready", "the model is still loading", None, 1)
+        with contextlib.closing(_Held(self)) as held:
+            body = await self._body(request, held, time.monotonic() + self.options.timeout_s)
+            kind = request.headers.get("content-type", "")
+            read = partial(cells_of, body, kind, version, self.options.limits)
+            found = await self.why.ask(what, version, read, dict(request.query_params), self.options.timeout_s)
+        answer = json.dumps({"id": name, "model": version.id, **found}, ensure_ascii=False).encode()
+        return Response(answer, media_type="application/json", headers={"x-model-version": version.id})
 
     def _read(self, made: "_Context", body: bytes, content_type: str, version: Version) -> Row:
         cells = cells_of(body, content_type, version, self.options.limits)
@@ -156,6 +167,7 @@ class Service:
     def close(self) -> None:
         """Once nothing is left to answer."""
         self.batcher.close()
+        self.why.close()
         if self.log is not None:
             self.log.close()
 
@@ -248,6 +260,14 @@ class _Held:
         self._count = 0
 
 
+def _id_of(request: Request) -> str:
+    """The caller's own name of a request, or a new one."""
+    name = request.headers.get("x-request-id") or uuid.uuid4().hex
+    if not ID.fullmatch(name):
+        raise Problem("bad_request", "X-Request-Id holds letters, digits and ._:- alone, at most 64", "X-Request-Id")
+    return name
+
+
 async def _left(request: Request) -> None:
     """Returns when the client has gone: after the body nothing else comes."""
     while (await request.receive())["type"] != "http.disconnect":
@@ -267,6 +287,14 @@ def build(service: Service) -> Gate:
     @app.post("/predict")
     async def predict(request: Request) -> Response:
         return await service.predict(request)
+
+    @app.post("/explain")
+    async def explain(request: Request) -> Response:
+        return await service.beside("explain", request)
+
+    @app.post("/like")
+    async def like(request: Request) -> Response:
+        return await service.beside("like", request)
 
     @app.get("/")
     async def page() -> Response:

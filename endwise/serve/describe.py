@@ -43,13 +43,17 @@ def example_of(version: Version) -> dict[str, Any] | None:
     return None if any(value is None for value in found.values()) else {"inputs": found}
 
 
-def openapi(version: Version) -> dict[str, Any]:
-    """OpenAPI 3.1."""
+def openapi(version: Version, *, here: bool) -> dict[str, Any]:
+    """OpenAPI 3.1. here: only this machine may ask, so that training rows may be shown."""
+    paths = {} if version.model is None else {"/explain": {"post": _explain(version)}}
+    if here and version.model is not None and version.model.run is not None:
+        paths["/like"] = {"post": _like(version)}
     return {
         "openapi": "3.1.0",
         "info": {"title": version.name, "version": version.sha256[:12], "description": "Raw values in, final answers out."},
         "paths": {
             "/predict": {"post": _predict(version)},
+            **paths,
             "/livez": {"get": _plain("The process is alive.")},
             "/readyz": {"get": {**_plain("A model has answered its first row; not so while it loads or drains."),
                                 "responses": {"200": {"description": "ready"}, "503": _error("503")}}},
@@ -64,6 +68,54 @@ def openapi(version: Version) -> dict[str, Any]:
 
 
 def _predict(version: Version) -> dict[str, Any]:
+    return _asked(version, "Answer one row", "predict", _answer(version), "the answers")
+
+
+def _explain(version: Version) -> dict[str, Any]:
+    """What an answer leans on."""
+    told = {
+        "type": "object",
+        "required": ["id", "model", "output", "about", "answer", "method", "reliable", "verdict", "inputs", "grades"],
+        "properties": {
+            "output": {"type": "string"},
+            "about": {"type": "string", "description": "which part of the answer"},
+            "reliable": {"type": ["boolean", "null"], "description": "null: it cannot be told"},
+            "verdict": {"type": "string"},
+            "inputs": {
+                "type": "object",
+                "description": "the strongest pieces of each, and with drawn=yes a picture of all",
+            },
+            "grades": {"type": "array", "items": {"type": "object"}},
+        },
+    }
+    found = _asked(
+        version, "What an answer leans on, and whether that is worth believing", "explain", told, "the reasons"
+    )
+    return {**found, "parameters": [
+        _setting("of", "an output, or 'output=part': a class, a word, a number; default the goal's answer"),
+        _setting("method", "auto, integrated_gradients, gradient_x_input, occlusion"),
+        _setting("grade", "yes (default) or no: whether the explanation is checked, which takes longer"),
+        _setting("drawn", "yes or no (default): HTML of each input with what speaks for and against the answer"),
+    ]}  # fmt: skip
+
+
+def _like(version: Version) -> dict[str, Any]:
+    """Training rows by example."""
+    told = {"type": "object", "required": ["id", "model", "like"], "properties": {"like": {"type": "array", "items": {
+        "type": "object", "required": ["score", "row", "origin", "inputs", "labels"]}}}}  # fmt: skip
+    found = _asked(version, "The training rows that the network sees as most alike", "like", told, "the nearest first")
+    return {**found, "parameters": [
+        _setting("count", "how many; default 5"),
+        _setting("drawn", "yes or no (default): what each looks or sounds like"),
+    ]}  # fmt: skip
+
+
+def _setting(name: str, meaning: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}}
+
+
+def _asked(version: Version, summary: str, operation: str, told: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """A question about one row: its body, and what is told."""
     values = {name: _given(item, version.contracts[name]) for name, item in version.inputs.items()}
     needed = [
         name for name, item in version.inputs.items() if not item.optional and not version.contracts[name].missing
@@ -82,11 +134,11 @@ def _predict(version: Version) -> dict[str, Any]:
         item = next(iter(version.inputs.values()))
         content |= {kind: {"schema": {}} for kind in item.file_kinds or ("text/plain",)}
     return {
-        "summary": "Answer one row",
-        "operationId": "predict",
+        "summary": summary,
+        "operationId": operation,
         "requestBody": {"required": True, "content": content},
         "responses": {
-            "200": {"description": "the answers", "content": {JSON: {"schema": _answer(version)}}},
+            "200": {"description": what, "content": {JSON: {"schema": told}}},
             **{status: _error(status) for status in WHEN},
         },
     }

@@ -4,7 +4,7 @@ same three things: what goes in, read a row, answer some rows. Not here: when wh
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from endwise.errors import BadValue, DataError, ModelError
 from endwise.files import plain, read_json
@@ -12,6 +12,9 @@ from endwise.modalities.base import Contract, Modality
 from endwise.rows import FieldError, Row, check_names, read_row
 from endwise.runner import DESCRIPTION, Bundle
 from endwise.serve.problems import Problem
+
+if TYPE_CHECKING:  # a bundle is served without torch
+    from endwise.model import Model
 
 Answers = Callable[[Sequence[Row]], list[dict[str, Any]]]
 MODEL_DESCRIPTION = "model.json"
@@ -35,10 +38,12 @@ class Version:
         info: Mapping[str, Any],
         recipe: Mapping[str, Any],
         answers: Answers,
+        model: "Model | None" = None,
     ) -> None:
+        """model: the network itself, of what has one; a bundle has none."""
         self.place, self.name, self.sha256, self.info, self.recipe = place, name, sha256, dict(info), dict(recipe)
         self.inputs, self.outputs, self.contracts = dict(inputs), dict(outputs), dict(contracts)
-        self.answers = answers
+        self.answers, self.model = answers, model
         self.id = f"{name}@{sha256[:SHORT]}"
 
     @classmethod
@@ -128,7 +133,7 @@ def _run(target: str | Path, file: Path, sha256: str, threads: int | None) -> Ve
     return Version(
         place=run.path.resolve(), name=model.recipe.name or run.name, sha256=sha256, inputs=model.recipe.inputs,
         outputs=model.recipe.outputs, contracts=model.contracts, info=model.info,
-        recipe=read_json(file)["recipe"], answers=answers,
+        recipe=read_json(file)["recipe"], answers=answers, model=model,
     )  # fmt: skip
 
 

@@ -1,0 +1,183 @@
+"""Beside its answer a server says what it leans on, and which training rows are like it; the page shows both by real clicks."""
+
+import base64
+import csv
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+import endwise as ew
+from endwise.drawing import png
+from endwise.explain import like
+from endwise.serve import Serving, serving
+from endwise.serve.describe import openapi
+from endwise.serve.version import Version
+
+
+def photo(red: bool, seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(60, 120, (16, 16, 3)).astype(np.uint8)
+    if red:
+        pixels[4:10, 4:10] = (250, 20, 20)
+    return png(pixels)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> ew.Model:
+    """Three kinds of inputs, each of which says the same."""
+    folder = tmp_path_factory.mktemp("why")
+    with (folder / "rows.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["photo", "note", "weight", "mood"])
+        table.writeheader()
+        for row in range(40):
+            (folder / f"{row}.png").write_bytes(photo(row % 2 == 0, row))
+            note = "it burns & smokes" if row % 2 == 0 else "all is <b>fine</b>"
+            mood = "bad" if row % 2 == 0 else "good"
+            table.writerow({"photo": f"{row}.png", "note": note, "weight": 9 if row % 2 == 0 else 1, "mood": mood})
+    recipe = ew.Recipe(
+        name="moods", data=str(folder / "rows.csv"),
+        inputs={"photo": ew.Image(), "note": ew.Text(), "weight": ew.Number(optional=True)},
+        outputs={"mood": ew.Category()}, trunk={"width": 16, "depth": 1},
+        train={"steps": 15, "size": "tiny", "batch_size": 16, "learning_rate": 3e-3},
+    )  # fmt: skip
+    return ew.fit(recipe, out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def server(run: ew.Model) -> Iterator[Serving]:
+    assert run.run is not None
+    with serving(run.run.path, port=0, timeout_s=120) as found:
+        yield found
+
+
+@pytest.fixture
+def client(server: Serving) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=120) as found:
+        yield found
+
+
+ROW: dict[str, Any] = {"photo": photo(True, 99), "note": "it burns & smokes", "weight": 9}
+SENT = {**ROW, "photo": base64.b64encode(ROW["photo"]).decode()}
+
+
+def test_it_says_what_an_answer_leans_on(client: httpx.Client, run: ew.Model) -> None:
+    reply = client.post("/explain", json={"inputs": SENT}, headers={"x-request-id": "why-1"})
+    assert reply.status_code == 200, reply.text
+    told, expected = reply.json(), ew.explain(run, ROW).to_dict()
+    assert told.pop("id") == "why-1"
+    assert told.pop("model") == reply.headers["x-model-version"]
+    assert {**told, "seconds": 0} == {**expected, "seconds": 0}
+    form = {
+        "photo": ("p.png", ROW["photo"]),
+        "note": (None, ROW["note"].encode()),
+        "weight": (None, b"9"),
+    }
+    other = client.post("/explain?of=mood%3Dgood&method=occlusion&grade=no&drawn=yes", files=form).json()
+    assert (other["about"], other["method"], other["grades"]) == ("good", "occlusion", [])
+    assert "data:image/png" in other["inputs"]["photo"]["html"]
+    assert "burns</span> <span" in other["inputs"]["note"]["html"]
+
+
+def test_it_shows_the_training_rows_that_are_alike(client: httpx.Client, run: ew.Model) -> None:
+    told = client.post("/like?count=3&drawn=yes", json={"inputs": SENT}).json()["like"]
+    assert [item["row"] for item in told] == [item.row for item in like(run, ROW, count=3)]
+    assert all(item["shown"]["photo"]["data"].startswith("data:image/") for item in told)
+    assert "shown" not in client.post("/like", json={"inputs": SENT}).json()["like"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "field", "words"),
+    [
+        ("/explain?of=mod", {"inputs": SENT}, 422, "of", "mood"),
+        ("/explain?of=mood%3Dgod", {"inputs": SENT}, 422, "of", "good"),
+        ("/explain?method=magic", {"inputs": SENT}, 422, None, "occlusion"),
+        ("/explain?grade=perhaps", {"inputs": SENT}, 422, "grade", "yes nor no"),
+        ("/explain?of=" + "x" * 300, {"inputs": SENT}, 422, "of", "200"),
+        ("/explain", {"inputs": {**SENT, "weight": "heavy"}}, 422, "weight", "heavy"),
+        ("/explain", {"inputs": {"note": "x"}}, 422, "photo", "photo"),
+        ("/explain", {"of": "mood"}, 400, "inputs", "inputs"),
+        ("/like?count=0", {"inputs": SENT}, 422, "count", "1 to"),
+    ],
+)
+def test_what_cannot_be_told_is_refused_by_name(
+    client: httpx.Client, path: str, body: Any, status: int, field: str | None, words: str
+) -> None:
+    reply = client.post(path, json=body)
+    assert reply.status_code == status, reply.text
+    assert reply.json()["error"]["field"] == field
+    assert words in reply.json()["error"]["message"]
+
+
+def test_a_model_whose_rows_are_gone_has_no_examples(run: ew.Model, tmp_path: Path) -> None:
+    run.save(tmp_path / "alone")
+    description = tmp_path / "alone" / "model.json"
+    description.write_text(description.read_text().replace("rows.csv", "gone.csv"))
+    with serving(tmp_path / "alone", port=0) as found, httpx.Client(base_url=found.url, timeout=120) as client:
+        assert client.post("/explain?grade=no", json={"inputs": SENT}).status_code == 200
+        gone = client.post("/like", json={"inputs": SENT})
+        assert (gone.status_code, gone.json()["error"]["type"]) == (404, "not_found")
+
+
+def test_another_machine_is_shown_no_training_rows(run: ew.Model) -> None:
+    assert run.run is not None
+    assert {"/explain", "/like"} <= openapi(Version.load(run.run.path), here=True)["paths"].keys()
+    assert "/like" not in openapi(Version.load(run.run.path), here=False)["paths"]
+    settings = {"host": "0.0.0.0", "token": "correct horse battery staple"}
+    with serving(run.run.path, port=0, **settings) as found:
+        place = found.url.replace("0.0.0.0", "127.0.0.1")
+        with httpx.Client(base_url=place, headers={"authorization": f"Bearer {settings['token']}"}) as client:
+            assert client.post("/like", json={"inputs": SENT}).status_code == 403
+        assert httpx.post(f"{place}/explain", json={"inputs": SENT}).status_code == 401
+
+
+# ---- the page ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
+def test_a_browser_shows_why_and_what_is_like_it(
+    server: Serving, run: ew.Model, width: int, scheme: Any, tmp_path: Path
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    said: list[str] = []
+    own = (f"{server.url}/", "data:", f"blob:{server.url}")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(own) else said.append(request.url))
+        page.goto(f"{server.url}/")
+        assert page.locator("#why").is_hidden()
+        page.get_by_label("note", exact=True).fill("it burns & smokes <i>now</i>")
+        page.get_by_label("weight", exact=True).fill("9")
+        page.get_by_label("photo", exact=True).set_input_files(
+            {"name": "p.png", "mimeType": "image/png", "buffer": photo(True, 99)}
+        )
+        page.locator(".value").wait_for()
+        page.get_by_role("button", name="Explain").click()
+        page.locator(".verdict").wait_for()
+        assert page.locator("#reasons img").count() == 1
+        assert page.locator("#reasons i").count() == 0  # a value is text and never the page's own
+        assert "burns" in (page.locator("#reasons").text_content() or "")
+        page.get_by_role("button", name="Like these").click()
+        page.locator(".like li").first.wait_for()
+        assert page.locator(".like li").count() == 5
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=tmp_path / f"why-{width}-{scheme}.png", full_page=True)
+        page.get_by_label("weight, slider").fill("1")
+        page.locator(".was").wait_for()  # what if: the answer beside that to the row as it was
+        assert page.locator(".verdict").count() == 0  # that was about another row
+        page.get_by_label("part", exact=True).fill("gud")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").wait_for()
+        assert "good" in (page.get_by_role("alert").text_content() or "")
+        browser.close()
+    assert [line for line in said if "422" not in line] == []  # the browser notes the status, too
