@@ -20,26 +20,28 @@ def typical(truths: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
     box of its class there."""
     picked = np.random.default_rng(0).permutation(len(truths))[:COMPARED]
     some = [truths[row] for row in picked.tolist()]
+    counts = [len(boxes) for boxes in some]
+    if not any(counts):
+        return []
+    every = [box for boxes in some for box in boxes]
+    places, labels = [box["box"] for box in every], np.array([box["label"] for box in every])
+    of_row = np.repeat(np.eye(len(some), dtype=np.float32), counts, axis=0)  # [box, row]
+    others = np.ones(len(some), dtype=bool)
     best: tuple[float, list[dict[str, Any]]] = (-1.0, [])
     for index, answer in enumerate(some):
-        others = some[:index] + some[index + 1 :] or some
-        hits = np.array([_there(answer, other) for other in others]).reshape(len(others), len(answer))
-        sizes = np.array([len(answer) + len(other) for other in others])
-        mean = float(np.mean(2 * hits.sum(1) / np.maximum(sizes, 1)))
+        others[index] = len(some) == 1
+        own = slice(sum(counts[:index]), sum(counts[: index + 1]))
+        hits = np.zeros((0, len(some)), dtype=bool)
+        if answer:
+            same = (overlaps(places[own], places) >= FOUND) & (labels[own, None] == labels)
+            hits = same.astype(np.float32) @ of_row > 0
+        sizes = len(answer) + np.array(counts)
+        mean = float((2 * hits.sum(0) / np.maximum(sizes, 1))[others].mean())
         if mean > best[0]:
-            shares = hits.mean(0)
+            shares = hits[:, others].mean(1)
             best = (mean, [{**box, "score": float(share)} for box, share in zip(answer, shares, strict=True)])
+        others[index] = True
     return best[1]
-
-
-def _there(answer: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Which of the answer's boxes the truth has, too."""
-    if not answer or not truth:
-        return [False] * len(answer)
-    shared = overlaps([box["box"] for box in answer], [box["box"] for box in truth])
-    same = np.array([[one["label"] == other["label"] for other in truth] for one in answer])
-    found: list[bool] = ((shared >= FOUND) & same).any(1).tolist()
-    return found
 
 
 class Nearest:
