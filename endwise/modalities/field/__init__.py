@@ -76,8 +76,8 @@ class Field(Modality):
 
     Grids may differ in size from row to row, and at prediction from training: the network is an operator on waves
     (Fourier neural operator; Li et al. 2021), whose weights belong to waves per domain and not to places. As an output it
-    lies on the grid of one input field (`on`); other inputs steer it. Answers are `Lattice`s, in the unit of the
-    training rows.
+    lies on the grid of one input field (`on`). Other fields of as many axes are laid on that grid, cell by cell; all other
+    inputs steer it as a whole. Answers are `Lattice`s, in the unit of the training rows.
     """
 
     type: ClassVar[str] = "field"

@@ -183,8 +183,9 @@ class FieldEncoder(Encoder):
 
 
 class FieldHead(Head):
-    """The feature map of the input that it lies on, steered by all tokens (a scale and a shift for each channel; Perez et
-    al. 2018) -> numbers on the same grid. With as many channels as the input it begins as "nothing changes"."""
+    """The feature map of the input that it lies on, and with it those of the other fields (what a plate is made of decides place
+    by place), steered by all tokens (a scale and a shift for each channel; Perez et al. 2018) -> numbers on the same grid.
+    With as many channels as the input it begins as "nothing changes"."""
 
     mean: Tensor
     deviation: Tensor
@@ -213,7 +214,14 @@ class FieldHead(Head):
         self.given, width = encoder.channels, encoder.width
         self.modes = tuple(min(own, other) for own, other in zip(self.modes, encoder.modes, strict=True))
         self.steer = nn.Linear(self.size.width, 2 * width)
-        self.blocks = nn.ModuleList([WaveBlock(width, self.modes) for _ in range(HEAD_BLOCKS)])
+        others = {
+            name: item for name, item in encoders.items() if isinstance(item, FieldEncoder) and item.dims == self.dims
+        }
+        self.others = tuple(name for name in others if name != self.on)
+        beside = sum(others[name].channels + others[name].width for name in self.others)
+        self.join = nn.Linear(beside, width) if self.others else None
+        count = HEAD_BLOCKS + bool(self.others)  # how one field acts on another takes a further one
+        self.blocks = nn.ModuleList([WaveBlock(width, self.modes) for _ in range(count)])
         self.outward = nn.Linear(width, self.channels)
         self.straight = nn.Linear(self.given, self.channels, bias=False)
         for layer in (self.steer, self.outward):
@@ -226,10 +234,14 @@ class FieldHead(Head):
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """{'field': float32 [batch, z, y, x, channel] standardised, 'sizes': int64 [batch, 3]}."""
-        level, extents = tokens.levels[self.on][0].movedim(1, -1), tokens.extents[self.on]
-        there = tokens.present[self.on].reshape(-1, *(1,) * (self.dims + 1))
-        level = torch.where(there, level, 0.0)
+        level, extents = self._level(tokens, self.on), tokens.extents[self.on]
         raw, hidden = level[..., : self.given], level[..., self.given :]
+        if self.join is not None:
+            laid = [
+                across(self._level(tokens, name), tokens.extents[name], extents, hidden.shape[1:-1])
+                for name in self.others
+            ]
+            hidden = hidden + exact(self.join, torch.cat(laid, -1))
         scale, shift = exact(self.steer, tokens.pooled()).chunk(2, dim=-1)
         around = (-1, *(1,) * self.dims, hidden.shape[-1])
         hidden = hidden * (1 + scale.reshape(around)) + shift.reshape(around)
@@ -243,6 +255,11 @@ class FieldHead(Head):
             "field": made.reshape(made.shape[0], *(1,) * thin, *made.shape[1:]),
             "sizes": torch.cat([ones, extents], 1),
         }
+
+    def _level(self, tokens: Tokens, name: str) -> Float[Tensor, "batch *grid channel"]:
+        """The feature map of an input, 0 where it is missing."""
+        level = tokens.levels[name][0].movedim(1, -1)
+        return torch.where(tokens.present[name].reshape(-1, *(1,) * (self.dims + 1)), level, 0.0)
 
     def loss(
         self, prediction: dict[str, Tensor], target: Float[Tensor, "batch z y x channel"], sizes: Int[Tensor, "batch 3"]
@@ -284,6 +301,22 @@ def on_grid(values: Float[Tensor, "batch z y x channel"], dims: int) -> Float[Te
     for _ in range(MOST_DIMS - dims):
         values = values[:, 0]
     return values
+
+
+def across(
+    x: Float[Tensor, "batch *own channel"],
+    own: Int[Tensor, "batch axes"],
+    other: Int[Tensor, "batch axes"],
+    grid: Sequence[int],
+) -> Float[Tensor, "batch *grid channel"]:
+    """A map on the cells of another grid over the same domain, by linear interpolation; on one of as many cells it stays as it
+    is. own, other: how many cells of each row are real, along each axis."""
+    for axis, cells in enumerate(grid):
+        place = (torch.arange(cells, device=x.device) + 0.5)[None] * own[:, axis, None] / other[:, axis, None] - 0.5
+        place = place.clamp(min=0).minimum((own[:, axis, None] - 1).float())
+        weights = (1 - (torch.arange(x.shape[1 + axis], device=x.device) - place[..., None]).abs()).clamp(min=0)
+        x = torch.einsum("bts,bs...->bt...", weights.to(x.dtype), x.movedim(1 + axis, 1)).movedim(1, 1 + axis)
+    return x
 
 
 def _places(extents: Int[Tensor, "batch axes"], grid: Sequence[int]) -> Float[Tensor, "batch *grid axes"]:
