@@ -26,7 +26,7 @@ from endwise.serve.version import description_file
 if TYPE_CHECKING:
     from endwise.serve.app import Service
 
-EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+EXTRA = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 LINGER_S = 0.5  # between 'not ready' and closed doors: whoever sends requests here has time to see it
 KEEP_ALIVE_S = 65  # longer than the usual proxies keep an idle connection
 
@@ -108,6 +108,8 @@ class _Server:
         """Until it is told to stop. Raises what kept the model from loading."""
         import uvicorn
 
+        from endwise.serve.wire import Wire
+
         outer = self
 
         class Server(uvicorn.Server):
@@ -125,16 +127,15 @@ class _Server:
                 await asyncio.sleep(LINGER_S)
                 await super().shutdown(sockets)
 
-        with _bound(self.options.host, self.options.port) as opened:
+        with contextlib.closing(self.service), _bound(self.options.host, self.options.port) as opened:
             config = uvicorn.Config(
                 self._app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
-                lifespan="off", timeout_keep_alive=KEEP_ALIVE_S,
+                lifespan="off", http=Wire, timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=max(1, round(self.options.drain_s)),
             )  # fmt: skip
             self._uvicorn = Server(config)
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
                 runner.run(self._serve(opened))
-        self.service.close()
         if self._failure is not None:
             raise self._failure
 
