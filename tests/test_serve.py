@@ -44,6 +44,7 @@ from endwise.serve import Options, Serving, app, serving
 from endwise.serve.batching import Batcher, Task
 from endwise.serve.body import Limits
 from endwise.serve.problems import Problem
+from endwise.serve.turns import Patience
 from endwise.serve.version import Version
 
 TOKEN = "correct horse battery staple"
@@ -359,8 +360,8 @@ def slow() -> Iterator[Slow]:
     found.free.set()
 
 
-def task_of(weight: float, seconds: float = 60.0) -> Task:
-    return Task(lambda version: version.read({"weight": weight}), time.monotonic() + seconds, weight)
+def task_of(weight: float, seconds: float = 60.0, client: str = "") -> Task:
+    return Task(lambda version: version.read({"weight": weight}), time.monotonic() + seconds, weight, client)
 
 
 def test_a_batch_is_what_came_while_the_last_one_ran(slow: Slow) -> None:
@@ -451,6 +452,85 @@ def test_a_promised_latency_bounds_the_queue() -> None:
     batcher.costs.ran(0.08, 8)
     assert 5 <= batcher.room() <= 7  # 10 ms a row, 70 % of 100 ms
     batcher.close()
+
+
+def test_a_promised_latency_bounds_a_batch() -> None:
+    batcher = Batcher(lambda tasks: None, queue=1_000, max_batch=32, budget_s=0.1)
+    assert batcher.most_rows() == 32  # nothing is known yet
+    batcher.costs.ran(0.08, 8)
+    assert batcher.most_rows() == 3  # 10 ms a row: who comes while one batch runs is in the next, both within 100 ms
+    batcher.close()
+
+
+def test_clients_take_turns(slow: Slow) -> None:
+    batcher = Batcher(lambda tasks: None, queue=100, max_batch=2, readers=3)
+    batcher.version = slow.version
+    batcher.submit(task_of(0, client="flood"))
+    slow.begun.acquire()
+    for weight in range(1, 7):
+        batcher.submit(task_of(weight, client="flood"))
+    for weight in (100, 200):
+        batcher.submit(task_of(weight, client=f"other {weight}"))
+    while len(batcher._ready) < 8:
+        time.sleep(0.001)
+    slow.free.set()
+    batcher.close()
+    assert slow.batches[0] == [0]
+    assert {100, 200} <= set(
+        slow.batches[1] + slow.batches[2]
+    )  # in one turn each, however many the first one asked for
+    assert not batcher._turns.held
+    assert not batcher._turns._last
+
+
+def test_a_client_that_fills_the_queue_leaves_room_for_another(slow: Slow) -> None:
+    batcher = Batcher(lambda tasks: None, queue=4, max_batch=2, readers=3)
+    batcher.version = slow.version
+    for weight in range(4):
+        batcher.submit(task_of(weight, client="flood"))
+    with pytest.raises(Problem, match="4 requests are waiting"):
+        batcher.submit(task_of(4, client="flood"))
+    batcher.submit(task_of(5, client="other"))
+    batcher.submit(task_of(6, client="other"))
+    with pytest.raises(Problem, match="6 requests are waiting"):
+        batcher.submit(task_of(7, client="other"))  # has its half
+    for name in "ab":
+        batcher.submit(task_of(8, client=name))
+    with pytest.raises(Problem, match="8 requests are waiting"):
+        batcher.submit(task_of(9, client="one more"))  # twice the queue, whoever asks
+    slow.free.set()
+    batcher.close()
+
+
+def test_who_was_refused_and_does_not_wait_leaves_a_place_to_others(slow: Slow) -> None:
+    batcher = Batcher(lambda tasks: None, queue=8, max_batch=2, readers=3)
+    batcher.version = slow.version
+    for weight in range(6):
+        batcher.submit(task_of(weight, client="one"))
+    batcher.check_room("one")
+    with pytest.raises(Problem, match="6 requests are waiting"):
+        batcher.check_room("one", patient=False)
+    slow.free.set()
+    batcher.close()
+
+
+def test_only_a_flood_hears_its_refusals_later() -> None:
+    patience = Patience()
+    connection = ("127.0.0.1", 1)
+    assert patience.waits(connection, 0.0)
+    assert patience.refused(connection, 0.0, able_per_s=100.0) == 0
+    assert not patience.waits(connection, 0.9)
+    assert patience.waits(connection, 1.0)
+    assert patience.waits(("127.0.0.1", 2), 0.0)
+    twice = [patience.refused(("127.0.0.2", port), port / 1_000, able_per_s=1_000.0) for port in range(3_000)]
+    assert max(twice) == 0  # as many refusals as answers
+    flood = [patience.refused(("127.0.0.3", port), 10.0, able_per_s=100.0) for port in range(1_000)]
+    assert flood[:50] == [0.0] * 50
+    assert flood[100] > 0
+    assert max(flood) == 1.0
+    assert patience.refused(("127.0.0.4", 1), 10.0, able_per_s=100.0) == 0
+    patience.refused(connection, 20.0, able_per_s=100.0)
+    assert len(patience._until) == 1
 
 
 def test_it_stops_waiting_in_time(slow: Slow, folder: Path) -> None:
@@ -572,18 +652,9 @@ def test_the_token_is_asked_for_on_every_route_and_method(folder: Path) -> None:
     number_model(0).save(folder / "guarded")
     with serving(folder / "guarded", port=0, token=TOKEN) as server, httpx.Client(base_url=server.url) as client:
         basic = "Basic " + base64.b64encode(f"me:{TOKEN}".encode()).decode()
-        for path in (
-            "/",
-            "/predict",
-            "/livez",
-            "/readyz",
-            "/metrics",
-            "/openapi.json",
-            "/docs",
-            "/nothing",
-            "//",
-            "/%2e%2e",
-        ):
+        paths = {route.path for route in app.build(server.service).app.app.routes}
+        assert {"/", "/predict", "/livez", "/readyz", "/metrics", "/openapi.json"} <= paths
+        for path in [*sorted(paths), "/docs", "/nothing", "//", "/%2e%2e"]:
             for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE"):
                 for given in (
                     {},
@@ -730,6 +801,45 @@ def test_a_body_that_does_not_come_is_not_waited_for(folder: Path) -> None:
         with socket.create_connection((host, int(port)), timeout=60) as line:
             line.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             assert line.recv(100).startswith(b"HTTP/1.1 408")
+
+
+ENDLESS = {
+    "a header": [b"X: "] + [b"x" * 60_000] * 3,
+    "headers": [b"X-A: 1\r\n" * 10_000] * 3,
+    "an address": [b"POST /" + b"x" * 60_000] + [b"x" * 60_000] * 3,
+    "trailers": [b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"] + [b"X-A: 1\r\n" * 10_000] * 3,
+    "the name of a chunk": [b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 60_000] + [b"x" * 60_000] * 3,
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_what_comes_before_a_body_has_an_end(server: Serving, what: str) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as line:
+        start = b"" if what == "an address" else b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
+        with contextlib.suppress(ConnectionError):  # told and gone before all of it was sent
+            line.sendall(start)
+            for part in ENDLESS[what]:
+                line.sendall(part)
+            told = line.recv(100)
+            assert told == b"" or told.startswith(b"HTTP/1.1 400"), told
+            while told:
+                told = line.recv(1_000)
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number_model(0).save(folder / "silent")
+    with serving(folder / "silent", port=0) as server:
+        monkeypatch.setattr(sys.modules["endwise.serve.wire"], "HEAD_S", 0.2)
+        host, port = server.url.removeprefix("http://").split(":")
+        for sent in (b"", b"POST /predict HTTP/1.1\r\nHost: local"):
+            with socket.create_connection((host, int(port)), timeout=30) as line:
+                line.sendall(sent)
+                assert line.recv(100) == b""
+        with httpx.Client(base_url=server.url) as client:  # after a whole head nothing is cut off
+            assert client.post("/predict", json={"inputs": {"weight": 1}}).status_code == 200
+            time.sleep(0.3)
+            assert client.post("/predict", json={"inputs": {"weight": 1}}).status_code == 200
 
 
 KINDS = [

@@ -31,6 +31,7 @@ from endwise.serve.gate import Gate, is_loopback
 from endwise.serve.gauges import Gauges
 from endwise.serve.options import Options
 from endwise.serve.problems import Problem
+from endwise.serve.turns import Patience
 from endwise.serve.version import Version, description_file
 from endwise.serve.why import Why
 
@@ -57,6 +58,7 @@ class Service:
         self.gauges.watch(self.batcher)
         self.log = None if options.log is None else Decisions.open(options.log, create=True)
         self.why = Why(options.host)
+        self.patience = Patience()
         self.draining = False
         self.held_bytes = 0
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -120,7 +122,9 @@ class Service:
         name = _id_of(request)
         if self.version is None:
             raise Problem("not_ready", "the model is still loading", None, 1)
-        self.batcher.check_room()
+        connection = _connection(request)
+        patient = self.patience.waits(connection, began)
+        self.batcher.check_room(connection[0], patient)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Task] = loop.create_future()
         deadline = began + self.options.timeout_s
@@ -128,7 +132,7 @@ class Service:
             body = await self._body(request, held, deadline)
             made = _Context(name, future)
             read = partial(self._read, made, body, request.headers.get("content-type", ""))
-            task = Task(read, deadline, made)
+            task = Task(read, deadline, made, connection[0], patient)
             del body
             self.batcher.submit(task)
             await self._settled(request, task, future)
@@ -163,6 +167,14 @@ class Service:
             assert isinstance(task.outcome, dict)
             found.append(Decision(id=task.context.id, inputs=task.context.inputs, outputs=task.outcome))
         self.log.record(version, found)
+
+    async def refused(self, request: Request) -> None:
+        """Count a refusal, and hold it back from who floods."""
+        self.gauges.shed.inc()
+        able = 1 / max(self.batcher.row_s(), 1e-6)
+        held = self.patience.refused(_connection(request), time.monotonic(), able)
+        if held:
+            await asyncio.sleep(held)
 
     def close(self) -> None:
         """Once nothing is left to answer."""
@@ -268,6 +280,10 @@ def _id_of(request: Request) -> str:
     return name
 
 
+def _connection(request: Request) -> tuple[str, int]:
+    return ("", 0) if request.client is None else (request.client.host, request.client.port)
+
+
 async def _left(request: Request) -> None:
     """Returns when the client has gone: after the body nothing else comes."""
     while (await request.receive())["type"] != "http.disconnect":
@@ -284,9 +300,7 @@ def build(service: Service) -> Gate:
     """The application: routes, and the gate before all of them."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
 
-    @app.post("/predict")
-    async def predict(request: Request) -> Response:
-        return await service.predict(request)
+    app.add_route("/predict", service.predict, methods=["POST"])  # without FastAPI's care for handlers with arguments
 
     @app.post("/explain")
     async def explain(request: Request) -> Response:
@@ -334,7 +348,7 @@ def _add_handlers(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Problem)
     async def problem(request: Request, wrong: Problem) -> Response:
         if wrong.kind == "busy":
-            service.gauges.shed.inc()
+            await service.refused(request)
         headers = {} if wrong.retry_after_s is None else {"retry-after": str(wrong.retry_after_s)}
         return Response(json.dumps(wrong.to_dict()), wrong.status, headers, "application/json")
 

@@ -2,10 +2,12 @@
 
 A request is read (decoded) on one of a few threads. Whoever has read a row while nothing runs answers it at once, and
 then what others have read meanwhile, until nothing is left: alone, a request costs one change of threads and no wait.
-Not here: HTTP (app.py), what a row is (version.py).
+Where several clients ask, their requests are taken in turns, and each has its share of the queue: one that floods the
+server waits for itself. Not here: HTTP (app.py), what a row is (version.py), whose turn it is (turns.py).
 """
 
 import contextlib
+import heapq
 import math
 import os
 import threading
@@ -17,26 +19,37 @@ from typing import Any
 
 from endwise.rows import Row
 from endwise.serve.problems import Problem
+from endwise.serve.turns import Turns
 from endwise.serve.version import Version
 
 LIKE = 2.0  # rows whose lengths differ by more than this factor do not share a batch: they would be mostly padding
 SMOOTHING = 0.1  # of the running mean of what a row costs
 HEADROOM = 0.7  # of a latency budget that the queue may fill: the rest is for reading, writing and the network
+RESERVE = 4  # every so many-th place in the queue is kept from those who were refused and did not wait
+RUN_SHARE = 0.35  # of it that one batch may take: who comes while one runs waits for that one and is in the next
 
 
 @dataclass(slots=True, eq=False)
 class Task:
     """One request on its way. read: raw values to a row of that version; raises Problem. deadline: of time.monotonic.
-    outcome: the answers by output, or a Problem."""
+    client: whom it is from. patient: was it not refused a moment ago? outcome: the answers by output, or a Problem."""
 
     read: Callable[[Version], Row]
     deadline: float
     context: Any = None  # the caller's
+    client: str = ""
+    patient: bool = True
     abandoned: bool = False  # nobody waits for it any more: it is dropped at the next step
     version: Version | None = None
     row: Row | None = None
     length: int = 0
     outcome: dict[str, Any] | Problem | None = None
+    turn: int = 0
+    number: int = 0
+
+    def place(self) -> tuple[int, int]:
+        """Smaller is sooner."""
+        return self.turn, self.number
 
     def gone(self) -> bool:
         """Is there nobody to answer?"""
@@ -60,7 +73,7 @@ class Costs:
 
 
 class Batcher:
-    """Answers tasks in the order they were read, some at a time. Safe to use from several threads.
+    """Answers tasks in turns between their clients, some at a time. Safe to use from several threads.
 
     finished: called with tasks that have an outcome, or that were dropped because nobody waits (outcome None).
     recorded: called with (version, tasks) after their answers are there and before anybody gets them; what it raises
@@ -85,6 +98,8 @@ class Batcher:
         self._readers = readers or (os.cpu_count() or 1) + 1  # one of them is answering
         self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="endwise-serve")
         self._lock = threading.Lock()
+        self._turns = Turns()
+        self._unread: list[tuple[int, int, Task]] = []  # a heap
         self._ready: list[Task] = []
         self._waiting = 0  # taken and not finished
         self._running = False
@@ -96,24 +111,41 @@ class Batcher:
 
     def room(self) -> int:
         """How many requests may be waiting: the queue's bound, or less where all of them could not keep the budget."""
-        row_s = max(self.costs.run, self.costs.read / self._readers)
+        row_s = self.row_s()
         if self.budget_s is None or not row_s:
             return self.queue
         return min(self.queue, max(1, int(HEADROOM * self.budget_s / row_s)))
 
-    def check_room(self) -> None:
-        """Problem 'busy' where the next task would not be taken."""
-        if self._waiting >= self.room():
-            seconds = self._waiting * max(self.costs.run, self.costs.read / self._readers)
-            raise Problem("busy", f"{self._waiting} requests are waiting already: come again", None,
-                          max(1, math.ceil(seconds)))  # fmt: skip
+    def row_s(self) -> float:
+        """Seconds that another row takes; 0 before the first."""
+        return max(self.costs.run, self.costs.read / self._readers)
+
+    def most_rows(self) -> int:
+        """In a batch: the bound, or less where it would take too much of the budget."""
+        if self.budget_s is None or not self.costs.run:
+            return self.max_batch
+        return min(self.max_batch, max(1, int(RUN_SHARE * self.budget_s / self.costs.run)))
+
+    def check_room(self, client: str = "", patient: bool = True) -> None:
+        """Problem 'busy' where the next task of that client would not be taken. Some places are kept for the patient. Where
+        others fill the queue, a client that has less than its share of it still gets in, up to twice the queue."""
+        room, held = self.room(), self._turns.held
+        if self._waiting < (room if patient else room - room // RESERVE - (1 < room < RESERVE)):
+            return
+        mine = held.get(client, 0)
+        clients = len(held) + (mine == 0)
+        if clients == 1 or mine >= max(1, room // clients) or self._waiting >= 2 * room:
+            seconds = max(1, math.ceil(self._waiting * self.row_s()))
+            raise Problem("busy", f"{self._waiting} requests are waiting already: come again", None, seconds)
 
     def submit(self, task: Task) -> None:
         """Take a task, or Problem 'busy'."""
         with self._lock:
-            self.check_room()
+            self.check_room(task.client, task.patient)
             self._waiting += 1
-        self._pool.submit(self._read, task)
+            self._turns.join(task)
+            heapq.heappush(self._unread, (*task.place(), task))
+        self._pool.submit(self._read_next)
 
     def warm_up(self, version: Version) -> None:
         """Answer a blank row, so that the first request finds everything loaded."""
@@ -124,6 +156,11 @@ class Batcher:
         self._pool.shutdown(wait=True)
 
     # ---- on the threads --------------------------------------------------------------------------------------------
+
+    def _read_next(self) -> None:
+        with self._lock:
+            *_, task = heapq.heappop(self._unread)
+        self._read(task)
 
     def _read(self, task: Task) -> None:
         version = self.version
@@ -152,11 +189,13 @@ class Batcher:
         return None
 
     def _next(self) -> list[Task]:
-        """The oldest row and those like it; nothing, and somebody else's turn to begin, when none is left."""
+        """The row whose turn it is and those like it; nothing, and somebody else's turn to begin, when none is left."""
         with self._lock:
-            gone = [task for task in self._ready if task.gone()]
-            left = [task for task in self._ready if not task.gone()] if gone else self._ready
-            batch = _alike(left, self.max_batch)
+            gone, left = list[Task](), list[Task]()
+            for task in self._ready:  # once: a deadline may pass meanwhile
+                (gone if task.gone() else left).append(task)
+            left.sort(key=Task.place)
+            batch = _alike(left, self.most_rows())
             chosen = set(map(id, batch))
             self._ready = [task for task in left if id(task) not in chosen]
             self._running = bool(batch)
@@ -206,6 +245,8 @@ class Batcher:
     def _finish(self, tasks: Sequence[Task]) -> None:
         with self._lock:
             self._waiting -= len(tasks)
+            for task in tasks:
+                self._turns.leave(task)
         self._finished(tasks)
 
 

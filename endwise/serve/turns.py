@@ -1,0 +1,74 @@
+"""Fairness between clients: whose turn it is, and what becomes of those who are refused and do not wait.
+
+A client is an address; a connection is an address and a port. Several programs behind one address, or one proxy, are one
+client. Not here: how many may wait (batching.py). Standard library only.
+"""
+
+import itertools
+from typing import Protocol
+
+SOON_S = 1.0  # after a refusal, as the least Retry-After says: who asks again sooner does not wait
+FLOOD_PER_S = 500.0  # refusals of one client that are given at once
+OVERLOAD = 3.0  # or this many times what can be answered, where that is more: nobody at twice the load is held back
+BURST = 50  # refusals that may come closer together
+
+
+class Placed(Protocol):
+    """What stands in the line."""
+
+    client: str
+    turn: int
+    number: int
+
+
+class Turns:
+    """Places in a line where clients take turns: start-time fair queueing (Goyal, Vin and Cheng 1996). A client's next task
+    comes one turn after its last, and never before those that were served."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}  # tasks without an answer, by client
+        self._last: dict[str, int] = {}
+        self._now = 0
+        self._numbers = itertools.count()
+
+    def join(self, task: Placed) -> None:
+        """Give it its place."""
+        task.number = next(self._numbers)
+        task.turn = self._last[task.client] = max(self._now, self._last.get(task.client, 0)) + 1
+        self.held[task.client] = self.held.get(task.client, 0) + 1
+
+    def leave(self, task: Placed) -> None:
+        """It has its answer, or needs none: so far the line has come. Of a client without tasks nothing is kept."""
+        self._now = max(self._now, task.turn)
+        self.held[task.client] -= 1
+        if not self.held[task.client]:
+            del self.held[task.client], self._last[task.client]
+
+
+class Patience:
+    """Who was refused a moment ago, and how long the next refusal is held back. Times are of one monotonic clock."""
+
+    def __init__(self) -> None:
+        self._until: dict[tuple[str, int], float] = {}  # by connection, the oldest first
+        self._next: dict[str, float] = {}  # by client: when its next refusal is due
+
+    def waits(self, connection: tuple[str, int], now: float) -> bool:
+        """False of a connection that was refused and asks again too soon."""
+        return now >= self._until.get(connection, 0.0)
+
+    def refused(self, connection: tuple[str, int], now: float, able_per_s: float) -> float:
+        """Note a refusal. Returns the seconds to hold it back, 0 but in a flood: a client that asks again at once would
+        otherwise have the processor for its refusals. able_per_s: how many requests can be answered."""
+        self._until.pop(connection, None)
+        self._until[connection] = now + SOON_S
+        while self._until[oldest := next(iter(self._until))] <= now:
+            del self._until[oldest]
+        gap = 1 / max(FLOOD_PER_S, OVERLOAD * able_per_s)
+        client = connection[0]
+        due = max(now, self._next.get(client, 0.0))
+        held = max(0.0, due - now - BURST * gap)
+        if held < SOON_S:
+            self._next[client] = due + gap
+        if len(self._next) > 1000:
+            self._next = {name: moment for name, moment in self._next.items() if moment > now}
+        return min(held, SOON_S)
