@@ -1,0 +1,1 @@
+"""A server measured: `python -m benchmarks.serving` (`__main__.py`)."""
