@@ -64,6 +64,7 @@ class Service:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._changing = asyncio.Lock()
         self._page: dict[str, Any] = {}
+        self._seen: tuple[str, int, int, int] | None = None  # of the folder, when it was last loaded
 
     @property
     def version(self) -> Version | None:
@@ -90,6 +91,7 @@ class Service:
             return version
 
     def _loaded(self) -> Version:
+        self._seen = _state(self.target)  # what is written from here on is another version
         version = Version.load(self.target, threads=self.options.threads)
         self.batcher.warm_up(version)
         return version
@@ -105,14 +107,11 @@ class Service:
 
     async def watch(self) -> None:
         """Take over every new version as soon as it is whole."""
-        seen: Any = None
         while True:
-            with contextlib.suppress(OSError, EndwiseError):
-                state = await asyncio.to_thread(_state, self.target)
-                if seen not in (None, state):
-                    await self.reload()
-                seen = state
             await asyncio.sleep(POLL_S)
+            with contextlib.suppress(OSError, EndwiseError):
+                if self._seen not in (None, await asyncio.to_thread(_state, self.target)):
+                    await self.reload()
 
     # ---- one request -------------------------------------------------------------------------------------------------
 
