@@ -7,7 +7,8 @@ and a method is a way to share its change among them:
 - integrated gradients (Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"): the gradient along the way from
   nothing to all; the shares add up to the change;
 - gradient x input (Shrikumar et al. 2017): its last step alone;
-- occlusion (Zeiler & Fergus 2014): what is lost with each part left out; asks for no gradient.
+- occlusion (Zeiler & Fergus 2014): what is lost with each part left out; asks for no gradient;
+- attention roll-out (rollout.py): how much of each place comes through layers of attention, of networks that attend.
 
 Attributions grade themselves: does the answer go sooner where the important parts go first than in any order (deletion; Petsiuk
 et al. 2018)? Does an explanation of a network that knows nothing look otherwise (Adebayo et al. 2018, "Sanity Checks for
@@ -29,9 +30,10 @@ from endwise.batch import Ragged
 from endwise.errors import ModelError
 from endwise.network import Network
 from endwise.nn.interface import Aim, Encoder
+from endwise.rollout import rolled
 from endwise.stages import StagedNetwork
 
-Method = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
+Method = Literal["integrated_gradients", "gradient_x_input", "occlusion", "attention_rollout"]
 Masks = dict[str, Tensor]  # {input: [row, *places]}, 1 for all of it and 0 for none
 
 # the way from nothing to all in stretches, of which those are halved whose gradients do not add up to their change: a network
@@ -290,11 +292,24 @@ def attribute(probe: Probe, method: Method, parts: "Parts", *, most: int = MOST_
         return _occluded(probe, parts)
     if method == "integrated_gradients":
         return _along(probe, most)
+    if method == "attention_rollout":
+        return _rolled(probe)
     at_all, found = probe.gradients(probe.masks(1, 1.0))
     (at_nothing,) = probe.values(probe.masks(1, 0.0))
     return Attributed(
         method, {name: _numpy(value[0]) for name, value in found.items()}, float(at_all[0]), float(at_nothing)
     )
+
+
+def _rolled(probe: Probe) -> Attributed:
+    """What comes through of each place, as a part of the change."""
+    assert probe.aim is not None
+    at_nothing, at_all = probe.values(_even(probe, (0.0, 1.0))).tolist()
+    network = shared_copy(probe.bare)
+    shares = rolled(network, probe.inputs, probe.present, probe.output, probe.aim, probe.shapes)
+    shares = {name: value * probe.live(name) for name, value in shares.items()}  # what begins a text is no place of it
+    change = (at_all - at_nothing) / (sum(float(value.sum()) for value in shares.values()) or 1.0)
+    return Attributed("attention_rollout", {name: change * value for name, value in shares.items()}, at_all, at_nothing)
 
 
 @dataclass(frozen=True)

@@ -407,7 +407,9 @@ def explain(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="auto, integrated_gradients, gradient_x_input or occlusion; auto: what the checks prefer."),
+        typer.Option(
+            help="auto (what the checks prefer), integrated_gradients, gradient_x_input, occlusion or attention_rollout."
+        ),
     ] = "auto",
     grade: Annotated[bool, typer.Option("--grade/--no-grade", help="Check the explanation itself.")] = True,
     data: Annotated[str | None, typer.Option(help="Count ROW in another table instead of the run's own data.")] = None,

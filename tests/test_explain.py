@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from endwise.explain import audit, like, what_if
 from endwise.explanation import Explanation
 from endwise.highlights import COLUMNS, Highlight
 from endwise.modalities.base import laid_over
+from endwise.nn.blocks import Attention
 from endwise.nn.size import Size
 from endwise.report import build
 
@@ -318,6 +320,34 @@ def test_shares_of_integrated_gradients_add_up_to_the_change(texts: ew.Model) ->
     )
     total = sum(float(values.sum()) for values in found.attributions.values())
     assert total == pytest.approx(found.changed, rel=0.01)
+
+
+def test_attention_takes_as_much_as_its_weights_say() -> None:
+    """The weights times the values are what the fused kernel mixes, causal, turned and masked."""
+    torch.manual_seed(0)
+    layer, x = Attention(16, 2), torch.randn(2, 5, 16)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    for settings in ({}, {"causal": True}, {"rotary": True}):
+        weights = layer.weights(x, mask, **settings)
+        assert torch.allclose(weights.sum(-1), torch.ones(2, 2, 5))
+        value = layer.inward(x)[..., 32:].unflatten(-1, (2, 8)).transpose(1, 2)
+        mixed = layer.outward((weights @ value).transpose(1, 2).flatten(2))
+        assert torch.allclose(mixed, layer(x, mask, **settings), atol=1e-5)
+
+
+def test_rolled_out_attention_has_no_sign_and_adds_up(texts: ew.Model, tables: ew.Model) -> None:
+    found = ew.explain(texts, sentence(np.random.default_rng(2), planted=True), method="attention_rollout")
+    assert found.method == "attention_rollout"
+    assert (math.copysign(1.0, found.changed) * found.attributions["note"] >= 0).all()
+    assert float(found.attributions["note"].sum()) == pytest.approx(found.changed)
+    assert {grade.name: grade.kept for grade in found.grades}["completeness"] is None
+    row: dict[str, Any] = {f"x{place}": 0.5 for place in range(5)} | {"town": "Ulm"}
+    assert set(ew.explain(tables, row, method="attention_rollout", grade=False).attributions) == set(row)
+
+
+def test_what_does_not_attend_is_not_rolled_out(pictures: ew.Model) -> None:
+    with pytest.raises(ModelError, match="Fix: take integrated_gradients or occlusion"):
+        ew.explain(pictures, picture(np.random.default_rng(1), planted=True)[0], method="attention_rollout")
 
 
 def test_an_explanation_of_nothing_is_not_reliable(texts: ew.Model) -> None:

@@ -46,6 +46,27 @@ class Attention(nn.Module):
         causal: bool = False,
         rotary: bool = False,
     ) -> Float[Tensor, "batch token width"]:
+        query, key, value, sees = self._asked(x, mask, causal, rotary)
+        mixed = attend(query, key, value, sees)
+        out: Tensor = self.outward(rearrange(mixed, "b h t d -> b t (h d)"))
+        return out
+
+    def weights(
+        self,
+        x: Float[Tensor, "batch token width"],
+        mask: Bool[Tensor, "batch token"],
+        *,
+        causal: bool = False,
+        rotary: bool = False,
+    ) -> Float[Tensor, "batch head token place"]:
+        """How much each token takes from each, as `forward` mixes them: 1 together."""
+        query, key, _, sees = self._asked(x, mask, causal, rotary)
+        scores = torch.einsum("bhtd,bhpd->bhtp", query, key) * query.shape[-1] ** -0.5
+        found: Tensor = scores.masked_fill(~sees, -torch.inf).softmax(-1)
+        return found
+
+    def _asked(self, x: Tensor, mask: Tensor, causal: bool, rotary: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values [batch, head, token, d], and who sees whom."""
         query, key, value = rearrange(self.inward(x), "b t (three h d) -> three b h t d", three=3, h=self.heads)
         if rotary:
             query, key = rotate(query), rotate(key)
@@ -53,9 +74,7 @@ class Attention(nn.Module):
         if causal:
             count = x.shape[1]
             allowed = allowed & torch.ones(count, count, dtype=torch.bool, device=x.device).tril()
-        mixed = attend(query, key, value, allowed)
-        out: Tensor = self.outward(rearrange(mixed, "b h t d -> b t (h d)"))
-        return out
+        return query, key, value, allowed
 
 
 class Block(nn.Module):
