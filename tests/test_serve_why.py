@@ -16,6 +16,8 @@ from endwise.drawing import png
 from endwise.explain import like
 from endwise.serve import Serving, serving
 from endwise.serve.describe import openapi
+from endwise.serve.left_out import aimed, left_out, parts_of
+from endwise.serve.problems import Problem
 from endwise.serve.version import Version
 
 
@@ -132,6 +134,64 @@ def test_another_machine_is_shown_no_training_rows(run: ew.Model) -> None:
         with httpx.Client(base_url=place, headers={"authorization": f"Bearer {settings['token']}"}) as client:
             assert client.post("/like", json={"inputs": SENT}).status_code == 403
         assert httpx.post(f"{place}/explain", json={"inputs": SENT}).status_code == 401
+
+
+# ---- what has no network to look into --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asked_again(run: ew.Model) -> Version:
+    """The run as a bundle is seen: answers and nothing behind them."""
+    assert run.run is not None
+    whole = Version.load(run.run.path)
+    return Version(
+        place=whole.place, name=whole.name, sha256=whole.sha256, inputs=whole.inputs, outputs=whole.outputs,
+        contracts=whole.contracts, info=whole.info, recipe=whole.recipe, answers=whole.answers,
+    )  # fmt: skip
+
+
+def test_a_bundle_is_asked_again_without_each_part(asked_again: Version, run: ew.Model) -> None:
+    found = left_out(asked_again, ROW, "mood=bad")
+    told = found.to_dict(drawn=True)
+    assert (found.about, told["method"], told["reliable"], told["grades"]) == ("bad", "occlusion", None, [])
+    assert told["verdict"].startswith("not graded")
+    assert told["inputs"]["photo"]["shape"] == [16, 16]
+    assert told["inputs"]["note"]["shape"] == [len(ROW["note"])]
+    assert "data:image/png" in told["inputs"]["photo"]["html"]
+    odds = []
+    for note in (ROW["note"], "it  & smokes"):  # what is told is what the answers say
+        chance = run.predict({**ROW, "note": note}).answers["mood"].detail["probabilities"]["bad"]
+        odds.append(np.log(chance / (1 - chance)))
+    burns = next(item for item in found.highlights if item.name == "note").shares[3:8].sum()
+    total = sum(np.abs(item.shares).sum() for item in found.highlights)
+    assert total == pytest.approx(1.0)
+    assert np.sign(burns) == np.sign(odds[0] - odds[1])
+    assert found.unable == ()
+    with pytest.raises(Problem, match="gud"):
+        left_out(asked_again, ROW, "mood=gud")
+    with pytest.raises(Problem, match="mood"):
+        left_out(asked_again, ROW, "mod")
+
+
+def test_a_loud_stretch_of_a_sound_is_brought_down_to_its_quiet() -> None:
+    random = np.random.default_rng(0)
+    wave = random.normal(0, 100, 8_000)
+    wave[2_000:2_500] *= 50
+    item = ew.Audio(rate_hz=8_000)
+    parts = list(parts_of(item, None, wave.astype(np.int16), wave.astype(np.int16)))  # type: ignore[arg-type]
+    assert sum(where for where, _ in parts).tolist() == [1] * 8_000
+    loud = [float(np.abs(changed[2_000:2_500]).max()) for _, changed in parts if changed is not None]
+    assert min(loud) < max(loud)
+    assert all(changed is not None and changed.any() for _, changed in parts)
+
+
+def test_what_a_bundle_cannot_tell_is_said() -> None:
+    for value in ("a sentence", [1.0, 2.0], {"boxes": []}):
+        with pytest.raises(Problem, match="serve the run"):
+            aimed("words", {"value": value, "confidence": 0.5}, "")
+    about, aim = aimed("ill", {"value": True, "confidence": 0.9}, "")
+    assert about == "True"
+    assert aim({"value": False, "confidence": 0.9}) == pytest.approx(-aim({"value": True, "confidence": 0.9}))
 
 
 # ---- the page ----------------------------------------------------------------------------------------------------------

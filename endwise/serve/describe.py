@@ -45,7 +45,7 @@ def example_of(version: Version) -> dict[str, Any] | None:
 
 def openapi(version: Version, *, here: bool) -> dict[str, Any]:
     """OpenAPI 3.1. here: only this machine may ask, so that training rows may be shown."""
-    paths = {} if version.model is None else {"/explain": {"post": _explain(version)}}
+    paths = {"/explain": {"post": _explain(version)}}
     if here and version.model is not None and version.model.run is not None:
         paths["/like"] = {"post": _like(version)}
     return {
@@ -93,7 +93,7 @@ def _explain(version: Version) -> dict[str, Any]:
     )
     return {**found, "parameters": [
         _setting("of", "an output, or 'output=part': a class, a word, a number; default the goal's answer"),
-        _setting("method", "auto, integrated_gradients, gradient_x_input, occlusion"),
+        _setting("method", "auto, integrated_gradients, gradient_x_input, occlusion, attention_rollout; of a bundle occlusion"),
         _setting("grade", "yes (default) or no: whether the explanation is checked, which takes longer"),
         _setting("drawn", "yes or no (default): HTML of each input with what speaks for and against the answer"),
     ]}  # fmt: skip

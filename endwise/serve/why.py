@@ -1,7 +1,8 @@
 """What a server says beside an answer: what it leans on, and which training rows are like it.
 
 Both take longer than an answer, so they are made one after the other on a thread of their own, and few wait. Of a bundle
-there is neither network nor run: that is said. Not here: HTTP (app.py), how explanations are made (endwise/explain.py).
+there is neither network nor run: parts are left out instead (left_out.py), and what that cannot tell is said. Not here: HTTP
+(app.py), how explanations are made (endwise/explain.py).
 """
 
 import asyncio
@@ -12,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 from endwise.errors import EndwiseError
 from endwise.files import plain
 from endwise.serve.gate import is_loopback
+from endwise.serve.left_out import left_out
 from endwise.serve.problems import Problem
 from endwise.serve.version import Version, no_files
 
 if TYPE_CHECKING:
     from endwise.explain import Examples
     from endwise.explanation import Row
+    from endwise.model import Model
 
 WAITING = 8  # questions at once; another one is asked to come again
 MOST_ALIKE = 50
 LONGEST = 200  # characters of what a setting is
-NEEDS_A_RUN = "a bundle holds no network to look into and no training rows: serve the run's folder to be told"
+NEEDS_A_RUN = "a bundle holds no training rows: serve the run's folder to see some"
+BUNDLE_METHODS = ("", "auto", "occlusion")
 Setting = Mapping[str, str]  # of the address
 
 
@@ -63,7 +67,7 @@ class Why:
 
     def _told(
         self,
-        work: Callable[[Version, "Row", Setting], dict[str, Any]],
+        work: Callable[[Version, Mapping[str, Any], Setting], dict[str, Any]],
         version: Version,
         read: Callable[[], Mapping[str, Any]],
         setting: Setting,
@@ -72,35 +76,40 @@ class Why:
             if len(value) > LONGEST:
                 raise Problem("bad_value", f"at most {LONGEST} characters", name[:LONGEST])
         try:
-            found: dict[str, Any] = plain(work(version, _row(version, read()), setting))
+            found: dict[str, Any] = plain(work(version, read(), setting))
         except EndwiseError as wrong:
             raise Problem("bad_value", str(wrong), "of" if setting.get("of") else None) from None
         return found
 
-    def _explained(self, version: Version, row: "Row", setting: Setting) -> dict[str, Any]:
+    def _explained(self, version: Version, cells: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+        grade, drawn = (_yes(setting, name, default=name == "grade") for name in ("grade", "drawn"))
+        if version.model is None:
+            if setting.get("method", "") not in BUNDLE_METHODS:
+                raise Problem("bad_value", "a bundle has no network to look into: only occlusion", "method")
+            return left_out(version, cells, setting.get("of", "")).to_dict(drawn=drawn)
         from endwise.explain import asked
         from endwise.explanation import AUTO, explained
 
-        assert version.model is not None
         output, which = asked(version.model, setting.get("of") or None)
-        grade = _yes(setting, "grade", default=True)
         found = explained(
-            version.model, row, output=output, which=which, method=setting.get("method") or AUTO, grade=grade
-        )
+            version.model, _row(version, version.model, cells), output=output, which=which,
+            method=setting.get("method") or AUTO, grade=grade,
+        )  # fmt: skip
         told = found.to_dict()
-        if _yes(setting, "drawn", default=False):
+        if drawn:
             for item in found.highlights:
                 told["inputs"][item.name]["html"] = item.html()
         return told
 
-    def _alike(self, version: Version, row: "Row", setting: Setting) -> dict[str, Any]:
+    def _alike(self, version: Version, cells: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         if not self._here:
             raise Problem(
                 "forbidden", "training rows are shown to this machine alone: serve on the loopback to see them"
             )
-        count = _count(setting.get("count", "5"))
-        examples = self._known(version)
-        drawn = _yes(setting, "drawn", default=False)
+        count, drawn = _count(setting.get("count", "5")), _yes(setting, "drawn", default=False)
+        if version.model is None:
+            raise Problem("not_found", NEEDS_A_RUN)
+        examples, row = self._known(version), _row(version, version.model, cells)
         return {
             "like": [
                 {**item.to_dict(), **({"shown": examples.shown(item.row)} if drawn else {})}
@@ -123,14 +132,12 @@ class Why:
         return self._examples[1]
 
 
-def _row(version: Version, cells: Mapping[str, Any]) -> "Row":
+def _row(version: Version, model: "Model", cells: Mapping[str, Any]) -> "Row":
     """The row as `Version.read` reads it, with its raw coordinates. Problem as there."""
-    if version.model is None:
-        raise Problem("not_found", NEEDS_A_RUN)
     from endwise.explain import row_from
 
     version.read(cells)
-    return row_from(version.model, cells, no_files)
+    return row_from(model, cells, no_files)
 
 
 def _yes(setting: Setting, name: str, *, default: bool) -> bool:
