@@ -1,7 +1,7 @@
 """What explanations cost and whether they hold: `python -m benchmarks.explaining RUN... [--rows 20]`.
 
 For each run: rows drawn from its test rows (validation rows where it has none); the seconds of an explanation without its
-grades and with them, as medians; the share that is reliable, with Wilson's 95 % interval; which method the checks chose; and the
+grades and with them, and the processor's seconds of the latter on all cores together (what a busy machine does not change), as medians; the share that is reliable, with Wilson's 95 % interval; which method the checks chose; and the
 median of what each check measured. One row after the other, as a person asks.
 """
 
@@ -25,12 +25,14 @@ def measured(run: Run, rows: int, seed: int) -> dict[str, Any]:
     model.run = run
     held = dataset.splits.test if len(dataset.splits.test) else dataset.splits.val
     chosen = np.random.default_rng(seed).permutation(np.asarray(held))[:rows].tolist()
-    plain, whole = [], []
+    plain, whole, processor = [], [], []
     for row in [chosen[0], *chosen]:  # the first one twice: it warms up
         began = time.perf_counter()
         explain(model, row, grade=False)
         plain.append(time.perf_counter() - began)
+        used = time.process_time()
         whole.append(explain(model, row))
+        processor.append(time.process_time() - used)
     kept = sum(item.reliable is True for item in whole[1:])
     names = [grade.name for grade in whole[1].grades]
     values = {
@@ -41,7 +43,7 @@ def measured(run: Run, rows: int, seed: int) -> dict[str, Any]:
     }
     return {
         "run": run.name, "parameters": model.parameters, "rows": len(chosen), "plain_s": float(np.median(plain[1:])),
-        "graded_s": float(np.median([item.seconds for item in whole[1:]])), "reliable": kept / len(chosen),
+        "graded_s": float(np.median([item.seconds for item in whole[1:]])), "processor_s": float(np.median(processor[1:])), "reliable": kept / len(chosen),
         "interval": wilson(kept, len(chosen)), "methods": dict(Counter(item.method for item in whole[1:])),
         "medians": {name: float(np.median(found)) for name, found in values.items() if found},
     }  # fmt: skip
