@@ -39,6 +39,10 @@ app.add_typer(audit, name="audit")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML or JSON recipe, or its folder.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run folder or its model/ folder.")]
+Log = Annotated[
+    str | None,
+    typer.Option(envvar="ENDWISE_LOG", help="Write every decision down: a path, or postgresql://..."),
+]
 LogPlace = Annotated[str, typer.Argument(metavar="LOG", help="A decision log: its path, or postgresql://...")]
 Settings = Annotated[
     list[str] | None,
@@ -317,9 +321,10 @@ def predict(
     stream: Annotated[
         bool, typer.Option("--stream", help="Take one INPUT as if it came in: a line whenever the answer grows.")
     ] = False,
+    log: Log = None,
     as_json: AsJson = False,
 ) -> None:
-    """Raw values in, final answers out: one line a row, in the order given."""
+    """Raw values in, final answers out: one line a row, in the order given; behind its id where decisions are written down."""
     from endwise.model import is_rows
     from endwise.run import Run
 
@@ -346,20 +351,20 @@ def predict(
         allowed="one row, as --input name=value",
         fix="give the row with --input",
     )
-    model = Run.open(run).model()
+    opened = Run.open(run)
+    model = opened.model()
     if stream:
+        others = {"--samples": samples, "--out": out, "--log": log}
         require(
-            samples is None and out is None, field="--stream", got="--samples" if samples else "--out",
+            not _told(others), field="--stream", got=next(iter(_told(others)), None),
             allowed="--stream alone", fix="remove the other option",
         )  # fmt: skip
         _print_stream(model, inputs or [], [_pair(pair, "--input") for pair in pairs or []], as_json)
         return
-    failed = 0
-    several = len(inputs or []) > 1 or any(is_rows(item) for item in inputs or [])  # then each answer says whose it is
     if pairs:
         row = dict(_pair(pair, "--input") for pair in pairs)
         results: Iterator[Any] = iter(
-            [model.predict(row)]
+            [model.predict(row, hashed=log is not None)]
             if samples is None
             else model.sample(
                 row,
@@ -367,21 +372,25 @@ def predict(
                 temperature=1.0 if temperature is None else temperature,
                 top_p=1.0 if top_p is None else top_p,
                 seed=seed or 0,
+                hashed=log is not None,
             )
         )
     else:
-        results = model.predict_files(inputs or [])
-    for number, result in enumerate(results, 1):
+        results = model.predict_files(inputs or [], hashed=log is not None)
+    several = len(inputs or []) > 1 or any(is_rows(item) for item in inputs or [])  # then each answer says whose it is
+    failed = 0
+    for number, (id, result) in enumerate(_written_down(opened, results, log), 1):
         if out is not None and not isinstance(result, EndwiseError):
             result = _saved(result, Path(out), number)
         if isinstance(result, EndwiseError):
             failed += 1
             _print_json({"error": str(result)}, line=True) if as_json else _complain(str(result))
         elif as_json:
-            row = {} if result.origin is None else {"row": result.origin}
-            _print_json({**row, "outputs": result.to_dict()}, line=True)
+            named = {} if id is None else {"id": id}
+            whose = {} if result.origin is None else {"row": result.origin}
+            _print_json({**named, **whose, "outputs": result.to_dict()}, line=True)
         else:
-            typer.echo(f"{result.origin}: {result}" if several else str(result))
+            typer.echo(("" if id is None else f"{id}  ") + (f"{result.origin}: {result}" if several else str(result)))
     if failed:
         raise typer.Exit(3)
 
@@ -537,10 +546,7 @@ def serve(
     watch: Annotated[
         bool, typer.Option("--watch", help="Take over a new version as soon as it is in the folder.")
     ] = False,
-    log: Annotated[
-        str | None,
-        typer.Option(envvar="ENDWISE_LOG", help="Write every decision down: a path, or postgresql://..."),
-    ] = None,
+    log: Log = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer raw files and JSON over HTTP, as predict does; until SIGTERM, and not before all is answered."""
@@ -594,17 +600,28 @@ def verify(
 def show(
     log: LogPlace,
     id: Annotated[str, typer.Argument(metavar="ID", help="Of an answer, as it was given.")],
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Where the run is; default: where the log says, or around it.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the data files: are they there?")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """One decision, and from it back to the model, its recipe, its data and its environment."""
+    """One decision, back to its model, recipe, data, code and environment: is each as it was? Exit code 3 where one is not."""
     from endwise.decisions import Decisions
+    from endwise.run import Run
 
-    with Decisions.open(log) as opened:
-        found = opened.show(id)
+    with Decisions.open(log) as opened, _progress(quiet=as_json) as progress:
+        tell = _phases(progress)
+        found = opened.show(
+            id, run=None if run is None else Run.open(run).path, contents=not quick,
+            progress=None if tell is None else lambda done, of: tell("hashing the data files", done, of),
+        )  # fmt: skip
     if as_json:
         _print_json(found.to_dict())
     else:
         typer.echo(str(found))
+    if not found.ok:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -710,6 +727,17 @@ def _explained_row(run: str, row: str | None, pairs: list[str] | None) -> Any:
         return content(name, row, fetch)
     except FieldError as wrong:
         raise DataError(f"{row}: field {wrong.field!r}: {wrong.reason}") from None
+
+
+def _written_down(run: Any, results: Iterator[Any], log: str | None) -> Iterator[tuple[str | None, Any]]:
+    """Every answer with its id where there is a log, and then not before it is written there."""
+    if log is None:
+        yield from ((None, item) for item in results)
+        return
+    from endwise.decisions import Decisions
+
+    with Decisions.open(log, create=True) as opened:
+        yield from opened.followed(run.identity(), results)
 
 
 def _print_stream(model: Any, inputs: list[str], pairs: list[tuple[str, str]], as_json: bool) -> None:

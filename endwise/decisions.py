@@ -8,22 +8,24 @@ from some line on. Kept in SQLite, or in PostgreSQL by its address. Not here: wh
 import contextlib
 import datetime
 import hashlib
-import importlib.metadata
+import itertools
 import json
-import platform
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from endwise.errors import DataError, SetupError, need, refusal
-from endwise.files import parse_json
+from endwise.files import parse_json, plain
+from endwise.lineage import Link, Progress, State, environment, run_of, trace
 
 START = hashlib.sha256(b"endwise decisions 1").hexdigest()  # what the first line follows
 POSTGRES = ("postgresql://", "postgres://")
 LARGE = 4096  # characters of an answer that are kept; of a longer one (a picture, a sound) its hash
+TOGETHER = 64  # answers of a table that are written down in one transaction
 WAIT_S = 30.0  # for another process that writes
 TABLES = (
     "CREATE TABLE IF NOT EXISTS endwise_decisions (number BIGINT PRIMARY KEY, id TEXT, line TEXT NOT NULL, hash TEXT NOT NULL)",
@@ -36,11 +38,28 @@ MOST_SAID = 20  # problems that are spelled out
 class Facts(Protocol):
     """What the log keeps of a model."""
 
-    sha256: str
-    name: str
-    place: Path
-    recipe: dict[str, Any]
-    info: dict[str, Any]
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> Path: ...
+    @property
+    def recipe(self) -> dict[str, Any]: ...
+    @property
+    def info(self) -> dict[str, Any]: ...
+
+
+class Answered(Protocol):
+    """A row's answers with the hashes of its raw values: a `Prediction` that was asked for them."""
+
+    @property
+    def inputs(self) -> Mapping[str, str] | None: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+Other = TypeVar("Other", bound=Exception)
+Given = TypeVar("Given", bound=Answered)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +97,27 @@ class Verification:
 
 @dataclass(frozen=True)
 class Shown:
-    """One decision and where it comes from. there: is the model still in its place, byte for byte? data: what its run
-    says of the rows it was trained on, where the run is there."""
+    """One decision and where it comes from. links: each step of the way back, and whether it is on disk as it was. data: what
+    the run says of the rows it was trained on, where the run is there."""
 
     decision: dict[str, Any]
     model: dict[str, Any]
-    there: bool
+    links: tuple[Link, ...]
     data: dict[str, Any] | None
 
+    @property
+    def there(self) -> bool:
+        """Is the model still in its place, byte for byte?"""
+        return all(link.state == "same" for link in self.links if link.name in ("model", "weights"))
+
+    @property
+    def ok(self) -> bool:
+        """Is nothing changed or gone, as far as can be known?"""
+        return all(link.holds for link in self.links)
+
     def to_dict(self) -> dict[str, Any]:
-        return {"decision": self.decision, "model": self.model, "there": self.there, "data": self.data}
+        links = [link.to_dict() for link in self.links]
+        return {"decision": self.decision, "model": self.model, "ok": self.ok, "links": links, "data": self.data}
 
     def __str__(self) -> str:
         given, made = self.decision, self.model
@@ -98,8 +128,7 @@ class Shown:
             + (f" ({answer['confidence']:.0%})" if answer.get("confidence") is not None else "")
             for name, answer in given["outputs"].items()
         ]
-        where = "is there, byte for byte" if self.there else "is not there any more, or is another one"
-        lines += [f"model        {made['name']}, sha256 {made['model']}: {made['place']} {where}"]
+        lines += [f"model        {made['name']}, sha256 {made['model']}, was in {made['place']}"]
         lines += [
             f"recipe       {', '.join(made['recipe'].get('inputs', {}))} -> {', '.join(made['recipe'].get('outputs', {}))}"
         ]
@@ -111,6 +140,7 @@ class Shown:
         lines += [f"trained with {trained or 'unknown'}"]
         lines += [f"served with  Python {made['environment']['python']} on {made['environment']['platform']}, "
                   f"{len(made['environment']['packages'])} packages (--json lists them)"]  # fmt: skip
+        lines += ["the way back, as it is on disk now:", *(f"  {link}" for link in self.links)]
         return "\n".join(lines)
 
 
@@ -146,6 +176,20 @@ class Decisions:
                 })  # fmt: skip
         self._known.add(model.sha256)  # only once it is on disk
 
+    def followed(
+        self, model: Facts, answers: Iterable[Given | Other]
+    ) -> Iterator[tuple[str, Given] | tuple[None, Other]]:
+        """Each answer with its id, once it is written down, as a server writes it; a row that could not be read (an error in
+        the place of its answer) has none."""
+        left = iter(answers)
+        while some := list(itertools.islice(left, TOGETHER)):
+            named = [(None if isinstance(item, Exception) else uuid.uuid4().hex, item) for item in some]
+            self.record(model, [
+                Decision(id=id, inputs=item.inputs or {}, outputs=plain(item.to_dict()))
+                for id, item in named if id is not None and not isinstance(item, Exception)
+            ])  # fmt: skip
+            yield from named  # type: ignore[misc]
+
     def verify(self, expect: str | None = None) -> Verification:
         """Go through all lines. expect: NUMBER:HASH of a line as it was written down elsewhere."""
         with self._lock:
@@ -168,8 +212,12 @@ class Decisions:
                 problems.append(f"there is no line {wanted[0]}, which was written down")
             return Verification(last[0], f"{last[0]}:{last[1]}", tuple(problems))
 
-    def show(self, id: str) -> Shown:
-        """The last decision of that id, and back to its model, recipe, data and environment. DataError for an unknown one."""
+    def show(
+        self, id: str, *, run: str | Path | None = None, contents: bool = True, progress: Progress | None = None
+    ) -> Shown:
+        """The last decision of that id, and back to its model, recipe, data, code and environment, each held against what is on
+        disk now. run: where the run is, if the model was moved away from it. contents: hash the data files anew, too;
+        progress(done, of). DataError for an unknown id."""
         with self._lock:
             line = self._store.find(id)
             decision = None if line is None else parse_json(line.encode())
@@ -178,8 +226,20 @@ class Decisions:
                     f"the log has no decision {id[:100]!r}. Fix: give the id of an answer, as it was given."
                 )
             told = self._store.find(decision["model"])
-        model = {} if told is None else parse_json(told.encode())
-        return Shown(decision, model, _is_there(model), _data_of(model))
+            model = {} if told is None else parse_json(told.encode())
+            lines = [self._link(item) for item in (decision, model) if item]
+        place, info = Path(model.get("place", "")), model.get("info") or {}
+        found = run_of(place, info) if run is None else Path(run)
+        links = (*lines, *trace(model, found, contents=contents, progress=progress))
+        return Shown(decision, model, links, _data_of(found, model))
+
+    def _link(self, entry: Mapping[str, Any]) -> Link:
+        """One line of the log beside the one before it."""
+        number = int(entry["number"])
+        around = dict(self._store.hashes(number - 1, number))
+        last, line = around.get(number - 1, START if number == 1 else ""), self._store.find(_name_of(entry)) or ""
+        state: State = "same" if _follows(last, line) == around.get(number) else "changed"
+        return Link("log", state, f"line {number}, {entry['kind']} (`audit verify` goes through all lines)")
 
     def close(self) -> None:
         """Let go of the file or the server."""
@@ -190,16 +250,6 @@ class Decisions:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def environment() -> dict[str, Any]:
-    """What is installed here: enough to build the same place again."""
-    packages = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions()}
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": dict(sorted(packages.items(), key=lambda item: str(item[0]).lower())),
-    }
 
 
 # ---- the chain -------------------------------------------------------------------------------------------------------
@@ -236,12 +286,15 @@ def _wrong(number: int, name: str, line: str, given: str, last: tuple[int, str])
         found.append(f"line {number}: it was edited, moved or put in, or the line before it was")
     try:
         entry = parse_json(line.encode())
-        named = entry["model"] if entry["kind"] == "model" else entry["id"]
-        if entry["number"] != number or named != name:
+        if entry["number"] != number or _name_of(entry) != name:
             found.append(f"line {number}: its number or its id is not the one in its text")
     except (ValueError, KeyError, TypeError):
         found.append(f"line {number}: its text is no line of this log")
     return found
+
+
+def _name_of(entry: Mapping[str, Any]) -> str:
+    return str(entry["model"] if entry["kind"] == "model" else entry["id"])
 
 
 def _missing(first: int, last: int) -> str:
@@ -266,22 +319,14 @@ def _short(answer: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_there(model: Mapping[str, Any]) -> bool:
-    place = Path(model.get("place", ""))
-    for name in ("bundle.json", "model.json", "model/model.json"):
-        with contextlib.suppress(OSError):
-            if hashlib.sha256((place / name).read_bytes()).hexdigest() == model.get("model"):
-                return True
-    return False
-
-
-def _data_of(model: Mapping[str, Any]) -> dict[str, Any] | None:
+def _data_of(run: Path | None, model: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the run says of its data, if it is still the data that the model was trained on."""
     try:
-        found = parse_json((Path(model["place"]) / "data.json").read_bytes())
-    except (OSError, ValueError, KeyError):
+        found = None if run is None else parse_json((run / "data.json").read_bytes())
+    except (OSError, ValueError):
         return None
-    return found if found.get("fingerprint") == model["info"].get("data_fingerprint") else None
+    known = model.get("info", {}).get("data_fingerprint")
+    return found if isinstance(found, dict) and found.get("fingerprint") == known else None
 
 
 # ---- where the lines are kept ----------------------------------------------------------------------------------------
@@ -334,6 +379,10 @@ class _Store:
             "SELECT line FROM endwise_decisions WHERE id = ? ORDER BY number DESC LIMIT 1", (name,)
         ).fetchone()
         return None if found is None else str(found[0])
+
+    def hashes(self, first: int, last: int) -> list[tuple[int, str]]:
+        found = self.run("SELECT number, hash FROM endwise_decisions WHERE number BETWEEN ? AND ?", (first, last))
+        return [(int(number), str(value)) for number, value in found.fetchall()]
 
     def close(self) -> None:
         self.connection().close()
@@ -405,4 +454,4 @@ class _Postgres(_Store):
             yield from cursor.execute("SELECT number, id, line, hash FROM endwise_decisions ORDER BY number")
 
 
-__all__ = ["Decision", "Decisions", "Shown", "Verification", "environment"]
+__all__ = ["Decision", "Decisions", "Shown", "Verification"]

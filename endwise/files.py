@@ -53,10 +53,14 @@ def folder_bytes(folder: Path) -> bytes:
     (the slices of a scan) is read as one file is. Hidden ones are left out."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and not file.name.startswith("."):
-                archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
+        for file in folder_files(folder):
+            archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
     return out.getvalue()
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """The files right in a folder that is a value, in the order of their names, without hidden ones."""
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
 
 
 def write_text(path: Path, text: str) -> None:

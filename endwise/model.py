@@ -62,10 +62,12 @@ OnBad = Literal["raise", "keep"]
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The answers for one row: `prediction["words"]` is the value, `prediction.answers["words"]` all there is to say.
-    origin: the row's name for people (a file, a table's line); None where one row was given as it is."""
+    origin: the row's name for people (a file, a table's line); None where one row was given as it is. inputs: the sha256 of
+    each raw value, where they were asked for."""
 
     answers: Mapping[str, Answer]
     origin: str | None = field(default=None, compare=False)
+    inputs: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, output: str) -> Any:
         if output not in self.answers:
@@ -182,25 +184,32 @@ class Model:
     # ---- raw values to answers ---------------------------------------------------------------------------------
 
     @overload
-    def predict(self, rows: Mapping[str, Any], *, batch_size: int = 64, base: str | Path = ".") -> Prediction: ...
+    def predict(
+        self, rows: Mapping[str, Any], *, batch_size: int = 64, base: str | Path = ".", hashed: bool = False
+    ) -> Prediction: ...
 
     @overload
-    def predict(self, rows: Any, *, batch_size: int = 64, base: str | Path = ".") -> list[Prediction]: ...
+    def predict(
+        self, rows: Any, *, batch_size: int = 64, base: str | Path = ".", hashed: bool = False
+    ) -> list[Prediction]: ...
 
-    def predict(self, rows: Any, *, batch_size: int = 64, base: str | Path = ".") -> Prediction | list[Prediction]:
+    def predict(
+        self, rows: Any, *, batch_size: int = 64, base: str | Path = ".", hashed: bool = False
+    ) -> Prediction | list[Prediction]:
         """One mapping {input: raw value} in, one Prediction out. A list of them, a frame, a table's path, or the path
         of one raw file when there is a single input: a list of Predictions, in the order of the rows.
 
-        base: the folder that relative paths are taken from (a table's are taken from the table's folder).
+        base: the folder that relative paths are taken from (a table's are taken from the table's folder). hashed: with the
+        hashes of the raw values, which `Decisions.followed` writes down.
         Raises DataError with the row, the field and the reason when a value cannot be read; `predict_iter` goes on.
         """
         if isinstance(rows, Mapping):
-            return self._one(rows, base)
-        found = self.predict_iter(rows, batch_size=batch_size, base=base)
+            return self._one(rows, base, hashed)
+        found = self.predict_iter(rows, batch_size=batch_size, base=base, hashed=hashed)
         return [item for item in found if isinstance(item, Prediction)]  # all of them: on_bad is 'raise'
 
     def predict_iter(
-        self, rows: Any, *, batch_size: int = 64, base: str | Path = ".", on_bad: OnBad = "raise"
+        self, rows: Any, *, batch_size: int = 64, base: str | Path = ".", on_bad: OnBad = "raise", hashed: bool = False
     ) -> Iterator[Prediction | DataError]:
         """The same for any number of rows in bounded memory, in their order. on_bad = 'keep': a row that cannot be
         read gives a DataError in its place, and the others go on."""
@@ -221,7 +230,7 @@ class Model:
             error=DataError,
         )
         source = self._source(rows, base)
-        return self._predict_source(source, batch_size, on_bad)
+        return self._predict_source(source, batch_size, on_bad, hashed)
 
     def sample(
         self,
@@ -232,6 +241,7 @@ class Model:
         top_p: float = 1.0,
         seed: int = 0,
         base: str | Path = ".",
+        hashed: bool = False,
     ) -> list[Prediction]:
         """`count` answers to one row, drawn at random: what a text output by attention or lm might have written, or the
         pictures that one by flow might have drawn. The same seed draws the same. temperature: 0 is greedy, 1 the network's own probabilities; top_p: only the most
@@ -254,11 +264,7 @@ class Model:
             fix="use predict: its detail has the probabilities",
             error=ModelError,
         )
-        check_names(row, self.recipe.inputs, self.recipe.outputs, "the row")
-        try:
-            values = read_row(self.recipe.inputs, self.contracts, row, file_fetcher(base))
-        except FieldError as wrong:
-            raise DataError(f"the row: field {wrong.field!r}: {wrong.reason}") from None
+        values, hashes = self._read_one(row, base, hashed)
         chance = torch.Generator(self.device).manual_seed(seed)
         with torch.inference_mode(), self._evaluating():
             found = self._predicted([values])
@@ -275,25 +281,28 @@ class Model:
         }
         drawn = {name: {key: _array(value)[0] for key, value in part.items()} for name, part in draws.items()}
         given = {**self.given(arrays, count), **self.written(drawn, count)}
-        return [Prediction({name: given[name][draw] for name in self.recipe.outputs}) for draw in range(count)]
+        drawn_answers = [{name: given[name][draw] for name in self.recipe.outputs} for draw in range(count)]
+        return [Prediction(answers, inputs=hashes) for answers in drawn_answers]
 
-    def predict_files(self, inputs: Sequence[str], *, batch_size: int = 64) -> Iterator[Prediction | DataError]:
+    def predict_files(
+        self, inputs: Sequence[str], *, batch_size: int = 64, hashed: bool = False
+    ) -> Iterator[Prediction | DataError]:
         """What the command line gives: tables, folders and raw files, in their order; a row or a file that cannot be
-        read gives a DataError in its place. Raw files need a model with a single input."""
+        read gives a DataError in its place. Raw files need a model with a single input. hashed: as for `predict_iter`."""
         files: list[str] = []
         for item in inputs:
             if not is_rows(item):
                 files.append(item)
                 continue
-            yield from self._files(files, batch_size)
+            yield from self._files(files, batch_size, hashed)
             files = []
             try:
-                yield from self.predict_iter(item, batch_size=batch_size, on_bad="keep")
+                yield from self.predict_iter(item, batch_size=batch_size, on_bad="keep", hashed=hashed)
             except DataError as wrong:
                 yield wrong
-        yield from self._files(files, batch_size)
+        yield from self._files(files, batch_size, hashed)
 
-    def _files(self, files: list[str], batch_size: int) -> Iterator[Prediction | DataError]:
+    def _files(self, files: list[str], batch_size: int, hashed: bool) -> Iterator[Prediction | DataError]:
         if not files:
             return
         names = list(self.recipe.inputs)
@@ -311,7 +320,8 @@ class Model:
         def cells(row: int) -> dict[str, str]:
             return {name: files[row] if opened else content(name, files[row], fetch)}
 
-        yield from self._predict_source(_Source(len(files), cells, files.__getitem__, fetch), batch_size, "keep")
+        source = _Source(len(files), cells, files.__getitem__, fetch)
+        yield from self._predict_source(source, batch_size, "keep", hashed)
 
     def stream(self) -> Stream:
         """A row whose input comes in piece by piece: feed them, and the answers grow. Raises ModelError with the fix
@@ -432,14 +442,21 @@ class Model:
                 found[name] = {key: _float64(value) for key, value in made.items()}
         return found
 
-    def _one(self, row: Mapping[str, Any], base: str | Path) -> Prediction:
+    def _one(self, row: Mapping[str, Any], base: str | Path, hashed: bool) -> Prediction:
         """The short way for one row: no threads, no sorting, no batch but the row."""
+        values, hashes = self._read_one(row, base, hashed)
+        (found,) = self.answered([values])
+        return found if hashes is None else replace(found, inputs=hashes)
+
+    def _read_one(
+        self, row: Mapping[str, Any], base: str | Path, hashed: bool
+    ) -> tuple[dict[str, np.ndarray | None], dict[str, str] | None]:
         check_names(row, self.recipe.inputs, self.recipe.outputs, "the row")
+        hashes: dict[str, str] | None = {} if hashed else None
         try:
-            values = read_row(self.recipe.inputs, self.contracts, row, file_fetcher(base))
+            return read_row(self.recipe.inputs, self.contracts, row, file_fetcher(base), hashes), hashes
         except FieldError as wrong:
             raise DataError(f"the row: field {wrong.field!r}: {wrong.reason}") from None
-        return self.answered([values])[0]
 
     def answered(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> list[Prediction]:
         """Final answers for rows that have been read (`rows.read_row`), all in one batch."""
@@ -461,20 +478,31 @@ class Model:
         sent = {name: field.to(device) for name, field in inputs.items()}
         return sent, {name: torch.from_numpy(there).to(device) for name, there in present.items()}
 
-    def _predict_source(self, source: _Source, batch_size: int, on_bad: OnBad) -> Iterator[Prediction | DataError]:
+    def _predict_source(
+        self, source: _Source, batch_size: int, on_bad: OnBad, hashed: bool
+    ) -> Iterator[Prediction | DataError]:
         window = batch_size * WINDOW_BATCHES
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(READERS)) if source.count > 1 and READERS > 1 else None
             for start in range(0, source.count, window):
                 numbers = range(start, min(start + window, source.count))
-                yield from self._predict_window(source, numbers, batch_size, on_bad, pool)
+                yield from self._predict_window(source, numbers, batch_size, on_bad, hashed, pool)
 
     def _predict_window(
-        self, source: _Source, numbers: range, batch_size: int, on_bad: OnBad, pool: ThreadPoolExecutor | None
+        self,
+        source: _Source,
+        numbers: range,
+        batch_size: int,
+        on_bad: OnBad,
+        hashed: bool,
+        pool: ThreadPoolExecutor | None,
     ) -> Iterator[Prediction | DataError]:
+        hashes: dict[int, dict[str, str]] = {}
+
         def read(row: int) -> dict[str, np.ndarray | None] | DataError:
+            own = hashes.setdefault(row, {}) if hashed else None
             try:
-                return read_row(self.recipe.inputs, self.contracts, source.cells(row), source.fetch)
+                return read_row(self.recipe.inputs, self.contracts, source.cells(row), source.fetch, own)
             except FieldError as wrong:
                 return DataError(f"{source.origin(row)}: field {wrong.field!r}: {wrong.reason}")
 
@@ -492,7 +520,8 @@ class Model:
         for start in range(0, len(good), batch_size):
             part = good[start : start + batch_size]
             for (_, index, _), prediction in zip(part, self.answered([item for _, _, item in part]), strict=True):
-                results[index] = replace(prediction, origin=source.origin(numbers[index]))
+                row = numbers[index]
+                results[index] = replace(prediction, origin=source.origin(row), inputs=hashes.get(row))
         yield from (item for item in results if item is not None)
 
     def _length(self, values: Mapping[str, np.ndarray | None]) -> int:

@@ -5,7 +5,9 @@ decoding of one kind of value (modalities) and the network.
 """
 
 import contextlib
+import hashlib
 import itertools
+import json
 import math
 import re
 import zipfile
@@ -18,7 +20,7 @@ import numpy as np
 from endwise.batch import Ragged
 from endwise.certainty import Certainty, given
 from endwise.errors import BadValue, DataError, ModelError, refusal, unknown_name
-from endwise.files import folder_bytes
+from endwise.files import folder_bytes, plain
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
 from endwise.patches import covering, exceeds
 
@@ -118,16 +120,44 @@ def may_be_missing(item: Modality, contract: Contract) -> bool:
 
 
 def read_row(
-    inputs: Mapping[str, Modality], contracts: Mapping[str, Contract], cells: Mapping[str, Any], fetch: Fetch
+    inputs: Mapping[str, Modality],
+    contracts: Mapping[str, Contract],
+    cells: Mapping[str, Any],
+    fetch: Fetch,
+    hashes: dict[str, str] | None = None,
 ) -> dict[str, np.ndarray | None]:
-    """The transformed value of every input of one row, None where it is missing and may be. Raises FieldError."""
+    """The transformed value of every input of one row, None where it is missing and may be. hashes: gets the `value_hash` of
+    each raw value that is there, of one that names a file that of its bytes. Raises FieldError."""
     values = {}
     for name, item in inputs.items():
+        opened: list[str] = []
         try:
-            values[name] = _read(name, item, contracts[name], cells.get(name), fetch)
+            watched = fetch if hashes is None else _noting(fetch, opened)
+            values[name] = _read(name, item, contracts[name], cells.get(name), watched)
         except BadValue as wrong:
             raise FieldError(name, str(wrong)) from None
+        if hashes is not None and values[name] is not None:
+            hashes[name] = opened[0] if len(opened) == 1 else value_hash(opened or cells[name])
     return values
+
+
+def value_hash(raw: Any) -> str:
+    """sha256 of a raw value: of bytes as they are, of anything else as JSON with sorted names."""
+    if isinstance(raw, bytes):
+        return hashlib.sha256(raw).hexdigest()
+    text = json.dumps(plain(raw), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _noting(fetch: Fetch, hashes: list[str]) -> Fetch:
+    """What is fetched, with its hash noted."""
+
+    def noting(path: str) -> bytes:
+        data = fetch(path)
+        hashes.append(value_hash(data))
+        return data
+
+    return noting
 
 
 def _read(name: str, item: Modality, contract: Contract, raw: Any, fetch: Fetch) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Run: the folder of one training, and the only code that knows what is where in it.
 
     recipe.yaml  plan.json  data.json  check.json  metrics.json  details.json  from_run.json  log.jsonl  report.html
+    files.sha256  environment.json  (what it was made of: lineage.py)
     model/       the artefact            checkpoints/  what a resume needs
 
 JSON files appear complete or not at all; the log is only ever appended to, one flushed line an event, and a line that
@@ -8,15 +9,18 @@ a kill has torn is skipped and said. Not here: what the files mean (train, evalu
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from endwise.errors import DataError, ModelError, RecipeError, SetupError, nearest, refusal
 from endwise.files import parse_json, plain, read_json, write_json, write_text
+from endwise.lineage import ENVIRONMENT, MANIFEST, RECIPE
 from endwise.modalities.base import Modality
 from endwise.recipe import Recipe, parse
 
@@ -24,10 +28,21 @@ if TYPE_CHECKING:
     from endwise.model import Model
 
 RUNS = "runs"  # where runs are made unless --out says otherwise
-RECIPE, LOG, LOCK, DESCRIPTION = "recipe.yaml", "log.jsonl", ".lock", "model.json"
+LOG, LOCK, DESCRIPTION = "log.jsonl", ".lock", "model.json"
 BEFORE_TRAINING = frozenset(
-    {RECIPE, LOG, LOCK, "data.json", "check.json", "from_run.json"}
+    {RECIPE, LOG, LOCK, "data.json", "check.json", "from_run.json", MANIFEST, ENVIRONMENT}
 )  # a folder with these alone holds no work
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A model as a decision log names it: by the hash of its `model.json`, which has those of all else."""
+
+    sha256: str
+    name: str
+    place: Path
+    recipe: dict[str, Any]
+    info: dict[str, Any]
 
 
 class Run:
@@ -142,6 +157,17 @@ class Run:
         )  # fmt: skip
         model.run = self
         return model
+
+    def identity(self) -> "Identity":
+        """What a decision log keeps of the model in here."""
+        try:
+            data = (self.model_folder / DESCRIPTION).read_bytes()
+            found = parse_json(data)
+            recipe, info = dict(found["recipe"]), dict(found["info"])
+        except (OSError, ValueError, KeyError, TypeError) as wrong:
+            raise ModelError(f"{self.path} has no model that can be read: {wrong}. Fix: finish the run.") from None
+        name = recipe.get("name") or self.name
+        return Identity(hashlib.sha256(data).hexdigest(), str(name), self.path.resolve(), recipe, info)
 
     def info(self) -> dict[str, Any]:
         """The facts saved with the model (goal, versions, fingerprint ...), without loading its weights."""

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from endwise import checkpoint, metrics
+from endwise import checkpoint, lineage, metrics
 from endwise.baselines import Baseline, baselines
 from endwise.batch import Batch
 from endwise.checkpoint import State
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
+from endwise.data.manifest import manifest
 from endwise.errors import EndwiseError, TrainingError, require
 from endwise.evaluate import ABLATION_ROWS, calibrate, can_be_left_out, cross_validate, evaluate, looked_at
 from endwise.metrics import Metric
@@ -181,10 +182,14 @@ def fit(
         if run.has("plan.json"):  # a training that has begun goes on with the rows it began with
             run.same_data(dataset.fingerprint)
         contracts = _contracts(recipe, dataset, origin)
-        run.write("data.json", _data_facts(recipe, dataset, contracts))
+        made_of = manifest(recipe, dataset, lambda what, done, of: _tell(progress, what, done, of))
+        run.write("data.json", {**_data_facts(recipe, dataset, contracts), "files": made_of.summary()})
+        traced, notes = lineage.write_down(run.path, made_of.files, _accelerator())
+        for line in notes:
+            say({"event": "note", "message": line})
         model = Model.build(recipe, contracts, seed=recipe.train.seed)
         model.run = run
-        model.info.update(_info(recipe, dataset, contracts))
+        model.info.update({**_info(recipe, dataset, contracts), lineage.ENTRY: traced})
         for line in origin.begin(model, run) if origin is not None else ():
             say({"event": "note", "message": line})
         trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began, scores=scores)
@@ -964,6 +969,10 @@ def _data_facts(recipe: Recipe, dataset: Dataset, contracts: Mapping[str, Any]) 
         "bad_count": len(dataset.bad),
         "notes": list(dataset.notes),
     }
+
+
+def _accelerator() -> str:
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
 
 
 def _info(recipe: Recipe, dataset: Dataset, contracts: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def test_an_id_leads_back_to_what_made_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "model").mkdir(parents=True)
     (run / "model" / "model.json").write_text("{}")
+    (run / "recipe.yaml").write_text("")
     (run / "data.json").write_text(
         json.dumps({"fingerprint": "f" * 64, "rows": {"train": 8, "test": 2}, "split": "by hash"})
     )

@@ -14,12 +14,12 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
 
 from endwise.errors import BadValue, DataError, SetupError, nearest, refusal
-from endwise.files import folder_bytes
+from endwise.files import folder_bytes, folder_files
 
 MAX_FILE_BYTES = 2 * 1024**3  # one value; a larger one is a mistake or needs cutting first
 MAX_MEMBER_BYTES = 1024**3  # unpacked size of one archive member: a zip bomb stops here
@@ -178,9 +178,10 @@ class ZipPlace(Place):
 class Finder:
     """Finds the file that a cell names: next to the table, at an address, in an archive, or in a zip beside the table."""
 
-    def __init__(self, place: Place, table: str | None = None) -> None:
+    def __init__(self, place: Place, table: str | None = None, made_of: Sequence[str] = ()) -> None:
         self.place = place
         self.table = table  # file name of the table: of several zips, one named after it comes first
+        self.own = tuple(made_of) if table is None else (table,)  # the files that the table itself was read from
         self._archives: OrderedDict[str, ZipPlace] = OrderedDict()
         self._beside: dict[str, list[tuple[ZipPlace, str]]] | None = None
         self._lock = threading.Lock()
@@ -213,6 +214,20 @@ class Finder:
         except (BadValue, OSError, ValueError):
             return False
         return True
+
+    def files_of(self, path: str) -> list[str]:
+        """The files that `fetch` would read, by their paths or addresses: of what is in an archive the archive, of a folder
+        those in it. Empty where there is none."""
+        try:
+            if self._is_folder(path):
+                assert isinstance(self.place, LocalPlace)
+                return [str(file) for file in folder_files(self.place.root / path)]
+            place, name = self._find(path)
+        except (BadValue, SetupError, OSError, ValueError):
+            return []
+        while isinstance(place, ZipPlace):
+            place, name = place.outer, place.name
+        return [place.spelled(name)]
 
     def _find(self, path: str) -> tuple[Place, str]:
         if not path or "\0" in path:

@@ -50,6 +50,7 @@ RESIDENT_BYTES = 256 << 20  # mapped pages of one field that may stay in the pro
 FAULT_BYTES = 2 << 20  # what the kernel may map around one touched page: a huge page of the file cache
 DEFAULT_CAP_GB = 50.0
 META = "field.json"
+HASHES = "hashes"  # folder: what is known of the files that data sets were read from
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -564,6 +565,8 @@ def clean(*, keep_bytes: float = 0.0, unused_days: float | None = None) -> Clean
     with _disk_errors(root):
         _sweep(root)
         before = time.time() - unused_days * 86_400 if unused_days is not None else math.inf
+        if keep_bytes == 0:
+            _forget(root, before)
         found = [entry for entry in usage().entries if entry.last_used < before]
         return _remove(root, found, usage().bytes - keep_bytes)
 
@@ -597,6 +600,13 @@ def _remove(root: Path, entries: Iterable[Entry], excess: float) -> Cleaned:
                 path.unlink(missing_ok=True)
         removed, freed = removed + 1, freed + entry.bytes
     return Cleaned(removed, freed, busy)
+
+
+def _forget(root: Path, before: float) -> None:
+    """What is known of the hashes of files (manifest.py)."""
+    for path in (root / HASHES).glob("*.json"):
+        if path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)
 
 
 def _fields(root: Path) -> list[Path]:

@@ -409,8 +409,8 @@ def _open_folder(place: Place) -> Table:
     files = place.tree()
     annotated = voc_files(files, place)
     if annotated:
-        return _voc(place, annotated, files, shown, Finder(place), "")
-    return _class_folders(files, shown, Finder(place), "")
+        return _voc(place, annotated, files, shown, Finder(place, made_of=annotated), "")
+    return _class_folders(files, shown, place, "")
 
 
 def _voc(place: Place, annotated: list[str], files: list[str], shown: str, finder: Finder, prefix: str) -> Table:
@@ -423,12 +423,12 @@ def _open_zip(outer: Place, name: str) -> Table:
     files = place.tree()
     annotated = voc_files(files, place)
     if annotated:
-        return _voc(place, annotated, files, name, Finder(outer), f"{name}!")
+        return _voc(place, annotated, files, name, Finder(outer, made_of=[name]), f"{name}!")
     depth = _wrapping(files)
     tables = [file for file in files if is_table(file) and file.count("/") <= depth]
     if tables:
         return _open_file(place, _the_one(tables, name))
-    return _class_folders(files, name, Finder(outer), f"{name}!")
+    return _class_folders(files, name, outer, f"{name}!")
 
 
 def _the_one(tables: list[str], where: str) -> str:
@@ -467,10 +467,11 @@ def family(name: str) -> str | None:
     return next((kind for kind, endings in FAMILIES.items() if ending in endings), None)
 
 
-def _class_folders(files: list[str], shown: str, finder: Finder, prefix: str) -> Table:
+def _class_folders(files: list[str], shown: str, place: Place, prefix: str) -> Table:
     """file, label and, for train/val/test on top, split; for text files also text, what is inside."""
     depth = _wrapping(files)
     kind, files, notes = _of_one_family(files, shown)
+    finder = Finder(place, made_of=[prefix.removesuffix("!")] if prefix else files)
     parts = {file: file.split("/")[depth:] for file in files}
     flat = [file for file in files if len(parts[file]) == 1]
     if flat and len(flat) < len(files):

@@ -6,9 +6,7 @@ then go the way of `predict`. Not here: reading the bytes off the wire (app.py),
 
 import base64
 import binascii
-import hashlib
 import io
-import json
 import re
 import zipfile
 import zlib
@@ -19,6 +17,7 @@ from typing import Any
 from endwise.errors import BadValue
 from endwise.files import parse_json
 from endwise.modalities.base import Modality
+from endwise.rows import value_hash
 from endwise.serve.problems import Problem
 from endwise.serve.version import Version
 
@@ -267,13 +266,5 @@ def _samples(data: bytes) -> int:
 
 
 def hashed(cells: Mapping[str, Any]) -> dict[str, str]:
-    """{input: sha256 of its raw value}: of bytes as they are, of anything else as JSON with sorted names."""
-    found = {}
-    for name, raw in sorted(cells.items()):
-        data = (
-            raw
-            if isinstance(raw, bytes)
-            else json.dumps(raw, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
-        )
-        found[name] = hashlib.sha256(data).hexdigest()
-    return found
+    """{input: sha256 of its raw value}, for the decision log."""
+    return {name: value_hash(raw) for name, raw in sorted(cells.items())}
