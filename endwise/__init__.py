@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from endwise.advise import advise
+    from endwise.card import card
     from endwise.certainty import Abstain
     from endwise.chain import Chain
     from endwise.compare import compare
@@ -111,6 +112,7 @@ _HOMES = {
     "serve": "endwise.serve",
     "serving": "endwise.serve",
     "Decisions": "endwise.decisions",
+    "card": "endwise.card",
     "Run": "endwise.run",
     "Model": "endwise.model",
     "Prediction": "endwise.model",

@@ -441,6 +441,7 @@ def explain(
     """Which pixels, seconds, characters or cells drove an answer, drawn over the raw value and graded."""
     from endwise.explain import audit, like, what_if
     from endwise.explain import explain as run_explain
+    from endwise.run import Run
 
     if audited:
         require(
@@ -448,6 +449,8 @@ def explain(
             fix="leave the row out", error=DataError,
         )  # fmt: skip
         found = audit(run, of=of, data=data, rows=rows, seed=seed)
+        if data is None:
+            Run.open(run).write("shortcuts.json", found.to_dict())  # for the run's card
         _print_json(found.to_dict()) if as_json else typer.echo(str(found))
         return
     given = _explained_row(run, row, pairs)
@@ -480,6 +483,30 @@ def report(run: RunPath, as_json: AsJson = False) -> None:
         _print_json({"report": str(page)})
     else:
         typer.echo(str(page))
+
+
+@app.command()
+def card(
+    run: RunPath,
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where to write; default: the run's folder.")
+    ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="YAML with what only the owner knows; default: the run's owner.yaml, if any."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write card.md and technical-file.md from the run's facts, and say what the owner must supply."""
+    from endwise.card import card as run_card
+
+    found = run_card(run, out=out, owner=owner)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        typer.echo(str(found))
 
 
 @app.command()
@@ -522,7 +549,20 @@ def search(
         typer.echo(str(result))
 
 
-@app.command()
+class _Serve(typer.core.TyperCommand):
+    """Its help says the defaults, which stand where the options are meant; looked up when they are asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from endwise.serve.options import defaults
+
+        said = defaults()
+        for item in self.params:
+            if item.name in said and isinstance(item, typer.core.TyperOption):
+                item.default = said[item.name]
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_Serve)
 def serve(
     run: Annotated[str, typer.Argument(metavar="RUN|BUNDLE", help="A run, its model/ folder, or an exported bundle.")],
     host: Annotated[

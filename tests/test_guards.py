@@ -127,6 +127,7 @@ VERBS = {
     "report",
     "doctor",
     "search",
+    "card",
     "propose",
     "compare",
     "explain",

@@ -1,6 +1,7 @@
 """How a model is served, and the refusals of what cannot be meant. Not here: the limits of one request (body.py)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from endwise.errors import require
 from endwise.serve.body import Limits
@@ -38,3 +39,11 @@ class Options:
             fix="leave it out for no promise",
         )  # fmt: skip
         check_place(self.host, self.token)
+
+
+def defaults() -> dict[str, Any]:
+    """What an option of the command line is when it is left out, by its name there; none of those that are nothing then."""
+    found = {item.name: item.default for item in fields(Options) if item.name not in ("limits", "watch")}
+    limits = Limits()
+    found |= {"max_body_mb": limits.body_bytes / 2**20, "max_pixels": limits.pixels}
+    return {name: value for name, value in found.items() if value is not None}
