@@ -226,7 +226,8 @@ class Finder:
         except (BadValue, SetupError, OSError, ValueError):
             return []
         while isinstance(place, ZipPlace):
-            place, name = place.outer, place.name
+            name = place.name
+            place = place.outer
         return [place.spelled(name)]
 
     def _find(self, path: str) -> tuple[Place, str]:

@@ -84,7 +84,7 @@ def _paths(recipe: "Recipe", dataset: "Dataset") -> Iterator[str]:
         for own in finder.own:
             yield from _lying(finder, own)
         for name, column in dataset.columns.items():
-            if table.has(column):
+            if name in declared and table.has(column):
                 cells = table.column(column)
                 if _opens(declared[name], cells, table.fetch):
                     yield from _of_cells(finder, cells)
