@@ -202,6 +202,7 @@ def test_a_folder_without_a_model_has_no_card(run: Path, tmp_path: Path) -> None
 def test_the_help_of_serve_says_its_defaults() -> None:
     from endwise.serve.options import defaults
 
-    found = typer.testing.CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).stdout
+    found = typer.testing.CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
+    found = re.sub(r"\x1b\[[0-9;]*m", "", found)
     assert "[default: 8000]" in found
     assert found.count("[default:") == len(defaults())
