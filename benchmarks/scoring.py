@@ -30,7 +30,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "small MLP": {"train": {"size": "tiny"}, "trunk": {"width": 16, "depth": 0}},
 }
 NUMBERS, NAMES = 8, (("north", "south", "east", "west"), ("card", "cash", "transfer"))
-TRAINED, BATCH, EXAMPLES = 2_000, 4096, 64
+TRAINED, BATCHES, EXAMPLES = 2_000, 10, 64
 
 
 def table(rows: int, seed: int) -> dict[str, Any]:
@@ -67,14 +67,15 @@ def rates(action: Callable[[], object], rows: int, rounds: int) -> tuple[float, 
 
 def shares(bundle: Bundle, columns: dict[str, Any]) -> str:
     """Microseconds a row of reading, of the graph and of writing, by the processor, one batch at a time."""
-    spent, count = np.zeros(3), min(10 * BATCH, len(columns["x0"]))
-    for start in range(0, count, BATCH):
+    batch = bundle.rows_at_once
+    spent, count = np.zeros(3), min(BATCHES * batch, len(columns["x0"]))
+    for start in range(0, count, batch):
         marks = [time.process_time()]
-        batch = read_columns(
-            bundle.inputs, bundle.contracts, columns, range(start, min(start + BATCH, count)), file_fetcher(".")
+        fields = read_columns(
+            bundle.inputs, bundle.contracts, columns, range(start, min(start + batch, count)), file_fetcher(".")
         )
         marks.append(time.process_time())
-        decoded = bundle.decoded(*batch)
+        decoded = bundle.decoded(*fields)
         marks.append(time.process_time())
         for name, item in bundle.outputs.items():
             item.write_column(decoded[name], bundle.contracts[name])
@@ -101,7 +102,7 @@ def main() -> None:
             listed = [dict(zip(few, row, strict=True)) for row in zip(*few.values(), strict=True)]
             bundle.score(few)  # the first call allocates
             clock, processor = rates(
-                lambda bundle=bundle: bundle.score(columns, batch_size=BATCH, workers=given.workers),  # type: ignore[misc]
+                lambda bundle=bundle: bundle.score(columns, workers=given.workers),  # type: ignore[misc]
                 given.rows, given.rounds,
             )  # fmt: skip
             one, _ = rates(lambda bundle=bundle, rows=listed: bundle.predict(rows, batch_size=1024), len(listed), 1)  # type: ignore[misc]

@@ -5,7 +5,7 @@ missing-value tokens, and decoding. What is not: reading files (modalities) and 
 """
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,24 +23,29 @@ SHARED = "shared"  # the place of the tokens that all heads look at
 
 
 class Input(nn.Module):
-    """One input: its encoder, the token that says which input it is, and the token that stands in when it is missing."""
+    """One input: its encoder, the token that says which input it is, and the token that stands in when it is missing.
+
+    always: every row has it, and nothing has to stand in (of a graph whose rows may not lack it)."""
 
     def __init__(self, encoder: Encoder, width: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.name_token = nn.Parameter(torch.zeros(width))
         self.missing_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.always = False
 
     def forward(self, field: Ragged, present: Tensor, encoded: Tokens | None = None) -> Tokens:
         """Tokens of the present rows; one learnt token for the others. encoded: what the encoder says, where that is known."""
         tokens: Tokens = self.encoder(field.values, field.sizes) if encoded is None else encoded
+        if self.always:
+            return tokens.with_values(tokens.values.float() + self.name_token)
         first = torch.arange(tokens.values.shape[1], device=present.device) == 0
         there = present[:, None]
         # float32 whatever the autocast: norms that meet it in bf16 would leave their fused path, and sums would round
         values = torch.where(there[..., None], tokens.values.float(), self.missing_token)
         hidden = {name: replace(item, where=item.where & there) for name, item in tokens.hidden.items()}
         mask = torch.where(there, tokens.mask, first)
-        return replace(tokens, values=values + self.name_token, mask=mask, hidden=hidden)
+        return replace(tokens, values=values + self.name_token, mask=mask, hidden=hidden, full=False)
 
     def feed(self, values: Tensor, sizes: Tensor, past: Any) -> tuple[Tokens, Any]:
         """Tokens of one more piece of a present input; see `Encoder.feed`."""
@@ -121,6 +126,11 @@ class Network(nn.Module):
         if self.trunk is None:
             return joined
         return replace(joined, values=self.trunk(joined.values, joined.mask), own_values=joined.values)
+
+    def never_missing(self, names: Sequence[str]) -> None:
+        """These inputs are there in every row from now on."""
+        for name in names:
+            self.inputs[_key(name)].always = True
 
     def load_pretrained(self) -> None:
         """Fill the encoders and heads that begin with pretrained weights."""
@@ -223,6 +233,7 @@ def _joined(parts: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> Token
         pair={name: item for name, tokens in parts.items() for item in tokens.pair.values()},
         extents={name: item for name, tokens in parts.items() for item in tokens.extents.values()},
         poses={name: item.of(present[name]) for name, tokens in parts.items() for item in tokens.poses.values()},
+        full=all(tokens.full for tokens in parts.values()),
     )
 
 

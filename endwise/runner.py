@@ -57,6 +57,7 @@ VECTOR = 16  # numbers in a list from which on it is one
 MASK_TOLERANCE = 0.01  # share of the pixels of a mask
 SOUND_TOLERANCE = 0.02  # of the level of a sound: its phases are found by iterations that magnify a last bit
 NUMBER_TOLERANCE = 1e-4  # relative to the number, or to the mean size of that answer where it is larger
+ROWS_AT_ONCE = "endwise.rows_at_once"  # in a graph: how many rows are scored fastest, as far as its values tell
 SEED = ".seed"  # behind an output's name: the graph's input that says which of its answers is drawn
 DTYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -101,6 +102,7 @@ class Bundle:
             self.contracts[name] = contract_class.from_dict(values)
         self.certainty = certainties(description["info"])
         self.session = session(folder / GRAPH, threads=threads)
+        self.rows_at_once = int(self.session.get_modelmeta().custom_metadata_map[ROWS_AT_ONCE])
         self._dtypes = {item.name: DTYPES[item.type] for item in self.session.get_inputs()}
         tensors: Mapping[str, Mapping[str, str]] = description["tensors"]
         self._answers = [(name, key, tensor) for name, part in tensors.items() for key, tensor in part.items()]
@@ -158,7 +160,7 @@ class Bundle:
         self,
         columns: Mapping[str, Sequence[Any]],
         *,
-        batch_size: int = 4096,
+        batch_size: int | None = None,
         workers: int = 1,
         base: str | Path = ".",
         seed: int = 0,
@@ -167,9 +169,10 @@ class Bundle:
         "detail":}} out, each an array or a list with an entry a row, or None where there is nothing to say. The answers are
         those of `predict`, without an object a row; arrays of numbers and columns of names are the fastest.
 
-        workers: batches that are answered at the same time; with several, load the bundle with threads=1. A column may be
+        batch_size: default: as many as suit the graph. workers: batches that are answered at the same time; with several, load the bundle with threads=1. A column may be
         left out where its value may be missing. Raises DataError with the row, the field and the reason.
         """
+        batch_size = self.rows_at_once if batch_size is None else batch_size
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             require(value >= 1, field=name, got=value, allowed="at least 1", fix=f"leave {name} out", error=DataError)
         check_names(columns, self.inputs, self.outputs, "the columns")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given
@@ -121,6 +122,20 @@ def test_columns_are_scored_as_rows_are(exported: ExportResult) -> None:
         np.testing.assert_allclose(found["mood"]["detail"]["probabilities"]["good"], good, atol=1e-5)
     del listed["weight"]  # it may be missing
     assert len(bundle.score(listed)["price"]["value"]) == len(ROWS)
+
+
+def test_a_graph_cuts_nothing_up_and_knows_how_many_rows_suit_it(exported: ExportResult) -> None:
+    """A layer that says several things is as many products, and a root mean square one operation."""
+    graph = onnx.load(exported.folder / "graph.onnx").graph
+    made = {node.input[0] for node in graph.node if node.op_type == "MatMul"}
+    kinds = {node.op_type for node in graph.node}
+    cut = [node for node in graph.node if node.op_type == "Split" and node.input[0] in made]
+    assert not cut
+    assert "Div" in kinds
+    assert "Reciprocal" not in kinds
+    rows = Bundle.load(exported.folder).rows_at_once
+    assert 1 <= rows <= 4096
+    assert rows & (rows - 1) == 0
 
 
 def test_wrong_columns_are_refused_with_the_row_and_the_field(exported: ExportResult) -> None:

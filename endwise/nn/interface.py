@@ -96,6 +96,7 @@ class Tokens:
     [batch, token]}, the symbol at each token, of inputs that are made of some and have outputs of the same kind. pair:
     {input: what is known of every two of its tokens}, of inputs that relate them. extents: {input: real sizes under its
     levels}, of inputs whose levels are padded. poses: {input: those of its agents}, of inputs whose tokens are agents.
+    full: every token of every row is real, and known to be so before anything is computed.
     """
 
     values: Float[Tensor, "batch token width"]
@@ -113,6 +114,7 @@ class Tokens:
     pair: dict[str, Float[Tensor, "batch token token channel"]] = field(default_factory=dict)
     extents: dict[str, Int[Tensor, "batch axes"]] = field(default_factory=dict)
     poses: dict[str, Poses] = field(default_factory=dict)
+    full: bool = False
 
     def with_values(self, values: Float[Tensor, "batch token width"]) -> "Tokens":
         """The same tokens after a layer that keeps their order."""
@@ -120,6 +122,8 @@ class Tokens:
 
     def pooled(self) -> Float[Tensor, "batch width"]:
         """Mean over the real tokens."""
+        if self.full:
+            return self.values.mean(1)
         weight = self.mask.unsqueeze(-1).to(self.values.dtype)
         return (self.values * weight).sum(1) / weight.sum(1).clamp(min=1)
 

@@ -79,7 +79,9 @@ class Pool(nn.Module):
 
 def one_token(values: Float[Tensor, "batch width"]) -> Tokens:
     """Tokens of a value that is one token."""
-    return Tokens(values.unsqueeze(1), torch.ones(values.shape[0], 1, dtype=torch.bool, device=values.device))
+    return Tokens(
+        values.unsqueeze(1), torch.ones(values.shape[0], 1, dtype=torch.bool, device=values.device), full=True
+    )
 
 
 def no_axes(like: Float[Tensor, "batch *n"]) -> Int[Tensor, "batch 0"]:
