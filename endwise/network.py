@@ -130,7 +130,9 @@ class Network(nn.Module):
     def never_missing(self, names: Sequence[str]) -> None:
         """These inputs are there in every row from now on."""
         for name in names:
-            self.inputs[_key(name)].always = True
+            part = self.inputs[_key(name)]
+            assert isinstance(part, Input)
+            part.always = True
 
     def load_pretrained(self) -> None:
         """Fill the encoders and heads that begin with pretrained weights."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 import endwise as ew
+from endwise.data.dataset import fit_contracts
 from endwise.errors import BadValue, DataError, RecipeError
+from endwise.export import export
 from endwise.metrics import ranking, value
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Answer
 from endwise.modalities.items import Items, ItemsContract, names_of
@@ -21,6 +24,7 @@ from endwise.modalities.items.classical import ItemCounts, ItemNeighbours
 from endwise.modalities.items.network import ItemsEncoder, ItemsHead
 from endwise.nn.interface import Tokens
 from endwise.nn.size import Size
+from endwise.runner import Bundle, differences
 
 SIZE = Size.of("tiny", width=16, depth=1, heads=2, dropout=0.0)
 HISTORIES = [["a", "b"], ["c", "a", "d"], ["b"], ["e", "a", "b", "c"]]
@@ -133,9 +137,9 @@ def test_a_ranking_that_does_not_say_which_history_it_continues_is_refused() -> 
 def network(**options: Any) -> tuple[ItemsEncoder, ItemsHead]:
     _, found = contracts()
     torch.manual_seed(0)
-    encoder = ItemsEncoder(found["history"].counts, SIZE)
+    encoder = ItemsEncoder(found["history"], SIZE)
     settled: dict[str, Any] = {"of": "history", "leave_out": False, "shown": 6, "sampled": None, **options}
-    head = ItemsHead(found["next"].counts, SIZE, **settled)
+    head = ItemsHead(found["next"], SIZE, **settled)
     head.meet({"history": encoder})
     return encoder, head
 
@@ -291,3 +295,136 @@ def test_popularity_is_the_constant_answer_and_lost_truths_are_counted() -> None
         "1 of 2 rows have a next item that training never saw: no answer can be right"
     ]
     json.dumps(answer.to_dict())
+
+
+# ---- a catalogue: items that nobody has bought -------------------------------------------------------------------------
+
+KINDS, WORDS = (
+    ("tea", "shoe", "lamp", "book", "rope", "fork", "coat", "drum"),
+    ("small", "large", "red", "blue", "old", "new"),
+)
+
+
+def shop() -> tuple[list[dict[str, str]], dict[str, list[Any]]]:
+    """Who buys a kind of thing buys that kind next. The new one of each kind is bought in the test rows alone."""
+    random = np.random.default_rng(0)
+    items = [
+        {"item": f"no-{kind}{word}", "title": f"{WORDS[word]} {KINDS[kind]}"} for kind in range(8) for word in range(6)
+    ]
+    table: dict[str, list[Any]] = {"history": [], "next": [], "split": []}
+    for row in range(184):
+        kind, (*history, following) = row % 8, random.permutation(5)[:4].tolist()
+        tested = row >= 160
+        table["history"].append([f"no-{kind}{word}" for word in history])
+        table["next"].append([f"no-{kind}{5 if tested else following}"])
+        table["split"].append("test" if tested else "val" if row % 7 == 0 else "train")
+    return items, table
+
+
+def furnished(items: Any, table: Any, **options: Any) -> ew.Recipe:
+    said: dict[str, Any] = {"catalogue": "items", "content": {"title": "text"}, "seen": "left_out", **options}
+    return ew.Recipe(
+        name="shop", data={"path": table, "split": "split", "tables": {"items": items}}, inputs={"history": ew.Items()},
+        outputs={"next": ew.Items(**said)}, train={"size": "tiny", "steps": 60, "batch_size": 32},
+        trunk={"width": 32, "depth": 1},
+    )  # fmt: skip
+
+
+def test_items_that_nobody_bought_are_ranked_by_what_the_catalogue_says(tmp_path: Path) -> None:
+    items, table = shop()
+    recipe = furnished(items, table)
+    model = ew.fit(recipe, out=tmp_path / "run")
+    dataset = ew.prepare(recipe)
+    found = ew.evaluate(model, dataset, dataset.splits.test, details=False)
+    assert found.outputs["next"]["cold_recall@10"].value > 0.9  # by chance 10 of the 45 that are ranked
+    assert found.outputs["next"]["cold_ndcg@10"].value > 0.3
+    assert any("24 of 24 rows have a next item that nobody bought" in note for note in found.notes)
+    again = ew.Model.load(tmp_path / "run" / "model")
+    rows = [{"history": history} for history in table["history"][-8:]]
+    said = [answer.to_dict() for answer in model.predict(rows)]
+    assert not differences(said, [answer.to_dict() for answer in again.predict(rows)])
+    export(again, tmp_path / "bundle", examples=rows)
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert not differences(said, bundle.predict(rows))
+    assert "content" not in json.dumps(bundle.description["outputs"])  # the graph has the vectors
+    head = model.network.head("next")
+    head.train()
+    history = model.network.encoder("history").train()
+    loss = head.loss(head(asked(history, [[0, 1, 2]])), torch.tensor([[3]]), torch.tensor([[1]]))["next"]  # type: ignore[arg-type]
+    loss.sum().backward()  # type: ignore[no-untyped-call]
+    (content,) = history.items.contents  # type: ignore[union-attr, misc]
+    reached = [weight.grad for weight in content.encoder.parameters() if weight.grad is not None]
+    assert sum(float(gradient.abs().sum()) for gradient in reached) > 0
+
+
+def test_vectors_are_made_once_and_again_when_a_weight_changes() -> None:
+    items, table = shop()
+    recipe = furnished(
+        [{**row, "price": float(place)} for place, row in enumerate(items)], table, content={"price": "number"}
+    )
+    contracts = fit_contracts(recipe, ew.prepare(recipe))
+    model = ew.Model.build(recipe, contracts, seed=0)
+    vectors: Any = model.network.encoder("history")
+    vectors = vectors.eval().items
+    first = vectors.all()
+    assert vectors.all() is first
+    with torch.no_grad():
+        vectors.norm.weight.mul_(2)
+    assert torch.allclose(vectors.all(), 2 * first, atol=1e-5)
+    assert len(contracts["next"].items) == 48  # type: ignore[attr-defined]
+    assert contracts["history"].from_dict(contracts["history"].to_dict()) == contracts["history"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "wrong"),
+    [
+        ("key", {}, "Items.key"),
+        ("lacks", {}, "are not in it: no-0"),
+        ("twice", {}, "every item once in a catalogue"),
+        ("none", {}, "an item in every row"),
+        (None, {"content": {"titel": "text"}}, "did you mean 'title'"),
+        (None, {"content": {"title": "txt"}}, "did you mean 'text'"),
+        (None, {"content": {"title": {"type": "text", "minimum": 3}}}, "Items.content.title"),
+        (None, {"content": None}, "Items.content"),
+        (None, {"catalogue": "goods"}, "Items.catalogue"),
+        (None, {"content": {"title": "number"}}, "column 'title'"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_used_is_refused(changed: str | None, options: dict[str, Any], wrong: str) -> None:
+    items, table = shop()
+    rows: list[dict[str, Any]] = [*items]
+    if changed == "key":
+        rows = [{"article": row["item"], "title": row["title"]} for row in items]
+    elif changed == "lacks":
+        rows = rows[3:]
+    elif changed == "twice":
+        rows = [*rows, rows[0]]
+    elif changed == "none":
+        rows = [*rows, {"item": None, "title": "?"}]
+
+    def fitted() -> None:
+        recipe = furnished(rows, table, **options)
+        fit_contracts(recipe, ew.prepare(recipe))
+
+    with pytest.raises((RecipeError, DataError), match=wrong):
+        fitted()
+
+
+def test_an_item_without_content_and_one_in_pictures_have_a_vector() -> None:
+    items, table = shop()
+    rows = [
+        {**row, "title": None if place == 3 else row["title"], "photo": _patch(place)}
+        for place, row in enumerate(items)
+    ]
+    recipe = furnished(rows, table, content={"title": "text", "photo": {"type": "image", "side_px": 8}}, sampled=16)
+    model = ew.Model.build(recipe, fit_contracts(recipe, ew.prepare(recipe)), seed=0)
+    vectors: Any = model.network.encoder("history")
+    assert torch.isfinite(vectors.items.eval().all()).all()
+    head = model.network.head("next").train()
+    history: Any = vectors.train()
+    loss = head.loss(head(asked(history, [[0, 1], [6]])), torch.tensor([[2], [7]]), torch.tensor([[1], [1]]))["next"]
+    assert torch.isfinite(loss).all()
+
+
+def _patch(place: int) -> np.ndarray:
+    return np.full((8, 8, 3), 5 * place, np.uint8)

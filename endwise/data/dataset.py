@@ -12,6 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -202,7 +203,15 @@ def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
     for name in recipe.outputs:
         if name in contracts:
             contracts |= recipe.standing(name).agreed(name, contracts)
+            contracts |= recipe.standing(name).furnished(name, contracts, partial(_tables, recipe))
     return contracts
+
+
+def _tables(recipe: "Recipe") -> "dict[str, Table]":
+    """The tables beside those of the rows."""
+    from endwise.data.table import open_table
+
+    return {name: open_table(source) for name, source in recipe.data.tables.items()}
 
 
 def _unlabelled(recipe: "Recipe", name: str, found: str) -> EndwiseError:

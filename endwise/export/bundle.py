@@ -293,13 +293,14 @@ def _page(model: "Model") -> str:
 
 def write_description(model: "Model", folder: Path, opset: int | None) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
+    needed = {name: item.in_bundle(model.contracts[name]) for name, item in fields_of(model).items()}
     write_json(folder / DESCRIPTION, {
         "format": FORMAT,
         "version": VERSION,
         "name": model.recipe.name,
-        "inputs": {name: item.to_dict() for name, item in model.recipe.inputs.items()},
-        "outputs": {name: item.to_dict() for name, item in model.recipe.outputs.items()},
-        "contracts": {name: model.contracts[name].to_dict() for name in fields_of(model)},
+        "inputs": {name: needed[name][0].to_dict() for name in model.recipe.inputs},
+        "outputs": {name: needed[name][0].to_dict() for name in model.recipe.outputs},
+        "contracts": {name: contract.to_dict() for name, (_, contract) in needed.items()},
         "tensors": tensor_names(model),
         "files": {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
         "info": json.loads(json.dumps(plain({**model.info, "opset": opset, "versions": _versions()}))),

@@ -142,8 +142,9 @@ def _rows_at_once(model: Any) -> int:
 
 def _rms_norm(x: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
     """Over the last axis, divided by the root: ONNX Runtime makes one operation of this, and of no product with its inverse."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # takes plain numbers, which its annotations do not say
     least = float(torch.finfo(torch.float32).eps) if eps is None else eps
     square = op.ReduceMean(op.Pow(x, 2.0), [-1], keepdims=1)
     found = op.Div(x, op.Sqrt(op.Add(square, least)))

@@ -2,6 +2,7 @@
 items, the best first, out of all there are. Numpy only."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,17 @@ def sampled_ndcg(depth: int, *, rivals: int, of_term: str) -> Metric:
         return np.stack([_expected(place, count, depth, rivals), np.ones(len(place))], axis=1)
 
     return summable(f"sampled_ndcg@{depth}", "max", rows, _share, of_term=of_term)
+
+
+def cold(metric: Metric, items: frozenset[str]) -> Metric:
+    """cold_NAME: a metric of rows over those of which a right item is among `items`, that training did not have; not a number
+    where there is no such row."""
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        found = metric.rows(truths, answers)
+        return found * np.array([not items.isdisjoint(truth) for truth in truths], np.float64)[:, None]
+
+    return replace(metric, name=f"cold_{metric.name}", rows=rows, proportion=False)
 
 
 def _expected(place: np.ndarray, count: np.ndarray, depth: int, rivals: int) -> np.ndarray:

@@ -483,6 +483,18 @@ class Modality:
         field was fitted with alone. Called on what `beside` gave. Default: none does."""
         return {}
 
+    def furnished(
+        self, name: str, contracts: Mapping[str, Any], tables: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, Contract]:
+        """The contracts that change by what `data.tables` say, of an output `name`; called after `agreed`. tables: opens them.
+        RecipeError, DataError. Default: none does."""
+        return {}
+
+    def in_bundle(self, contract: Any) -> "tuple[Modality, Contract]":
+        """This field and its contract as an exported bundle needs them, which reads and writes and has no network. Default:
+        as they are."""
+        return self, contract
+
     def untaught(
         self, given: Mapping[str, np.ndarray], contracts: Mapping[str, Any], contract: Any
     ) -> Mapping[str, Answer]:

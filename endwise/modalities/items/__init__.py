@@ -7,7 +7,7 @@ a table of single purchases becomes histories (`data.gather`, endwise/data/gathe
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -41,6 +41,7 @@ SHOWN = 10  # items of an answer
 DEPTHS = (1, 5, 10)
 RIVALS = 100  # of the sampled metric
 MOST_IN_FULL = 20_000  # items that a full softmax is affordable for
+MOST_READ = 1_024  # items whose content is read in every step
 SAMPLED = 1_024
 RANK = "rank"
 
@@ -48,18 +49,25 @@ RANK = "rank"
 @dataclass(frozen=True, kw_only=True)
 class ItemsContract(Contract):
     """The items of the training rows, sorted (whole numbers by size), and how often each occurs. An item's id is its place;
-    the id after the last stands for every item that is not among them. longest, total: places of the longest row, of all."""
+    the id after the last stands for every item that is not among them; with a catalogue they are its items, whether bought or
+    not. longest, total: places of the longest row, of all."""
 
     items: tuple[str, ...]
     counts: tuple[int, ...]
     longest: int
     total: int
     cut: int  # rows longer than `Items.longest`
+    contents: tuple[dict[str, Any], ...] = ()  # what a catalogue says about each item, column by column (catalogue.py)
 
     @cached_property
     def ids(self) -> dict[str, int]:
         """Name -> id."""
         return {name: index for index, name in enumerate(self.items)}
+
+    @cached_property
+    def cold(self) -> frozenset[str]:
+        """The items that are in no training row."""
+        return frozenset(name for name, count in zip(self.items, self.counts, strict=True) if not count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,9 @@ class Items(Modality):
     An answer after a history learns at each of its places what came next (SASRec; Kang & McAuley 2018), with the item vectors
     of the input as its own, by cross-entropy over all items: with it SASRec beats what is trained on a few negatives
     (Petrov & Macdonald 2023, gSASRec; Klenitskiy & Vasilev 2023).
+
+    With a `catalogue`, one of data.tables, every item of it is ranked, also those that nobody has bought: what its `content`
+    says is read by the encoder of its kind, and an item is that and, where it was bought, something of its own.
     """
 
     type: ClassVar[str] = "items"
@@ -95,6 +106,11 @@ class Items(Modality):
         None,
         f"items a step learns against: null: all, or {SAMPLED} drawn by frequency where there are over {MOST_IN_FULL}",
     )
+    catalogue: str | None = output_field(None, "the table of all items, one of data.tables: new ones are ranked, too")
+    key: str = output_field("item", "the column of the catalogue that names its items")
+    content: dict[str, Any] | None = output_field(  # noqa: RUF009 - frozen
+        None, "what the catalogue says about an item: {column: the kind of value}, such as {title: text, photo: image}"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,6 +130,17 @@ class Items(Modality):
                 allowed=f"a whole number of at least {least}",
                 fix="leave it out for what is usual",
             )
+        require(
+            bool(self.content) == (self.catalogue is not None),
+            field="Items.content",
+            got=self.content,
+            allowed="columns of the catalogue, and a catalogue that has them",
+            fix="write both: {catalogue: items, content: {title: text}}, and data: {tables: {items: items.csv}}",
+        )
+        if self.content:
+            from endwise.modalities.items.catalogue import declared
+
+            declared(self.content)
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """An output with `of` written out, where there is a history."""
@@ -152,6 +179,38 @@ class Items(Modality):
             name: replace(own, items=items, counts=counted),
             self.of: replace(given, items=items, counts=counted),
         }
+
+    def furnished(
+        self, name: str, contracts: Mapping[str, Any], tables: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, Contract]:
+        """An output and its history number the items of the catalogue, and the one whose vectors are ranked knows what it says."""
+        if self.catalogue is None or not self.content:
+            return {}
+        from endwise.modalities.items.catalogue import contents, ids_of
+
+        given = tables()
+        if self.catalogue not in given:
+            raise unknown_name(field="Items.catalogue (data.tables)", got=self.catalogue, names=given)
+        table, own = given[self.catalogue], contracts[name]
+        row_of = {item: row for row, item in enumerate(ids_of(table, self.key, id_of))}
+        lacking = [item for item in own.items if item not in row_of]
+        require(
+            not lacking, field=f"Items.catalogue ({table.name})", error=DataError,
+            got=f"{len(lacking)} items of the training rows are not in it: {', '.join(lacking[:3])}",
+            allowed="every item that is bought", fix=f"add them to {table.name}, or look at key: {self.key!r}",
+        )  # fmt: skip
+        items, counts = _numbered({**dict.fromkeys(row_of, 0), **dict(zip(own.items, own.counts, strict=True))})
+        bought = [place for place, count in enumerate(counts) if count]
+        known = contents(table, self.content, [row_of[item] for item in items], bought)
+        bearer = name if self.of is None else self.of
+        return {
+            field: replace(contracts[field], items=items, counts=counts, contents=known if field == bearer else ())
+            for field in {name, bearer}
+        }
+
+    def in_bundle(self, contract: ItemsContract) -> tuple[Modality, Contract]:
+        """Without the contents: its graph holds the items' vectors."""
+        return replace(self, catalogue=None, key="item", content=None), replace(contract, contents=())
 
     # ---- both roles ------------------------------------------------------------------------------------------------
 
@@ -230,6 +289,8 @@ class Items(Modality):
         text = f"{contract.count:,} rows of up to {contract.longest:,} of {len(contract.items):,} items, {mean:.3g} on average"
         if contract.cut:
             text += f"; {contract.cut:,} are cut to their newest {self.longest}"
+        new = sum(count == 0 for count in contract.counts)
+        text += f"; {new:,} that nobody bought are known by their content alone" if new else ""
         return text + ("; what is in the history is left out" if self.seen == "left_out" else "")
 
     def preview(self, value: np.ndarray, contract: ItemsContract) -> dict[str, str]:
@@ -279,19 +340,24 @@ class Items(Modality):
     def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: ItemsContract) -> Sequence[str]:
         """Truths that no ranking can hold."""
         lost = sum(1 for truth in truths if not any(name in contract.ids for name in truth))
-        return (
-            [f"{lost} of {len(truths)} rows have a next item that training never saw: no answer can be right"]
-            if lost
-            else []
-        )
+        cold = sum(1 for truth in truths if contract.cold & set(truth))
+        known = "the catalogue lacks" if contract.cold else "training never saw"
+        told = [f"{lost} of {len(truths)} rows have a next item that {known}: no answer can be right"] if lost else []
+        if cold:
+            told.append(
+                f"{cold} of {len(truths)} rows have a next item that nobody bought in training: see the cold_ metrics"
+            )
+        return told
 
     def metrics(self, contract: ItemsContract) -> Sequence["Metric"]:
         """ndcg@10, recall@1, @5 and @10 and mrr@10 over all items; sampled_ndcg@10 among 100 drawn ones, for comparison with
-        papers that report nothing else."""
+        papers that report nothing else; with a catalogue, cold_ndcg@10 and cold_recall@k over the rows whose next item nobody
+        bought in training."""
         from endwise.metrics import ranking
 
         found = [ranking.ndcg(10), *(ranking.recall(depth) for depth in DEPTHS), ranking.mrr(10)]
-        return [*found, ranking.sampled_ndcg(10, rivals=RIVALS, of_term=RANK)]
+        found.append(ranking.sampled_ndcg(10, rivals=RIVALS, of_term=RANK))
+        return [*found, *(ranking.cold(item, contract.cold) for item in found[:4])] if contract.cold else found
 
     def risk(self, contract: ItemsContract) -> "Metric":
         """The share of rows whose first item is none of the right ones."""
@@ -330,21 +396,23 @@ class Items(Modality):
         """A vector for each item, and causal attention over them."""
         from endwise.modalities.items.network import ItemsEncoder
 
-        return ItemsEncoder(contract.counts, size)
+        return ItemsEncoder(contract, size)
 
     def head(self, contract: ItemsContract, size: "Size") -> "Head":
         """Every item scored by the vector that the history asks for."""
         from endwise.modalities.items.network import ItemsHead
 
         count = len(contract.items)
-        sampled = self.sampled if self.sampled is not None or count <= MOST_IN_FULL else SAMPLED
+        most = MOST_READ if self.content else MOST_IN_FULL
+        sampled = self.sampled if self.sampled is not None or count <= most else SAMPLED
         return ItemsHead(
-            contract.counts,
+            contract,
             size,
             of=self.of,
             leave_out=self.seen == "left_out",
             shown=min(self.shown, count),
             sampled=sampled,
+            furnished=bool(self.content),
         )
 
 

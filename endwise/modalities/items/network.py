@@ -3,19 +3,113 @@
 Here too: the loss at every place of the history, full or against a sample. Not here: names (__init__.py)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.errors import ModelError
-from endwise.modalities.items import RANK
+from endwise.modalities.items import RANK, ItemsContract
+from endwise.modalities.items.catalogue import opened
 from endwise.nn.blocks import Dropout, Transformer
 from endwise.nn.interface import Aim, Encoder, Head, Tokens
-from endwise.nn.scalars import log_odds
+from endwise.nn.scalars import full_precision, log_odds
 from endwise.nn.size import Size
+
+READ_AT_ONCE = 256  # items whose content is read at a time when all are
+
+
+class Content(nn.Module):
+    """What is known of each item in one column, as its kind's encoder says it: a vector an item, a learnt one where there is
+    nothing."""
+
+    values: Tensor
+    sizes: Tensor
+    there: Tensor
+
+    def __init__(self, found: Mapping[str, Any], size: Size) -> None:
+        super().__init__()
+        item, contract, stored, there = opened(found)
+        self.encoder = item.encoder(contract, size)
+        self.ragged = item.axes
+        self.missing = nn.Parameter(torch.randn(size.width) * 0.02)
+        for name, array in (("values", stored.values), ("sizes", stored.sizes), ("there", there)):
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)), persistent=False)
+
+    def forward(self, ids: Int[Tensor, " item"]) -> Float[Tensor, "item width"]:
+        """Values are cut to the largest of these items: the others may be far longer."""
+        values, sizes = self.values[ids], self.sizes[ids]
+        for axis in range(self.ragged):
+            values = values.narrow(1 + axis, 0, int(sizes[:, axis].max()))
+        said = self.encoder(values, sizes).pooled()
+        return torch.where(self.there[ids][:, None], said.float(), self.missing)
+
+
+class ItemVectors(nn.Embedding):
+    """A vector for each item. Without contents a learnt one; with contents what these say, and for items that training has
+    something of their own beside it, which begins at nothing. In training that is left out of every second item, so that
+    the contents alone learn to say what they can (DropoutNet; Volkovs et al. 2017).
+
+    Outside of training all vectors are made once and kept until a weight changes.
+    """
+
+    bought: Tensor
+
+    def __init__(self, contract: ItemsContract, size: Size) -> None:
+        super().__init__(len(contract.items), size.width)
+        self.register_buffer("bought", torch.tensor(contract.counts) > 0, persistent=False)
+        self.contents = nn.ModuleList([Content(found, size) for found in contract.contents])
+        self.norm = nn.LayerNorm(size.width) if contract.contents else None
+        self._made: Tensor | None = None
+        self._made_of: tuple[int, ...] = ()
+        std = 0.0 if contract.contents else size.width**-0.5
+        nn.init.normal_(self.weight, std=std)
+
+    def some(self, ids: Int[Tensor, "*any"]) -> Float[Tensor, "*any width"]:
+        """The vectors of these items."""
+        if self.norm is None:
+            return super().forward(ids)
+        if not self.training:
+            return F.embedding(ids, self.all())
+        own, place = torch.unique(ids, return_inverse=True)
+        return F.embedding(place, self._said(own))
+
+    def all(self) -> Float[Tensor, "item width"]:
+        """The vectors of all items."""
+        if self.norm is None:
+            return self.weight
+        if self.training:
+            return self._said(torch.arange(len(self.weight), device=self.weight.device))
+        stamp = () if torch.compiler.is_exporting() else (self.weight.device.index or 0, *self._stamps())
+        if self._made is None or (stamp and stamp != self._made_of):
+            ids = torch.arange(len(self.weight), device=self.weight.device)
+            with torch.inference_mode(False), torch.no_grad(), full_precision(self.weight):
+                self._made = torch.cat([self._said(part) for part in torch.split(ids, READ_AT_ONCE)])
+            self._made_of = stamp
+        return self._made
+
+    def train(self, mode: bool = True) -> "ItemVectors":
+        """With the vectors made where training ends: a graph takes them as they are."""
+        super().train(mode)
+        if not mode and self.norm is not None and not self.weight.is_meta:
+            self.all()
+        return self
+
+    def _said(self, ids: Int[Tensor, " item"]) -> Float[Tensor, "item width"]:
+        assert self.norm is not None
+        said = self.norm(torch.stack([content(ids) for content in self.contents]).sum(0)) * self.embedding_dim**-0.5
+        own = self.bought[ids]
+        if self.training:
+            own = own & (torch.rand(own.shape, device=own.device) < 0.5)
+        vectors: Tensor = said + super().forward(ids) * own[:, None]
+        return vectors
+
+    def _stamps(self) -> list[int]:
+        return [weight._version for weight in self.parameters()]
 
 
 class ItemsEncoder(Encoder):
@@ -24,12 +118,11 @@ class ItemsEncoder(Encoder):
 
     share: Tensor
 
-    def __init__(self, counts: Sequence[int], size: Size) -> None:
+    def __init__(self, contract: ItemsContract, size: Size) -> None:
         super().__init__()
-        total = torch.tensor(counts, dtype=torch.float64)
+        total = torch.tensor(contract.counts, dtype=torch.float64)
         self.register_buffer("share", (total / total.sum().clamp(min=1)).float(), persistent=False)
-        self.items = nn.Embedding(len(counts), size.width)
-        nn.init.normal_(self.items.weight, std=size.width**-0.5)
+        self.items = ItemVectors(contract, size)
         self.scale = math.sqrt(size.width)
         self.dropout = Dropout(size.dropout)
         self.as_vectors = nn.Identity()
@@ -39,10 +132,8 @@ class ItemsEncoder(Encoder):
         """Ids -> tokens; the ids stand beside them (`Tokens.symbols`)."""
         count = self.items.num_embeddings
         mask = torch.arange(values.shape[1], device=values.device) < sizes[:, :1]
-        known = self.items(values.clamp(max=count - 1))
-        x = self.as_vectors(
-            torch.where((values < count)[..., None], known, self.share @ self.items.weight) * self.scale
-        )
+        known = self.items.some(values.clamp(max=count - 1))
+        x = self.as_vectors(torch.where((values < count)[..., None], known, self._average()) * self.scale)
         return Tokens(self.transformer(self.dropout(x), mask), mask, symbols={"items": values})
 
     def looked_up(self) -> nn.Module:
@@ -51,7 +142,12 @@ class ItemsEncoder(Encoder):
 
     def neutral(self, values: Tensor, sizes: Tensor, found: Tensor) -> Tensor:
         """The average item, as of one that is unknown."""
-        return (self.share @ self.items.weight * self.scale).to(found.dtype).expand_as(found)
+        return (self._average() * self.scale).to(found.dtype).expand_as(found)
+
+    def _average(self) -> Float[Tensor, " width"]:
+        if self.training and self.items.norm is not None:
+            return self.share @ self.items.weight  # not asked for: training knows all its items
+        return self.share @ self.items.all()
 
 
 class ItemsHead(Head):
@@ -62,23 +158,36 @@ class ItemsHead(Head):
     last one, which is to name the row's answer; elsewhere it is the loss of the answer alone. `sampled` of None: cross-entropy
     over all items. Else against so many items drawn by frequency to the power of 3/4: each drawn item j of m counts
     exp(score) / (m q_j), an unbiased estimate of the sum over all (the log-Q correction; Bengio & Senécal 2003; the true item
-    itself is not corrected, Khrylchenko et al. 2025).
+    itself is not corrected, Khrylchenko et al. 2025). With contents there is no bias, which new items would not have: what sells
+    is a direction of the vectors. In training items that it does not have are no rivals; elsewhere all of them are.
     """
 
     chances: Tensor
+    bought: Tensor
 
     def __init__(
-        self, counts: Sequence[int], size: Size, *, of: str | None, leave_out: bool, shown: int, sampled: int | None
+        self,
+        contract: ItemsContract,
+        size: Size,
+        *,
+        of: str | None,
+        leave_out: bool,
+        shown: int,
+        sampled: int | None,
+        furnished: bool = False,
     ) -> None:
         super().__init__()
+        counts = torch.tensor(contract.counts, dtype=torch.float64)
         self.count, self.of, self.leave_out, self.shown, self.sampled = len(counts), of, leave_out, shown, sampled
-        frequency = torch.tensor(counts, dtype=torch.float64) + 1
-        self.bias = nn.Parameter((frequency / frequency.sum()).log().float())
-        chances = frequency**0.75
+        self.furnished = furnished
+        frequency = counts + 1
+        start = torch.zeros(size.width) if self.furnished else (frequency / frequency.sum()).log().float()
+        self.bias = nn.Parameter(start)
+        self.register_buffer("bought", counts > 0, persistent=False)
+        chances = torch.where(counts > 0, frequency**0.75, 0.0) if self.furnished else frequency**0.75
         self.register_buffer("chances", (chances / chances.sum()).float(), persistent=False)
         self.norm = nn.RMSNorm(size.width)
-        self.items = nn.Embedding(self.count, size.width)
-        nn.init.normal_(self.items.weight, std=size.width**-0.5)
+        self.items = ItemVectors(contract, size)
 
     def meet(self, encoders: Mapping[str, Encoder]) -> None:
         """The item vectors are those of the history."""
@@ -152,7 +261,12 @@ class ItemsHead(Head):
         return found
 
     def _scores(self, query: Float[Tensor, "row width"]) -> Float[Tensor, "row item"]:
-        return F.linear(query, self.items.weight).float() + self.bias
+        scores = F.linear(self._moved(query), self.items.all()).float()
+        return scores if self.furnished else scores + self.bias
+
+    def _moved(self, query: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+        """Towards what sells; without contents a bias of each item says that."""
+        return query + self.bias.to(query.dtype) if self.furnished else query
 
     def _ranked(self, prediction: dict[str, Tensor]) -> Float[Tensor, "batch item"]:
         """The scores, minus infinity for items of the history that are left out."""
@@ -166,11 +280,17 @@ class ItemsHead(Head):
 
     def _cost(self, query: Float[Tensor, "row width"], item: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
         if self.sampled is None or not self.training:
-            return F.cross_entropy(self._scores(query), item, reduction="none")
+            scores = self._scores(query)
+            if self.training and self.furnished:
+                scores = scores.masked_fill(~self.bought, -torch.inf)
+            return F.cross_entropy(scores, item, reduction="none")
         drawn = torch.multinomial(self.chances, self.sampled, replacement=True)
-        others = F.linear(query, self.items(drawn)).float() + self.bias[drawn]
-        others = others - (self.sampled * self.chances[drawn]).log()
+        vectors = self.items.some(torch.cat([drawn, item]))
+        query = self._moved(query)
+        others = F.linear(query, vectors[: len(drawn)]).float() - (self.sampled * self.chances[drawn]).log()
+        own = (query * vectors[len(drawn) :]).sum(1).float()
+        if not self.furnished:
+            others, own = others + self.bias[drawn], own + self.bias[item]
         others = others.masked_fill(drawn == item[:, None], -torch.inf)
-        own = (query * self.items(item)).sum(1).float() + self.bias[item]
         cost: Tensor = torch.cat([own[:, None], others], dim=1).logsumexp(1) - own
         return cost
