@@ -326,8 +326,9 @@ class Audio(PretrainedInput):
         except (TypeError, ValueError):
             at = -1
         require(
-            0 <= at < count, field="of", got=which, allowed=f"seconds from 0 to {count / UNITS_A_SECOND:g}",
-            fix="say where in the answer", error=ModelError,
+            0 <= at < count, field="of", got=which,
+            allowed=f"seconds from 0 to {count / UNITS_A_SECOND:g}" if count else "nothing: the answer has no sound",
+            fix="say where in the answer" if count else "ask about another output or another row", error=ModelError,
         )  # fmt: skip
         return f"the sound at {at / UNITS_A_SECOND:.2f} s", (at, at + 1)
 
