@@ -69,19 +69,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--litserve", type=Path, metavar="FOLDER", help="where LitServe was installed to")
     parser.add_argument("--servers", nargs="+", metavar="KIND", help="those of throughput; default: all that are there")
+    parser.add_argument("--frames-per-s", type=float, default=30.0, help="of driving")
+    parser.add_argument(
+        "--sleep-ms", metavar="BATCH,ROW", help="answer in that time without computing: the queue alone"
+    )
     args = parser.parse_args()
     setting = Setting(
         target=Path(args.target), rows=list(rows(args.input)), requests=args.requests, repeats=args.repeats,
         clients=args.clients, seconds=args.seconds, p99_ms=args.p99_ms, threads=args.threads or None, seed=args.seed,
-        litserve=args.litserve, servers=args.servers,
+        litserve=args.litserve, servers=args.servers, frames_per_s=args.frames_per_s, sleep_ms=args.sleep_ms,
     )  # fmt: skip
     head = {"what": args.what, "target": args.target, "threads": args.threads}
-    before = spent()
+    before, others = spent(), 0.0
     for line in measures.ALL[args.what](setting):
         after = spent()
         seconds, all_of_it, ours = (new - old for new, old in zip(after, before, strict=True))
-        before = after
-        print(json.dumps({**head, **line, "others_cores": round((all_of_it - ours) / seconds, 2)}), flush=True)
+        if seconds > 1:  # else this line was measured together with the one before
+            before, others = after, (all_of_it - ours) / seconds
+        print(json.dumps({**head, **line, "others_cores": round(others, 2)}), flush=True)
 
 
 if __name__ == "__main__":

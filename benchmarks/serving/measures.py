@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import multiprocessing
+import os
 import random
 import signal
 import statistics
@@ -46,6 +47,8 @@ class Setting:
     seed: int
     litserve: Path | None
     servers: list[str] | None
+    frames_per_s: float
+    sleep_ms: str | None
 
     def bodies(self) -> list[bytes]:
         """The rows as JSON."""
@@ -59,7 +62,9 @@ class Setting:
         self, kind: str = "endwise", *extra: str, target: Path | None = None
     ) -> contextlib.AbstractContextManager[Server]:
         """A server of it."""
-        return running(kind, target or self.target, *extra, threads=self.threads, site=self.litserve)
+        return running(
+            kind, target or self.target, *extra, threads=self.threads, site=self.litserve, sleep_ms=self.sleep_ms
+        )
 
 
 def throughput(setting: Setting) -> Iterator[Line]:
@@ -399,7 +404,7 @@ def soak(setting: Setting) -> Iterator[Line]:
 def driving(setting: Setting) -> Iterator[Line]:
     """30 pictures a second from one client, at their moments, while another floods the server: from another address of this
     machine with 16 connections that ask again at once, and from the same address, where nobody can tell them apart."""
-    wire, frames = setting.wire(), round(30 * setting.seconds)
+    wire, frames = setting.wire(), round(setting.frames_per_s * setting.seconds)
     with setting.running("endwise", "--p99-ms", str(setting.p99_ms)) as server:
         until_ready(server, wire[0])
         asyncio.run(closed(server.port, again(wire, 200), 4))
@@ -407,7 +412,12 @@ def driving(setting: Setting) -> Iterator[Line]:
             for flood in (None, "127.0.0.2", "127.0.0.1"):
                 with _flooding(server, wire, flood) as others:
                     frame = asyncio.run(
-                        timed(server.port, itertools.cycle(wire), itertools.repeat(1 / 30, frames), connections=2)
+                        timed(
+                            server.port,
+                            itertools.cycle(wire),
+                            itertools.repeat(1 / setting.frames_per_s, frames),
+                            connections=2,
+                        )
                     )
                 other = others[0] if others else None
                 yield {
@@ -443,20 +453,25 @@ def _flood(port: int, wire: list[bytes], source: str, ended: Any, came: Any) -> 
 
 
 def cold(setting: Setting) -> Iterator[Line]:
-    """From the start of the process to its first answer, beside what importing torch takes in the same minutes. Files are in
-    the cache of the machine."""
-    wire, ready, torch = setting.wire(), list[float](), list[float]()
+    """From the start of the process to its first answer, beside what importing torch takes in the same minutes, by the clock
+    and in processor time. Files are in the cache of the machine."""
+    wire, ready, torch = setting.wire(), list[tuple[float, float]](), list[tuple[float, float]]()
     for _ in range(setting.repeats):
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), os.times()
         subprocess.run([sys.executable, "-c", "import torch"], check=True)
-        torch.append(time.perf_counter() - began)
+        spent = os.times()
+        used = spent.children_user + spent.children_system - cpu.children_user - cpu.children_system
+        torch.append((time.perf_counter() - began, used))
         with setting.running("endwise") as server:
-            ready.append(until_ready(server, wire[0]))
+            ready.append((until_ready(server, wire[0]), server.cpu_s()))
     needs_torch = not (setting.target / "bundle.json").is_file()
-    yield {
-        "ready_s": spread(ready), "importing_torch_s": spread(torch), "needs_torch": needs_torch,
-        "beyond_torch_s": spread(one - other for one, other in zip(ready, torch, strict=True)) if needs_torch else None,
-    }  # fmt: skip
+    for at, kind in enumerate(("clock", "processor")):
+        yield {
+            "time": kind, "ready_s": spread(one[at] for one in ready), "importing_torch_s": spread(one[at] for one in torch),
+            "needs_torch": needs_torch, "beyond_torch_s": spread(
+                one[at] - other[at] for one, other in zip(ready, torch, strict=True)
+            ) if needs_torch else None,
+        }  # fmt: skip
 
 
 def fuzzed(setting: Setting) -> Iterator[Line]:

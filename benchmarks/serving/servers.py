@@ -70,14 +70,21 @@ class Server:
 
 @contextlib.contextmanager
 def running(
-    kind: str, target: str | Path, *extra: str, threads: int | None = 1, site: Path | None = None
+    kind: str,
+    target: str | Path,
+    *extra: str,
+    threads: int | None = 1,
+    site: Path | None = None,
+    sleep_ms: str | None = None,
 ) -> Iterator[Server]:
-    """A server, asked to stop when the block ends. threads: of its arithmetic; None: as it comes. site: a folder with LitServe."""
+    """A server, asked to stop when the block ends. threads: of its arithmetic; None: as it comes. site: a folder with LitServe.
+    sleep_ms: ours answers in that time, without computing: "a batch,a row"."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
     if kind in ("endwise", "single"):
-        command = [sys.executable, "-m", "endwise", "serve", str(target), "--port", str(port), *extra]
+        program = ["endwise"] if sleep_ms is None else ["benchmarks.serving.sleeper", sleep_ms]
+        command = [sys.executable, "-m", *program, "serve", str(target), "--port", str(port), *extra]
         command += [] if threads is None else ["--threads", str(threads)]
         command += ["--max-batch", "1"] if kind == "single" else []
     else:
