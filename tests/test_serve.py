@@ -44,7 +44,7 @@ from endwise.serve import Options, Serving, app, serving
 from endwise.serve.batching import Batcher, Task
 from endwise.serve.body import Limits
 from endwise.serve.problems import Problem
-from endwise.serve.turns import Patience
+from endwise.serve.turns import Pace
 from endwise.serve.version import Version
 
 TOKEN = "correct horse battery staple"
@@ -502,35 +502,19 @@ def test_a_client_that_fills_the_queue_leaves_room_for_another(slow: Slow) -> No
     batcher.close()
 
 
-def test_who_was_refused_and_does_not_wait_leaves_a_place_to_others(slow: Slow) -> None:
-    batcher = Batcher(lambda tasks: None, queue=8, max_batch=2, readers=3)
-    batcher.version = slow.version
-    for weight in range(6):
-        batcher.submit(task_of(weight, client="one"))
-    batcher.check_room("one")
-    with pytest.raises(Problem, match="6 requests are waiting"):
-        batcher.check_room("one", patient=False)
-    slow.free.set()
-    batcher.close()
-
-
 def test_only_a_flood_hears_its_refusals_later() -> None:
-    patience = Patience()
-    connection = ("127.0.0.1", 1)
-    assert patience.waits(connection, 0.0)
-    assert patience.refused(connection, 0.0, able_per_s=100.0) == 0
-    assert not patience.waits(connection, 0.9)
-    assert patience.waits(connection, 1.0)
-    assert patience.waits(("127.0.0.1", 2), 0.0)
-    twice = [patience.refused(("127.0.0.2", port), port / 1_000, able_per_s=1_000.0) for port in range(3_000)]
+    pace = Pace()
+    twice = [pace.refused("a", moment / 1_000, able_per_s=1_000.0) for moment in range(3_000)]
     assert max(twice) == 0  # as many refusals as answers
-    flood = [patience.refused(("127.0.0.3", port), 10.0, able_per_s=100.0) for port in range(1_000)]
+    flood = [pace.refused("b", 10.0, able_per_s=100.0) for _ in range(1_000)]
     assert flood[:50] == [0.0] * 50
     assert flood[100] > 0
     assert max(flood) == 1.0
-    assert patience.refused(("127.0.0.4", 1), 10.0, able_per_s=100.0) == 0
-    patience.refused(connection, 20.0, able_per_s=100.0)
-    assert len(patience._until) == 1
+    assert pace.refused("c", 10.0, able_per_s=100.0) == 0
+    assert pace.refused("b", 20.0, able_per_s=100.0) == 0
+    for client in range(2_000):
+        pace.refused(f"{client}", 30.0 + client, able_per_s=100.0)
+    assert len(pace._next) < 1_100
 
 
 def test_it_stops_waiting_in_time(slow: Slow, folder: Path) -> None:

@@ -31,7 +31,7 @@ from endwise.serve.gate import Gate, is_loopback
 from endwise.serve.gauges import Gauges
 from endwise.serve.options import Options
 from endwise.serve.problems import Problem
-from endwise.serve.turns import Patience
+from endwise.serve.turns import Pace
 from endwise.serve.version import Version, description_file
 from endwise.serve.why import Why
 
@@ -58,7 +58,7 @@ class Service:
         self.gauges.watch(self.batcher)
         self.log = None if options.log is None else Decisions.open(options.log, create=True)
         self.why = Why(options.host)
-        self.patience = Patience()
+        self.pace = Pace()
         self.draining = False
         self.held_bytes = 0
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -121,9 +121,8 @@ class Service:
         name = _id_of(request)
         if self.version is None:
             raise Problem("not_ready", "the model is still loading", None, 1)
-        connection = _connection(request)
-        patient = self.patience.waits(connection, began)
-        self.batcher.check_room(connection[0], patient)
+        client = _client(request)
+        self.batcher.check_room(client)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Task] = loop.create_future()
         deadline = began + self.options.timeout_s
@@ -131,7 +130,7 @@ class Service:
             body = await self._body(request, held, deadline)
             made = _Context(name, future)
             read = partial(self._read, made, body, request.headers.get("content-type", ""))
-            task = Task(read, deadline, made, connection[0], patient)
+            task = Task(read, deadline, made, client)
             del body
             self.batcher.submit(task)
             await self._settled(request, task, future)
@@ -171,7 +170,7 @@ class Service:
         """Count a refusal, and hold it back from who floods."""
         self.gauges.shed.inc()
         able = 1 / max(self.batcher.row_s(), 1e-6)
-        held = self.patience.refused(_connection(request), time.monotonic(), able)
+        held = self.pace.refused(_client(request), time.monotonic(), able)
         if held:
             await asyncio.sleep(held)
 
@@ -279,8 +278,8 @@ def _id_of(request: Request) -> str:
     return name
 
 
-def _connection(request: Request) -> tuple[str, int]:
-    return ("", 0) if request.client is None else (request.client.host, request.client.port)
+def _client(request: Request) -> str:
+    return "" if request.client is None else request.client.host
 
 
 async def _left(request: Request) -> None:

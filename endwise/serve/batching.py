@@ -25,20 +25,18 @@ from endwise.serve.version import Version
 LIKE = 2.0  # rows whose lengths differ by more than this factor do not share a batch: they would be mostly padding
 SMOOTHING = 0.1  # of the running mean of what a row costs
 HEADROOM = 0.7  # of a latency budget that the queue may fill: the rest is for reading, writing and the network
-RESERVE = 4  # every so many-th place in the queue is kept from those who were refused and did not wait
 RUN_SHARE = 0.35  # of it that one batch may take: who comes while one runs waits for that one and is in the next
 
 
 @dataclass(slots=True, eq=False)
 class Task:
     """One request on its way. read: raw values to a row of that version; raises Problem. deadline: of time.monotonic.
-    client: whom it is from. patient: was it not refused a moment ago? outcome: the answers by output, or a Problem."""
+    client: whom it is from. outcome: the answers by output, or a Problem."""
 
     read: Callable[[Version], Row]
     deadline: float
     context: Any = None  # the caller's
     client: str = ""
-    patient: bool = True
     abandoned: bool = False  # nobody waits for it any more: it is dropped at the next step
     version: Version | None = None
     row: Row | None = None
@@ -126,11 +124,11 @@ class Batcher:
             return self.max_batch
         return min(self.max_batch, max(1, int(RUN_SHARE * self.budget_s / self.costs.run)))
 
-    def check_room(self, client: str = "", patient: bool = True) -> None:
-        """Problem 'busy' where the next task of that client would not be taken. Some places are kept for the patient. Where
-        others fill the queue, a client that has less than its share of it still gets in, up to twice the queue."""
+    def check_room(self, client: str = "") -> None:
+        """Problem 'busy' where the next task of that client would not be taken. Where others fill the queue, one that has
+        less than its share of it still gets in, up to twice the queue."""
         room, held = self.room(), self._turns.held
-        if self._waiting < (room if patient else room - room // RESERVE - (1 < room < RESERVE)):
+        if self._waiting < room:
             return
         mine = held.get(client, 0)
         clients = len(held) + (mine == 0)
@@ -141,7 +139,7 @@ class Batcher:
     def submit(self, task: Task) -> None:
         """Take a task, or Problem 'busy'."""
         with self._lock:
-            self.check_room(task.client, task.patient)
+            self.check_room(task.client)
             self._waiting += 1
             self._turns.join(task)
             heapq.heappush(self._unread, (*task.place(), task))

@@ -1,13 +1,12 @@
-"""Fairness between clients: whose turn it is, and what becomes of those who are refused and do not wait.
+"""Fairness between clients: whose turn it is, and when those hear of it who are refused and ask again at once.
 
-A client is an address; a connection is an address and a port. Several programs behind one address, or one proxy, are one
-client. Not here: how many may wait (batching.py). Standard library only.
+A client is an address: several programs behind one, or behind one proxy, are one client. Not here: how many may wait (batching.py). Standard library only.
 """
 
 import itertools
 from typing import Protocol
 
-SOON_S = 1.0  # after a refusal, as the least Retry-After says: who asks again sooner does not wait
+MOST_S = 1.0  # that a refusal is held back: the least that Retry-After says
 FLOOD_PER_S = 500.0  # refusals of one client that are given at once
 OVERLOAD = 3.0  # or this many times what can be answered, where that is more: nobody at twice the load is held back
 BURST = 50  # refusals that may come closer together
@@ -45,30 +44,20 @@ class Turns:
             del self.held[task.client], self._last[task.client]
 
 
-class Patience:
-    """Who was refused a moment ago, and how long the next refusal is held back. Times are of one monotonic clock."""
+class Pace:
+    """How long the next refusal of a client is held back. Times are of one monotonic clock."""
 
     def __init__(self) -> None:
-        self._until: dict[tuple[str, int], float] = {}  # by connection, the oldest first
         self._next: dict[str, float] = {}  # by client: when its next refusal is due
 
-    def waits(self, connection: tuple[str, int], now: float) -> bool:
-        """False of a connection that was refused and asks again too soon."""
-        return now >= self._until.get(connection, 0.0)
-
-    def refused(self, connection: tuple[str, int], now: float, able_per_s: float) -> float:
+    def refused(self, client: str, now: float, able_per_s: float) -> float:
         """Note a refusal. Returns the seconds to hold it back, 0 but in a flood: a client that asks again at once would
         otherwise have the processor for its refusals. able_per_s: how many requests can be answered."""
-        self._until.pop(connection, None)
-        self._until[connection] = now + SOON_S
-        while self._until[oldest := next(iter(self._until))] <= now:
-            del self._until[oldest]
         gap = 1 / max(FLOOD_PER_S, OVERLOAD * able_per_s)
-        client = connection[0]
         due = max(now, self._next.get(client, 0.0))
         held = max(0.0, due - now - BURST * gap)
-        if held < SOON_S:
+        if held < MOST_S:
             self._next[client] = due + gap
         if len(self._next) > 1000:
             self._next = {name: moment for name, moment in self._next.items() if moment > now}
-        return min(held, SOON_S)
+        return min(held, MOST_S)
