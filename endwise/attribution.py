@@ -269,12 +269,13 @@ def shared_copy(network: Network) -> Network:
 
 
 def without_knowledge(network: Network, seed: int) -> Network:
-    """The network with the numbers of every weight in another order: as large, and nothing learnt is left."""
+    """The network with every number drawn from those of its own weight: as large, and nothing learnt is left. With
+    replacement: to put millions in another order takes longer than the explanation."""
     found, chance = copy.deepcopy(network).eval(), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in found.parameters():
-            order = torch.randperm(weight.numel(), generator=chance).to(weight.device)
-            weight.copy_(weight.flatten()[order].reshape(weight.shape))
+            drawn = torch.randint(weight.numel(), (weight.numel(),), generator=chance).to(weight.device)
+            weight.copy_(weight.flatten()[drawn].reshape(weight.shape))
     return found
 
 

@@ -83,7 +83,7 @@ def asked(model: Model, of: Any) -> tuple[str, Any]:
 def row_of(model: Model, run: Run | None, row: Any, *, data: Any = None, base: str | Path = ".") -> Row:
     """The row, read."""
     if isinstance(row, int) and not isinstance(row, bool):
-        return _numbered(dataset_of(model, run, data), model, row)
+        return numbered(dataset_of(model, run, data), model, row)
     try:
         return row_from(model, cells_of(model, row), file_fetcher(base))
     except FieldError as wrong:
@@ -123,7 +123,7 @@ def dataset_of(model: Model, run: Run | None, data: Any) -> Dataset:
     return prepare(model.recipe if run is None else run.recipe, source=data, need_targets=False)
 
 
-def _numbered(dataset: Dataset, model: Model, row: int) -> Row:
+def numbered(dataset: Dataset, model: Model, row: int) -> Row:
     """A row of a data set, by its number from 0."""
     require(
         0 <= row < len(dataset), field="the row", got=row, allowed=f"a number from 0 to {len(dataset) - 1}",
@@ -396,7 +396,7 @@ def audit(
     sides = [np.asarray(side, np.int64) for side in (dataset.splits.test, dataset.splits.val, dataset.splits.train)]
     held = next((side for side in sides if len(side)), sides[0])
     chosen = np.random.default_rng(seed).permutation(held)[:rows]
-    seen = [Seen.of(loaded, _numbered(dataset, loaded, int(row)), output, which) for row in chosen]
+    seen = [Seen.of(loaded, numbered(dataset, loaded, int(row)), output, which) for row in chosen]
     findings = [finding for answer, group in grouped(seen).items() for finding in suspicious(answer, group)]
     total = sum(item.weight for item in seen) or 1.0
     shares = {name: sum(item.leaning(name) for item in seen) / total for name in loaded.recipe.inputs}
@@ -404,4 +404,4 @@ def audit(
     return Audit(output, len(seen), tuple(findings), shares)
 
 
-__all__ = ["Audit", "Neighbour", "WhatIf", "audit", "explain", "like", "what_if"]
+__all__ = ["Audit", "Examples", "Neighbour", "WhatIf", "audit", "explain", "like", "numbered", "what_if"]
