@@ -24,7 +24,6 @@ from endwise.nn.vision import resize
 SMALL_SIDE_PX = 48  # of a canvas whose every pixel has a score of its own; larger ones every second or fourth
 COARSEST = 4.0  # of the finest map
 CARRIED_PX = 64  # a side of the canvas on which another stage reads a mask
-PICTURE_AXES = 2  # on canvases of more, maps of one width would cost too much where they are fine
 
 
 class MaskHead(Head):
@@ -39,10 +38,10 @@ class MaskHead(Head):
         """Its layers are those that the maps of this encoder need."""
         encoder = encoders[self.on]
         self.decoder: OnCanvas | Narrowing
-        if len(encoder.canvas_px) > PICTURE_AXES:
+        finest = finest_stride(encoder.canvas_px, SMALL_SIDE_PX, COARSEST)
+        if len(encoder.maps) > 1 and min(encoder.maps[0].stride) <= 2 * finest:
             self.decoder = Narrowing(encoder, self.size.width, self.classes)
-        else:
-            finest = finest_stride(encoder.canvas_px, SMALL_SIDE_PX, COARSEST)
+        else:  # no fine map of its own: fine ones are made
             self.decoder = OnCanvas(encoder, self.size.width, self.classes, finest=finest)
         self.decoder.begin(self.prior)
 
