@@ -7,6 +7,7 @@ Plain JSON values in and out of these functions, except the arrays of `Answered`
 
 import itertools
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,8 +38,8 @@ from endwise.rows import seen_at_once
 from endwise.scan import VolumeSegmentation
 
 WORST = 20  # mistakes shown
-EXPLAINED, WHY_PIECES = 4, 3  # of them with what they lean on: an explanation takes some hundred forward passes
-MOST_EXPLAINED = 3_000_000  # parameters
+EXPLAINED, WHY_PIECES = 4, 3  # of them with what they lean on
+LOOKS, EXPLAINING_S = 600, 60.0  # of a network that a graded explanation takes, and for all of them together
 PREVIEW_BYTES = 3_000_000  # of all previews together: the page must stay small enough to mail
 PAIRS, CURVE_POINTS = 2_000, 200  # drawn
 BINS = 10  # of confidence
@@ -330,12 +331,13 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset, output: 
 
 def _why(scored: Answered, index: int, output: str, model: Model, dataset: Dataset) -> dict[str, Any]:
     """{"why": {"about", "verdict", "reliable", "inputs": [{"name", "image": a data URI or None, "pieces": [{"where", "share"}]}]}}:
-    what an answer leans on, where it can be explained; nothing for networks that take too long to ask so often."""
+    what an answer leans on, where it can be explained; {"why_not": how long it would take} for networks that take too long to
+    ask so often: an evaluation is part of a budget."""
     row, inputs = int(scored.rows[index]), model.recipe.inputs
     handed = any(
         item.handed for item in inputs.values()
     )  # a stage by itself: the whole network explains from the raw value
-    if model.parameters > MOST_EXPLAINED or scored.item.unexplained or handed:
+    if scored.item.unexplained or handed:
         return {}
     stored = {name: dataset.fields.get(name) for name in inputs}
     decoded = {
@@ -347,6 +349,9 @@ def _why(scored: Answered, index: int, output: str, model: Model, dataset: Datas
     }
     if not seen_at_once(inputs, model.contracts, values):
         return {}
+    wanted = LOOKS * _look_s(model, values)
+    if wanted * EXPLAINED > EXPLAINING_S:
+        return {"why_not": f"an explanation would take about {wanted:.0f} s"}
     found = explained(model, Row(values, decoded, decoded), output=output)
     shown = [
         {
@@ -356,6 +361,16 @@ def _why(scored: Answered, index: int, output: str, model: Model, dataset: Datas
         for item in found.highlights
     ]  # fmt: skip
     return {"why": {"about": found.about, "reliable": found.reliable, "verdict": found.verdict, "inputs": shown}}
+
+
+def _look_s(model: Model, values: Mapping[str, np.ndarray | None]) -> float:
+    """Seconds of one forward pass of a row: the shortest of three, since others may be at work."""
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        model.predicted([values])
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def _drawn(scored: Answered, index: int, answer: Answer, dataset: Dataset) -> dict[str, Any]:

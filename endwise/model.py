@@ -267,7 +267,7 @@ class Model:
         values, hashes = self._read_one(row, base, hashed)
         chance = torch.Generator(self.device).manual_seed(seed)
         with torch.inference_mode(), self._evaluating():
-            found = self._predicted([values])
+            found = self.predicted([values])
             decoded = self.network.decode({name: part for name, part in found.items() if name not in written})
             draws = {
                 name: self.network.head(name).sample(
@@ -461,15 +461,17 @@ class Model:
     def answered(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> list[Prediction]:
         """Final answers for rows that have been read (`rows.read_row`), all in one batch."""
         with torch.inference_mode(), self._evaluating():
-            found = self.network.decode(self._predicted(rows))
+            found = self.network.decode(self.predicted(rows))
         decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
         given = self.given(decoded, len(rows))
         return [Prediction({name: answers[row] for name, answers in given.items()}) for row in range(len(rows))]
 
-    def _predicted(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:
-        if not all(seen_at_once(self.recipe.inputs, self.contracts, row) for row in rows):
-            return self._in_windows(rows)
-        return self._seen(*self._sent(rows))
+    def predicted(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:
+        """Raw predictions for rows that have been read (`rows.read_row`), all in one batch: nothing is decoded."""
+        with torch.inference_mode(), self._evaluating():
+            if not all(seen_at_once(self.recipe.inputs, self.contracts, row) for row in rows):
+                return self._in_windows(rows)
+            return self._seen(*self._sent(rows))
 
     def _sent(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> tuple[dict[str, Ragged], dict[str, Tensor]]:
         """Rows as the network takes them."""

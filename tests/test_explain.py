@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import endwise as ew
-from endwise import attribution
+from endwise import attribution, details
 from endwise.attribution import Attributed, Parts, Probe, rank_correlation
 from endwise.cli import app
 from endwise.errors import DataError, ModelError, RecipeError
@@ -567,3 +567,16 @@ def test_the_report_shows_what_the_worst_mistakes_lean_on(texts: ew.Model) -> No
     assert mistakes
     assert all(given["pieces"] for item in mistakes[:4] for given in item["why"]["inputs"])
     assert "<summary>why " in build(texts.run).read_text()
+
+
+def test_what_would_take_too_long_is_said_in_the_place_of_an_explanation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(details, "EXPLAINING_S", 0.0)
+    random = np.random.default_rng(0)
+    rows = [{"x": float(random.normal()), "kind": "ab"[int(random.integers(2))]} for _ in range(120)]
+    model = trained(tmp_path, rows, {"x": ew.Number()}, {"kind": ew.Category()}, 5)
+    assert model.run is not None
+    worst = model.run.read("details.json")["outputs"]["kind"]["mistakes"][0]
+    assert "would take about" in worst["why_not"]
+    assert f"{worst['why_not']}: endwise explain" in build(model.run).read_text()

@@ -294,7 +294,7 @@ def _leaning(item: Mapping[str, Any]) -> str:
     """What a wrong answer leans on: over a picture, or the strongest words, stretches and cells; and whether to believe it."""
     why = item.get("why")
     if not why:
-        return ""
+        return f'<div class="quiet">{escape(item["why_not"])}: endwise explain</div>' if "why_not" in item else ""
     parts = []
     for given in why["inputs"]:
         if given["image"]:
