@@ -116,7 +116,7 @@ FLOORS: dict[str, int] = {
     "silhouettes": 0,
     "artefact": 5, "model": 5, "run": 5, "transfer": 5, "baselines": 5, "details": 5, "diagnosis": 5,
     "lineage": 1, "decisions": 1,
-    "highlights": 1, "attribution": 4, "explanation": 5, "shortcuts": 5,
+    "highlights": 1, "rollout": 4, "attribution": 4, "explanation": 5, "shortcuts": 5,
 }  # fmt: skip
 VERBS = {
     "advise",
@@ -142,6 +142,7 @@ ALLOWED_VERBS = {
     ("train", "evaluate"): "validation during training is evaluation",
     ("regimes", "train"): "a regime is several trainings",
     ("train", "report"): "a run ends with its report",
+    ("serve", "explain"): "a server says why it answered so",
     ("advise", "regimes"): "recipes with stages are trained by their regimes",
     ("advise", "train"): "an advice is bought with small trainings",
     ("advise", "evaluate"): "its rivals are scored as validation scores",
