@@ -57,7 +57,7 @@ VECTOR = 16  # numbers in a list from which on it is one
 MASK_TOLERANCE = 0.01  # share of the pixels of a mask
 SOUND_TOLERANCE = 0.02  # of the level of a sound: its phases are found by iterations that magnify a last bit
 NUMBER_TOLERANCE = 1e-4  # relative to the number, or to the mean size of that answer where it is larger
-ROWS_AT_ONCE = "endwise.rows_at_once"  # in a graph: how many rows are scored fastest, as far as its values tell
+ROWS_AT_ONCE = "rows_at_once"  # in a graph: how many rows are scored fastest, as far as its values tell
 SEED = ".seed"  # behind an output's name: the graph's input that says which of its answers is drawn
 DTYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,

@@ -9,7 +9,7 @@ beginning with stages that were trained apart (regimes.py); which wins (compare.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -236,6 +236,12 @@ class StagedNetwork(Network):
         """The encoder of a raw input, in the first stage that reads it."""
         reading = (stage for stage, item in self.declared.items() if name in item.given and item.by is None)
         return self.stage(next(reading)).encoder(name)
+
+    def never_missing(self, names: Sequence[str]) -> None:
+        """In every stage that reads them."""
+        for name, stage in self.declared.items():
+            if stage.by is None:
+                self.stage(name).never_missing([given for given in stage.given if given in names])
 
     def head(self, output: str) -> Head:
         """The head of one output."""

@@ -57,7 +57,9 @@ class Service:
         )  # fmt: skip
         self.gauges.watch(self.batcher)
         self.log = None if options.log is None else Decisions.open(options.log, create=True)
-        self.why = Why(options.host)
+        # a token on the loopback is how a server stands behind a proxy: then others ask as well
+        self.here = is_loopback(options.host) and options.token is None
+        self.why = Why(here=self.here)
         self.pace = Pace()
         self.draining = False
         self.held_bytes = 0
@@ -82,7 +84,7 @@ class Service:
             except Exception:
                 self.gauges.swaps.labels("failed").inc()
                 raise
-            self._page = openapi(version, here=is_loopback(self.options.host))
+            self._page = openapi(version, here=self.here)
             self.batcher.version = version
             self.gauges.model.clear()
             self.gauges.model.labels(version.id).set(1)

@@ -103,7 +103,8 @@ def aimed(output: str, answer: Mapping[str, Any], which: str) -> tuple[str, Aim]
     value, chances = answer["value"], (answer.get("detail") or {}).get("probabilities")
     if isinstance(chances, Mapping) and all(isinstance(chance, float | int) for chance in chances.values()):
         best = max(chances, key=lambda name: float(chances[name]))
-        name = which or (value if isinstance(value, str) and value in chances else best)
+        said = str(value).lower() if isinstance(value, bool) else value
+        name = which or (said if isinstance(said, str) and said in chances else best)
         if name not in chances:
             raise Problem("bad_value", f"{name!r} is not one of {', '.join(chances)[:300]}", "of")
         return name, lambda other: _odds(other["detail"]["probabilities"][name])

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from endwise.errors import EndwiseError
 from endwise.files import plain
-from endwise.serve.gate import is_loopback
 from endwise.serve.left_out import left_out
 from endwise.serve.problems import Problem
 from endwise.serve.version import Version, no_files
@@ -33,9 +32,10 @@ Setting = Mapping[str, str]  # of the address
 class Why:
     """Answers `POST /explain` and `POST /like`. Used from the server's loop alone."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, *, here: bool) -> None:
+        """here: nobody but this machine asks, so that training rows may be shown."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="endwise-why")
-        self._here = is_loopback(host)
+        self._here = here
         self._waiting = 0
         self._examples: tuple[str, Examples] | None = None
 

@@ -310,7 +310,8 @@ def across(
     grid: Sequence[int],
 ) -> Float[Tensor, "batch *grid channel"]:
     """A map on the cells of another grid over the same domain, by linear interpolation; on one of as many cells it stays as it
-    is. own, other: how many cells of each row are real, along each axis."""
+    is. own, other: how many cells of each row are real, along each axis. In float32 whatever the autocast."""
+    x = x.float()
     for axis, cells in enumerate(grid):
         place = (torch.arange(cells, device=x.device) + 0.5)[None] * own[:, axis, None] / other[:, axis, None] - 0.5
         place = place.clamp(min=0).minimum((own[:, axis, None] - 1).float())

@@ -3,6 +3,7 @@
 Any number of axes. Not here: the decoder (endwise/nn/pyramid.py), resizing to the picture's own size (`Mask.write`).
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -39,9 +40,11 @@ class MaskHead(Head):
         encoder = encoders[self.on]
         self.decoder: OnCanvas | Narrowing
         finest = finest_stride(encoder.canvas_px, SMALL_SIDE_PX, COARSEST)
-        if len(encoder.maps) > 1 and min(encoder.maps[0].stride) <= 2 * finest:
+        strides = [min(item.stride) for item in encoder.maps]
+        halved = all(coarse <= 2 * fine for fine, coarse in itertools.pairwise(strides))
+        if len(strides) > 1 and halved and strides[0] <= 2 * finest:
             self.decoder = Narrowing(encoder, self.size.width, self.classes)
-        else:  # no fine map of its own: fine ones are made
+        else:  # its maps leave steps out, or it has no fine one of its own: those are made
             self.decoder = OnCanvas(encoder, self.size.width, self.classes, finest=finest)
         self.decoder.begin(self.prior)
 
