@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from endwise.errors import RecipeError, refusal, require, unknown_name
 from endwise.modalities.base import Modality, check_types, frozen
 from endwise.modalities.boolean import Boolean
+from endwise.modalities.boxes import Boxes
 from endwise.modalities.category import Category
 from endwise.modalities.mask import Mask
 from endwise.modalities.number import Number
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from endwise.objective import Seen
 
 STEP = 0.25  # standard deviations of an input: how far apart two of its values are compared
+PICTURE = 2  # axes
+EDGE = 0.01  # share of a side within which a box ends where the value does
 SLACK = 1e-6  # keeps the logarithm of a chance that should not be 0 finite
 Fields = Mapping[str, Modality]
 
@@ -284,6 +287,64 @@ class Shape(Prior):
         )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extent(Prior):
+    """What is known of how large the things in boxes are, as they are measured in the boxes' unit: the length of each side,
+    and how long a box is beside its width (a bound on its size, as Kervadec et al. 2019 put one on a mask's). Every box that
+    the network proposes is charged as a share of what is allowed, by how sure it is: so an impossible box changes its form, or
+    is given up. A box that ends where the value ends may be cut there, and is not too small."""
+
+    type: ClassVar[str] = "extent"
+
+    of: str = told("the output: boxes of a picture or a volume")
+    label: str | None = told("the class; null: all", None, names=False)
+    sides: tuple[float, ...] | None = told(
+        "the smallest and the largest length of a side; null: any", None, names=False
+    )
+    long: float | None = told(
+        "at most how many times its shortest side the longest one is; null: any", None, names=False
+    )
+
+    def check(self, inputs: Fields, outputs: Fields) -> None:
+        _one_of(self, "of", self.of, outputs, Boxes)
+        _some(self, "sides", [item for item in (self.sides, self.long) if item is not None])
+        require(
+            self.long is None or self.long > 1, field=f"{self.term}.long", got=self.long, allowed="a number above 1",
+            fix="measure it on a few labels, and leave room",
+        )  # fmt: skip
+        require(
+            self.sides is None or (len(self.sides) == 2 and 0 <= self.sides[0] < self.sides[1]), field=f"{self.term}.sides",
+            got=self.sides, allowed="two lengths, the smaller one first", fix="write sides: [3, 12]",
+        )  # fmt: skip
+
+    def loss(self, seen: "Seen") -> "Tensor":
+        import torch
+
+        item, contract = seen.fields[self.of], seen.contracts[self.of]
+        assert isinstance(item, Boxes)
+        if self.label is not None and self.label not in contract.classes:
+            raise unknown_name(field=f"{self.term}.label", got=self.label, names=contract.classes)
+        found = seen.answer(self.of)
+        low, high = found["boxes"].float().chunk(2, dim=2)
+        whole = seen.predictions[self.of]["sizes"].float()[:, None] if item.unit == "px" else torch.ones_like(low)
+        if low.shape[2] == PICTURE:
+            whole = whole.flip(-1)  # boxes of pictures are written across before down
+        length = (high - low).clamp(min=SLACK * whole)
+        cost = torch.zeros_like(length[..., 0])
+        if self.sides is not None:
+            least, most = self.sides
+            cut = (low <= EDGE * whole) | (high >= (1 - EDGE) * whole)
+            short = torch.where(cut, 0.0, (least - length).relu())
+            cost = cost + ((short + (length - most).relu()) / most).sum(2)
+        if self.long is not None:
+            cost = cost + (length.amax(2) / length.amin(2) / self.long - 1).clamp(0.0, 1.0)
+        sure = found["scores"].float()
+        if self.label is not None:
+            sure = torch.where(found["classes"] == contract.classes.index(self.label), sure, 0.0)
+        charged: Tensor = (sure * cost).sum(1) / sure.detach().sum(1).clamp(min=1.0)
+        return charged
+
+
 def _spread(mass: "Tensor", where: "Tensor") -> "Tensor":
     """Root mean square distance [batch] from the middle, of mass [batch, place] at places [batch, place, axis]."""
     whole = mass.sum(1, keepdim=True).clamp(min=SLACK)
@@ -309,7 +370,7 @@ def _ball(axes: int) -> float:
     return 1.5 * (36 * math.pi) ** (1 / 3) if axes == 3 else 8 / math.sqrt(math.pi)
 
 
-BUILT_IN: dict[str, type[Prior]] = {prior.type: prior for prior in (Monotone, Sum, Range, Consistent, Shape)}
+BUILT_IN: dict[str, type[Prior]] = {prior.type: prior for prior in (Monotone, Sum, Range, Consistent, Shape, Extent)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ import endwise as ew
 from endwise.batch import Batch, Ragged
 from endwise.errors import RecipeError
 from endwise.model import Model
+from endwise.nn.placing import in_place
 from endwise.objective import Priors, Randomness, Seen
-from endwise.priors import BUILT_IN, STEP, Consistent, Monotone, Prior, Range, Recorded, Sum, prior_of
+from endwise.priors import BUILT_IN, STEP, Consistent, Extent, Monotone, Prior, Range, Recorded, Sum, prior_of
 from endwise.run import Run
 from endwise.stages import direct_recipe, stage_recipe
 from tests.test_train import events, recipe, table, weights
@@ -381,3 +382,71 @@ def test_every_built_in_prior_says_what_its_fields_mean() -> None:
         assert cls.type == name
         assert all(item.metadata["help"] for item in cls.__dataclass_fields__.values() if item.name != "type")
     assert prior_of(Small(of="x"), "here") == Small(of="x")
+
+
+# ---- how large things are ----------------------------------------------------------------------------------------------
+
+
+def proposed(sides: tuple[float, float], at: tuple[float, float], prior: Extent) -> tuple[float, Tensor, Tensor]:
+    """What a prior says to a network that is sure of one box [across, down] in a picture 40 across and 20 down; and the gradient
+    of the boxes [x0 y0 x1 y1 as shares of the canvas, down before across] and of how sure it is."""
+    declared = ew.Recipe(
+        name="things", data=[{"in memory": True}], inputs={"image": "image"}, outputs={"things": "boxes"},
+        train={"size": "tiny"}, trunk={"width": 32, "depth": 1},
+    )  # fmt: skip
+    fields = {**declared.inputs, **declared.outputs}
+    raw = {
+        "image": np.zeros((20, 40, 1), np.uint8),
+        "things": [{"label": "nut", "box": [1, 1, 9, 9]}, {"label": "bolt", "box": [1, 1, 9, 9]}],
+    }
+    contracts = {
+        name: item.fit([item.read(raw[name], str.encode)], missing=0, role="input" if name == "image" else "output")
+        for name, item in fields.items()
+    }
+    model = ew.Model.build(declared, contracts, seed=0)
+    across, down = at
+    box = torch.tensor([[[down, across, down + sides[1], across + sides[0]]]]) / torch.tensor([20, 40, 20, 40])
+    boxes, logits = box.requires_grad_(), torch.tensor([[[-30.0, 30.0]]], requires_grad=True)  # a nut: classes by name
+    predictions = {
+        "things": {
+            "one": logits, "many": logits, "boxes": boxes, "places": torch.full((1, 1, 2), 0.5),
+            "seen": in_place(1, 2, torch.device("cpu")), "sizes": torch.tensor([[20, 40]]),
+        }
+    }  # fmt: skip
+    prior.check(declared.inputs, declared.outputs)
+    (cost,) = prior.loss(
+        Seen(
+            model.network, Batch({}, {}, {}, torch.ones(1), torch.zeros(1)), predictions, fields, contracts, 0.0,
+            Randomness(torch.device("cpu")),
+        )
+    )  # fmt: skip
+    cost.backward()
+    assert boxes.grad is not None
+    assert logits.grad is not None
+    return float(cost.detach()), boxes.grad[0, 0], logits.grad[0, 0]
+
+
+def test_boxes_are_charged_for_sides_that_things_do_not_have() -> None:
+    assert proposed((8, 8), (10, 5), Extent(of="things", sides=(4, 10)))[0] == 0
+    cost, pull, _ = proposed((15, 8), (10, 5), Extent(of="things", sides=(4, 10)))
+    assert cost == pytest.approx(0.5)  # five pixels of ten
+    assert pull[1] < 0 < pull[3]  # descending makes it narrower
+    assert pull[[0, 2]].tolist() == [0, 0]
+    assert proposed((8, 2), (10, 5), Extent(of="things", sides=(4, 10)))[0] == pytest.approx(0.2)
+    assert proposed((8, 2), (10, 18), Extent(of="things", sides=(4, 10)))[0] == 0  # may be cut where the picture ends
+    assert proposed((8, 8), (10, 5), Extent(of="things", long=1.5))[0] == 0
+    assert proposed((12, 4), (10, 5), Extent(of="things", long=1.5))[0] == pytest.approx(1.0)
+    assert proposed((15, 8), (10, 5), Extent(of="things", label="bolt", sides=(4, 10)))[0] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(RecipeError, match="one of bolt, nut"):
+        proposed((15, 8), (10, 5), Extent(of="things", label="screw", long=2.0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({}, "at least one"), ({"sides": (3.0, 2.0)}, "the smaller one first"), ({"long": 0.5}, "a number above 1")],
+)
+def test_an_extent_that_says_nothing_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Extent(of="b", **fields).check({}, {"b": ew.Boxes()})
+    with pytest.raises(RecipeError, match=r"Extent|boxes"):
+        Extent(of="n", long=2.0).check({}, {"n": ew.Number()})

@@ -75,7 +75,7 @@ class Board(Modality):
         None, "the input board of the same size, cell by cell; null: the only input board, where there is one"
     )
     decoder: Literal["energy"] = output_field("energy", "energy: by descending a learnt energy of all cells together")
-    steps: int = output_field(STEPS, "of the descent; more are better and slower")
+    steps: int = output_field(STEPS, "of the descent; more are better and slower; training takes 24 at most")
 
     def __post_init__(self) -> None:
         super().__post_init__()
