@@ -74,7 +74,7 @@ class Optimiser:
     """AdamW (Loshchilov & Hutter 2019), fused, with a group for each encoder's own rate, no decay on vectors and
     scalars, and what the weighting of the objective learns apart.
 
-    A part of the network may set `peak_rate`, `weight_decay`, `keeps_rate` (its rate holds even if the recipe gives
+    A part of the network may set `peak_rate` (with `peak_batch`, as an encoder's), `weight_decay`, `keeps_rate` (its rate holds even if the recipe gives
     one: pretrained layers) and `starts` (the share of the steps before which it does not move); the innermost wins."""
 
     def __init__(
@@ -85,6 +85,7 @@ class Optimiser:
         learning_rate: float | None,
         weight_decay: float,
         default_rate: float = 1e-3,
+        batch_size: int | None = None,
     ) -> None:
         groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
         own: dict[int, tuple[float, float, float]] = {}
@@ -93,6 +94,8 @@ class Optimiser:
             if isinstance(rate, float) or isinstance(decay, float):
                 if learning_rate is not None and not getattr(part, "keeps_rate", False):
                     rate = learning_rate
+                elif rate is not None and batch_size is not None:
+                    rate *= min(1.0, math.sqrt(batch_size / (getattr(part, "peak_batch", None) or batch_size)))
                 mine = (rate or default_rate, weight_decay if decay is None else decay, getattr(part, "starts", 0.0))
                 for weight in part.parameters():
                     own[id(weight)] = mine

@@ -314,6 +314,7 @@ class _Trainer:
             learning_rate=self.plan.learning_rate,
             weight_decay=self.plan.weight_decay,
             default_rate=PEAK_RATE,
+            batch_size=self.plan.batch_size,
         )
         self.average = Average(model.network, self.plan.ema_decay if recipe.train.ema else 0.0)
         self.at = _Progressed(micro_batch=self.plan.micro_batch)

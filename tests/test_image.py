@@ -652,3 +652,22 @@ def test_the_recipes_weight_decay_rules_pictures_too(backbone: str) -> None:
     objective = Objective({"price": priced}, {"price.error": 1.0}, "fixed")
     groups = Optimiser(network, objective, learning_rate=None, weight_decay=0.3).adamw.param_groups
     assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+
+
+def test_small_batches_take_smaller_steps_unless_the_recipe_says_the_rate() -> None:
+    """493 tiles in batches of 8 stood where they began at the rate that suits 32 rows, and were learnt at half of it."""
+    declared, priced = Image(backbone="conv"), Number()
+    contracts = {
+        "photo": fitted([np.zeros((32, 32, 3), np.uint8)]),
+        "price": priced.fit([np.array(1.0), np.array(2.0)], missing=0, role="output"),
+    }
+    network = Network({"photo": declared}, {"price": priced}, contracts, Size.of("tiny"))
+    objective = Objective({"price": priced}, {"price.error": 1.0}, "fixed")
+
+    def rates(learning_rate: float | None, batch_size: int) -> set[float]:
+        made = Optimiser(network, objective, learning_rate=learning_rate, weight_decay=0.1, batch_size=batch_size)
+        return {group["peak"] for group in made.adamw.param_groups}
+
+    assert rates(None, 32) == rates(None, 256) == {5e-3, 1e-3}
+    assert rates(None, 8) == {2.5e-3, 1e-3}
+    assert rates(0.01, 8) == {0.01}

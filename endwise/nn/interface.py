@@ -134,13 +134,16 @@ class Encoder(nn.Module):
     which is what `train.augment` says.
 
     peak_rate: the learning rate this kind of encoder trains best with; the optimiser gives it a group of its own
-    unless the recipe sets `train.learning_rate`. None: the platform's. passes: most passes over the training rows that
+    unless the recipe sets `train.learning_rate`. None: the platform's. peak_batch: the rows of a batch from which on that rate is
+    meant; smaller batches, whose gradients are noisier, take the root of their share of it (Malladi et al. 2022, "On the SDEs and
+    scaling rules for adaptive gradient algorithms"). None: whatever the batch. passes: most passes over the training rows that
     it profits from when its tokens serve a decision; beyond, it learns the rows by heart. None: the platform's. maps: the
     feature maps in `Tokens.levels`, the finest first; canvas_px: the canvas they and `Tokens.placed` are of. A head that
     lies on an input learns both in `meet`; empty where nothing can lie on it."""
 
     augment: bool = True
     peak_rate: float | None = None
+    peak_batch: int | None = None
     passes: int | None = None
     weight_decay: float | None = None
     maps: tuple[Map, ...] = ()

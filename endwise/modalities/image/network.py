@@ -130,7 +130,7 @@ class PictureEncoder(Encoder):
 class ConvEncoder(PictureEncoder):
     """The residual convolutional net; the tokens are its last feature map, the levels those of its stem and all stages."""
 
-    peak_rate = 5e-3
+    peak_rate, peak_batch = 5e-3, 32
 
     def __init__(self, declared: Image, contract: ImageContract, size: Size) -> None:
         super().__init__(declared, contract, size)

@@ -99,7 +99,7 @@ class MaskCarrier(Encoder):
     """A mask as another stage reads it: how much of every cell of a canvas each class has, through the net of pictures. A
     place that nobody has labelled is of no class."""
 
-    peak_rate = 5e-3
+    peak_rate, peak_batch = 5e-3, 32
     canvas_px = (CARRIED_PX, CARRIED_PX)
 
     def __init__(self, classes: int, size: Size) -> None:

@@ -33,7 +33,8 @@ class VideoEncoder(Encoder):
     def __init__(self, picture: PictureEncoder, size: Size) -> None:
         super().__init__()
         self.picture = picture
-        self.peak_rate, self.passes, self.weight_decay = picture.peak_rate, picture.passes, picture.weight_decay
+        self.peak_rate, self.peak_batch = picture.peak_rate, picture.peak_batch
+        self.passes, self.weight_decay = picture.passes, picture.weight_decay
         self.time = Transformer(dataclasses.replace(size, depth=MIXING_DEPTH), causal=False, rotary=True)
 
     def looked_up(self) -> None:
