@@ -687,12 +687,13 @@ def _layers(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, np.nd
     )
     place = {int(row): index for index, row in enumerate(rows)}
     parts: dict[str, np.ndarray] = {}
-    with _watched(model.network) as pooled:
+    with _watched(model.network) as passes:
         for batch in loader.iterate(0, loader.batches_per_epoch):
-            pooled.clear()
+            passes.clear()
             model.predictions(batch)
             where = np.array([place[int(row)] for row in batch.row_ids])
-            for layer, values in pooled.items():
+            for layer in passes[0]:
+                values = np.concatenate([pooled[layer] for pooled in passes])  # of large rows, a few are seen at a time
                 # within a film a layer has said something of every picture
                 own = values.reshape(len(where), -1, values.shape[1]).mean(1)
                 parts.setdefault(layer, np.zeros((len(rows), own.shape[1]), dtype=np.float32))[where] = own
@@ -700,12 +701,19 @@ def _layers(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, np.nd
 
 
 @contextmanager
-def _watched(network: Network) -> Iterator[dict[str, np.ndarray]]:
-    """While inside, every forward pass leaves the pooled output of each layer in the given dictionary."""
+def _watched(network: Network) -> Iterator[list[dict[str, np.ndarray]]]:
+    """While inside, every forward pass adds the pooled output of each layer to the given list."""
+    passes: list[dict[str, np.ndarray]] = []
     pooled: dict[str, np.ndarray] = {}
+
+    def done(*_: Any) -> None:
+        passes.append(dict(pooled))
+        pooled.clear()
+
     handles = [part.register_forward_hook(_keeper(name, pooled)) for name, part in _stacked(network)]
+    handles.append(network.register_forward_hook(done))
     try:
-        yield pooled
+        yield passes
     finally:
         for handle in handles:
             handle.remove()

@@ -20,6 +20,7 @@ from endwise import metrics
 from endwise.batch import Batch, Ragged
 from endwise.data.dataset import fit_contracts
 from endwise.data.loader import Loader
+from endwise.details import probe
 from endwise.errors import BadValue, DataError, RecipeError
 from endwise.export.graph import batch_of
 from endwise.files import folder_bytes
@@ -728,3 +729,19 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_a_mask_of_voxels_lies_on_a_volume() -> None:
     with pytest.raises(RecipeError, match="an input that a volume_mask can lie on"):
         ew.Recipe(name="x", data=[{"a": 1}], inputs={"a": "image"}, outputs={"m": "volume_mask"})
+
+
+def test_layers_are_asked_about_every_row_where_few_are_seen_at_a_time() -> None:
+    """What a layer says of forty scans, of which the memory is given eighteen at a time."""
+    random = np.random.default_rng(0)
+    scans = random.integers(0, 40, (40, 48, 48, 48)).astype(np.uint8)
+    scans[::2, 16:32, 16:32, 16:32] += 100
+    recipe = ew.Recipe(
+        data=[{"scan": scan, "bright": row % 2 == 0} for row, scan in enumerate(scans)],
+        inputs={"scan": "volume"}, outputs={"bright": "boolean"}, train={"size": "tiny"}, trunk={"width": 32, "depth": 1},
+    )  # fmt: skip
+    dataset = ew.prepare(recipe)
+    model = ew.Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
+    layers = probe(model, dataset, np.arange(20), np.arange(20, 40))["bright"]
+    assert {layer["n"] for layer in layers} == {20}
+    assert max(layer["value"] for layer in layers) == 1.0
