@@ -357,6 +357,20 @@ def test_items_that_nobody_bought_are_ranked_by_what_the_catalogue_says(tmp_path
     assert sum(float(gradient.abs().sum()) for gradient in reached) > 0
 
 
+def test_vectors_are_made_again_where_weights_are_cast_or_moved() -> None:
+    """Such a weight is another one of the same version."""
+    items, table = shop()
+    recipe = furnished(
+        [{**row, "kind": "ab"[place % 2]} for place, row in enumerate(items)], table, content={"kind": "category"}
+    )
+    vectors: Any = ew.Model.build(recipe, fit_contracts(recipe, ew.prepare(recipe)), seed=0).network.encoder("history")
+    vectors = vectors.eval().items
+    first = vectors.all()
+    assert first.dtype == torch.float32
+    assert vectors.double().all().dtype == torch.float64
+    assert torch.allclose(vectors.float().all(), first, atol=1e-6)
+
+
 def test_vectors_are_made_once_and_again_when_a_weight_changes() -> None:
     items, table = shop()
     recipe = furnished(

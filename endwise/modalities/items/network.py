@@ -54,7 +54,7 @@ class ItemVectors(nn.Embedding):
     something of their own beside it, which begins at nothing. In training that is left out of every second item, so that
     the contents alone learn to say what they can (DropoutNet; Volkovs et al. 2017).
 
-    Outside of training all vectors are made once and kept until a weight changes.
+    Outside of training all vectors are made once and kept until a weight changes, or moves to another device or precision.
     """
 
     bought: Tensor
@@ -65,7 +65,7 @@ class ItemVectors(nn.Embedding):
         self.contents = nn.ModuleList([Content(found, size) for found in contract.contents])
         self.norm = nn.LayerNorm(size.width) if contract.contents else None
         self._made: Tensor | None = None
-        self._made_of: tuple[int, ...] = ()
+        self._made_of: tuple[object, ...] = ()
         std = 0.0 if contract.contents else size.width**-0.5
         nn.init.normal_(self.weight, std=std)
 
@@ -84,7 +84,7 @@ class ItemVectors(nn.Embedding):
             return self.weight
         if self.training:
             return self._said(torch.arange(len(self.weight), device=self.weight.device))
-        stamp = () if torch.compiler.is_exporting() else (self.weight.device.index or 0, *self._stamps())
+        stamp = () if torch.compiler.is_exporting() else self._stamp()
         if self._made is None or (stamp and stamp != self._made_of):
             ids = torch.arange(len(self.weight), device=self.weight.device)
             with torch.inference_mode(False), torch.no_grad(), full_precision(self.weight):
@@ -108,8 +108,9 @@ class ItemVectors(nn.Embedding):
         vectors: Tensor = said + super().forward(ids) * own[:, None]
         return vectors
 
-    def _stamps(self) -> list[int]:
-        return [weight._version for weight in self.parameters()]
+    def _stamp(self) -> tuple[object, ...]:
+        """What the vectors hang on. A weight that is moved or cast keeps its version."""
+        return (self.weight.device, self.weight.dtype, *(weight._version for weight in self.parameters()))
 
 
 class ItemsEncoder(Encoder):
