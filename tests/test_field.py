@@ -333,6 +333,22 @@ def test_a_map_is_laid_on_another_grid_of_the_same_domain(own: list[int], other:
         for new, old in zip(other, own, strict=True)
     ]
     middle = inside[0][:, None] & inside[1][None]
-    torch.testing.assert_close(found[:, middle], wanted.expand(2, -1, -1)[:, middle])  # a plane stays one
+    split = [0.0 if new >= old or old % new == 0 else 0.25 / old for new, old in zip(other, own, strict=True)]
+    near = 1e-5 + split[0] + 2 * split[1]  # a cell that two new ones share is one number
+    torch.testing.assert_close(found[:, middle], wanted.expand(2, -1, -1)[:, middle], atol=near, rtol=0)  # a plane
     if own == other:
         torch.testing.assert_close(found, values[:, : own[0], : own[1], 0], rtol=0, atol=0)
+
+
+def test_a_cell_of_a_coarser_grid_is_the_mean_of_what_it_covers() -> None:
+    """A board of black and white is grey from afar, and keeps what it holds as a whole."""
+    board = (torch.arange(12)[:, None] + torch.arange(12)[None]).remainder(2).float()
+    values = torch.nn.functional.pad(board, (0, 3, 0, 3), value=9.0)[None, ..., None]  # beside a row on a larger grid
+    own = torch.tensor([[12, 12]])
+    found = across(values, own, torch.tensor([[3, 2]]), (3, 2))
+    torch.testing.assert_close(found, torch.full((1, 3, 2, 1), 0.5))
+    random = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
+    values[0, :12, :12, 0] = random
+    torch.testing.assert_close(across(values, own, torch.tensor([[5, 7]]), (5, 7)).mean(), random.mean())
+    finer = across(values, own, torch.tensor([[5, 24]]), (5, 24))  # coarser along one axis alone
+    assert 0 <= float(finer.min()) <= float(finer.max()) <= 1

@@ -309,13 +309,18 @@ def across(
     other: Int[Tensor, "batch axes"],
     grid: Sequence[int],
 ) -> Float[Tensor, "batch *grid channel"]:
-    """A map on the cells of another grid over the same domain, by linear interpolation; on one of as many cells it stays as it
-    is. own, other: how many cells of each row are real, along each axis. In float32 whatever the autocast."""
+    """A map on the cells of another grid over the same domain: the mean of what each cell covers where these are larger, else
+    by linear interpolation; on one of as many cells it stays as it is. own, other: how many cells of each row are real,
+    along each axis. In float32 whatever the autocast."""
     x = x.float()
     for axis, cells in enumerate(grid):
-        place = (torch.arange(cells, device=x.device) + 0.5)[None] * own[:, axis, None] / other[:, axis, None] - 0.5
-        place = place.clamp(min=0).minimum((own[:, axis, None] - 1).float())
-        weights = (1 - (torch.arange(x.shape[1 + axis], device=x.device) - place[..., None]).abs()).clamp(min=0)
+        ratio = (own[:, axis] / other[:, axis])[:, None, None]  # old cells to a new one
+        new = torch.arange(cells, device=x.device)[None, :, None]
+        old = torch.arange(x.shape[1 + axis], device=x.device)
+        last = own[:, axis, None, None].float()
+        covered = (torch.minimum(old + 1, (new + 1) * ratio) - torch.maximum(old, new * ratio)).clamp(min=0) / ratio
+        place = ((new + 0.5) * ratio - 0.5).clamp(min=0).minimum(last - 1)
+        weights = torch.where(ratio > 1, covered, (1 - (old - place).abs()).clamp(min=0))
         x = torch.einsum("bts,bs...->bt...", weights.to(x.dtype), x.movedim(1 + axis, 1)).movedim(1, 1 + axis)
     return x
 
