@@ -39,7 +39,7 @@ from endwise.scan import VolumeSegmentation
 
 WORST = 20  # mistakes shown
 EXPLAINED, WHY_PIECES = 4, 3  # of them with what they lean on
-LOOKS, EXPLAINING_S = 600, 60.0  # of a network that a graded explanation takes, and for all of them together
+LOOKS, EXPLAINING_S = 600, 60.0  # of a network that a graded explanation takes, and for those of all outputs together
 PREVIEW_BYTES = 3_000_000  # of all previews together: the page must stay small enough to mail
 PAIRS, CURVE_POINTS = 2_000, 200  # drawn
 BINS = 10  # of confidence
@@ -120,7 +120,7 @@ def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered
         elif item.truths and model.network.head(name).draws:
             found["drawings"] = drawings(name, item, model, previews, dataset)
         elif item.truths:
-            found["mistakes"] = mistakes(item, previews, dataset, name)
+            found["mistakes"] = mistakes(item, previews, dataset, name, EXPLAINING_S / len(scored))
         out[name] = found
     return out
 
@@ -304,10 +304,14 @@ def shown_whole(value: Any) -> bool:
     return isinstance(value, Recording | Drawing) or hasattr(value, "drawn")
 
 
-def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset, output: str) -> list[dict[str, Any]]:
+def mistakes(
+    scored: Answered, previews: "_Previews", dataset: Dataset, output: str, explaining_s: float
+) -> list[dict[str, Any]]:
     """The 20 wrong answers with the largest loss (of sounds 20 from the largest to the smallest): where the row is,
-    what is true, what was answered, the raw inputs. Where nothing was answered, the 20 rows with the largest loss, and null for the answer."""
+    what is true, what was answered, the raw inputs, and of the first ones why, where that takes no longer than `explaining_s`.
+    Where nothing was answered, the 20 rows with the largest loss, and null for the answer."""
     answers = scored.answers or [Answer(None)] * len(scored.truths)
+    explained_ones, share_s = EXPLAINED if scored.answers else 0, explaining_s / EXPLAINED
     wrong = [
         index
         for index in np.argsort(-scored.loss, kind="stable").tolist()
@@ -323,16 +327,16 @@ def mistakes(scored: Answered, previews: "_Previews", dataset: Dataset, output: 
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
             **_drawn(scored, index, answers[index], dataset),
-            **(_why(scored, index, output, previews.model, dataset) if scored.answers and place < EXPLAINED else {}),
+            **(_why(scored, index, output, previews.model, dataset, share_s) if place < explained_ones else {}),
         }
         for place, index in enumerate(_shown(wrong, scored))
     ]
 
 
-def _why(scored: Answered, index: int, output: str, model: Model, dataset: Dataset) -> dict[str, Any]:
+def _why(scored: Answered, index: int, output: str, model: Model, dataset: Dataset, most_s: float) -> dict[str, Any]:
     """{"why": {"about", "verdict", "reliable", "inputs": [{"name", "image": a data URI or None, "pieces": [{"where", "share"}]}]}}:
     what an answer leans on, where it can be explained; {"why_not": how long it would take} for networks that take too long to
-    ask so often: an evaluation is part of a budget."""
+    ask so often, more than `most_s`: an evaluation is part of a budget."""
     row, inputs = int(scored.rows[index]), model.recipe.inputs
     handed = any(
         item.handed for item in inputs.values()
@@ -350,7 +354,7 @@ def _why(scored: Answered, index: int, output: str, model: Model, dataset: Datas
     if not seen_at_once(inputs, model.contracts, values):
         return {}
     wanted = LOOKS * _look_s(model, values)
-    if wanted * EXPLAINED > EXPLAINING_S:
+    if wanted > most_s:
         return {"why_not": f"an explanation would take about {wanted:.0f} s"}
     found = explained(model, Row(values, decoded, decoded), output=output)
     shown = [

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -580,3 +582,18 @@ def test_what_would_take_too_long_is_said_in_the_place_of_an_explanation(
     worst = model.run.read("details.json")["outputs"]["kind"]["mistakes"][0]
     assert "would take about" in worst["why_not"]
     assert f"{worst['why_not']}: endwise explain" in build(model.run).read_text()
+
+
+def test_the_time_for_explaining_is_shared_by_all_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one output may take alone, two may not both."""
+    random = np.random.default_rng(0)
+    rows = [{"x": float(random.normal()), **{name: "ab"[int(random.integers(2))] for name in "yz"}} for _ in range(120)]
+    model = trained(tmp_path, rows, {"x": ew.Number()}, {name: ew.Category() for name in "yz"}, 5)
+    dataset = ew.prepare(model.recipe)
+    monkeypatch.setattr(details, "LOOKS", 1)
+    monkeypatch.setattr(details, "time", SimpleNamespace(perf_counter=itertools.count().__next__))  # a look takes 1 s
+    for explaining_s, key in ((1.5 * details.EXPLAINED, "why_not"), (2.0 * details.EXPLAINED, "why")):
+        monkeypatch.setattr(details, "EXPLAINING_S", explaining_s)
+        found = ew.evaluate(model, dataset, dataset.splits.val, details=True)
+        worst = [output["mistakes"][0] for output in found.details["outputs"].values()]
+        assert all(key in mistake for mistake in worst)
