@@ -11,6 +11,7 @@ Not here: moving a batch to a device, augmentation (both the network's and the l
 import math
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,9 +157,9 @@ class Loader:
             share = 1.0 - self._real / self._slots if self._slots else 0.0
             return Counters(self._done, self._done_rows, share, self._read_s, self._wait_s)
 
-    def _sampled(self, contracts: Mapping[str, Contract]) -> "dict[str, _Sampled | _Patched]":
+    def _sampled(self, contracts: Mapping[str, Contract]) -> "dict[str, _Drawn]":
         """The fields that training sees a part of: inputs without what held-out rows are about; patches."""
-        found: dict[str, _Sampled | _Patched] = {}
+        found: dict[str, _Drawn] = {}
         for name, item in self._inputs.items():
             if item.samples:
                 hidden = self._held_out(name, item) if item.hides_held_out else frozenset()
@@ -170,7 +171,7 @@ class Loader:
 
     def _in_patches(
         self, name: str, item: Modality, sides: tuple[int, ...], contracts: Mapping[str, Contract]
-    ) -> "dict[str, _Patched]":
+    ) -> "dict[str, _Drawn]":
         """An input that is larger than what is looked at at once, and all outputs, which lie on it."""
         for output, other in self._outputs.items():
             require(
@@ -315,20 +316,31 @@ class _Stacked:
         return self._transformed(row) if self._store.present[row] else self._blank
 
 
-class _Sampled:
-    """Parts of values, drawn anew in each step: a function of (seed, step, row)."""
+class _Drawn(ABC):
+    """Values of which training sees another part in each step."""
 
-    def __init__(self, store: FieldStore, modality: Modality, contract: Any, hidden: frozenset[float], seed: int):
+    def __init__(self, store: FieldStore, modality: Modality, contract: Any):
         self._store, self._modality, self._contract = store, modality, contract
-        self._hidden, self._seed = hidden, seed
         self._blank = modality.blank(contract)
 
     def __call__(self, rows: np.ndarray, step: int) -> Ragged:
-        return Ragged.stack([self._value(row, step) for row in rows.tolist()], self._modality.axes)
+        there = self._store.present
+        values = [self._part(row, step) if there[row] else self._blank for row in rows.tolist()]
+        return Ragged.stack(values, self._modality.axes)
 
-    def _value(self, row: int, step: int) -> np.ndarray:
-        if not self._store.present[row]:
-            return self._blank
+    @abstractmethod
+    def _part(self, row: int, step: int) -> np.ndarray:
+        """Of a row that has a value."""
+
+
+class _Sampled(_Drawn):
+    """Parts of values, drawn anew in each step: a function of (seed, step, row)."""
+
+    def __init__(self, store: FieldStore, modality: Modality, contract: Any, hidden: frozenset[float], seed: int):
+        super().__init__(store, modality, contract)
+        self._hidden, self._seed = hidden, seed
+
+    def _part(self, row: int, step: int) -> np.ndarray:
         seen = self._store[row]
         if self._hidden:
             seen = self._modality.without(seen, self._hidden)
@@ -360,19 +372,14 @@ class _Places:
         return drawn(shape, sides, drawn_words[4:], around), sides
 
 
-class _Patched:
+class _Patched(_Drawn):
     """Patches of values, at the places that all fields of a row share."""
 
     def __init__(self, store: FieldStore, modality: Modality, contract: Any, places: _Places):
-        self._store, self._modality, self._contract, self._places = store, modality, contract, places
-        self._blank = modality.blank(contract)
+        super().__init__(store, modality, contract)
+        self._places = places
 
-    def __call__(self, rows: np.ndarray, step: int) -> Ragged:
-        return Ragged.stack([self._value(row, step) for row in rows.tolist()], self._modality.axes)
-
-    def _value(self, row: int, step: int) -> np.ndarray:
-        if not self._store.present[row]:
-            return self._blank
+    def _part(self, row: int, step: int) -> np.ndarray:
         part = self._modality.part(self._store[row], *self._places(row, step))
         return np.asarray(self._modality.transform(part, self._contract))
 
