@@ -21,7 +21,7 @@ from endwise.errors import BadValue, DataError, RecipeError
 from endwise.metrics import structures
 from endwise.modalities.structure import geometry
 from endwise.modalities.structure.classical import Composition, DistancesBySeparation, handedness
-from endwise.modalities.structure.network import HELIX
+from endwise.modalities.structure.network import Relaxing, Turns
 from endwise.nn.pairs import PairBlock, pair_width
 from endwise.nn.size import Size
 
@@ -49,6 +49,14 @@ def turned(points: np.ndarray, seed: int) -> np.ndarray:
 
 def tensors(*chains: np.ndarray) -> list[torch.Tensor]:
     return [torch.tensor(chain, dtype=torch.float32)[None] for chain in chains]
+
+
+def soft(made: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return geometry.smooth_lddt(geometry.distances(made), geometry.distances(truth), mask)
+
+
+def by_residue(made: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return geometry.lddt(geometry.distances(made), geometry.distances(truth), mask)
 
 
 MASK = torch.ones(1, 12, dtype=torch.bool)
@@ -89,16 +97,16 @@ def test_padding_costs_nothing() -> None:
     far = np.full((5, 3), 1e3)
     mask = torch.arange(17)[None] < 12
     short, long = tensors(made, truth), tensors(np.concatenate([made, far]), np.concatenate([truth, -far]))
-    for cost in (geometry.fape, geometry.smooth_lddt):
+    for cost in (geometry.fape, soft):
         assert torch.allclose(cost(*short, MASK), cost(*long, mask), atol=1e-4)
-    assert torch.allclose(geometry.lddt(*short, MASK), geometry.lddt(*long, mask)[:, :12])
+    assert torch.allclose(by_residue(*short, MASK), by_residue(*long, mask)[:, :12])
 
 
 def test_the_smooth_loss_is_least_at_the_truth_and_has_a_slope() -> None:
     truth, made = tensors(walk(1), walk(2))
     made.requires_grad_()
-    assert abs(float(geometry.smooth_lddt(truth, truth, MASK))) < 1e-5
-    cost = geometry.smooth_lddt(made, truth, MASK) + geometry.fape(made, truth, MASK)
+    assert abs(float(soft(truth, truth, MASK))) < 1e-5
+    cost = soft(made, truth, MASK) + geometry.fape(made, truth, MASK)
     (slope,) = torch.autograd.grad(cost.sum(), made)
     assert bool(torch.isfinite(slope).all())
     assert bool((slope.abs().sum(-1) > 0).all())
@@ -106,7 +114,7 @@ def test_the_smooth_loss_is_least_at_the_truth_and_has_a_slope() -> None:
 
 def test_the_two_lddts_are_one() -> None:
     truth, made = walk(1), walk(2)
-    found = geometry.lddt(*tensors(made, truth), MASK)[0].numpy()
+    found = by_residue(*tensors(made, truth), MASK)[0].numpy()
     assert np.allclose(found, structures.lddt_by_residue(truth, made), atol=1e-6)
 
 
@@ -114,7 +122,7 @@ def test_a_chain_of_few_residues_costs_something_finite() -> None:
     for count in (1, 2, 3):
         mask = torch.ones(1, count, dtype=torch.bool)
         truth, made = tensors(walk(1, count), walk(2, count))
-        for cost in (geometry.fape, geometry.smooth_lddt):
+        for cost in (geometry.fape, soft):
             assert bool(torch.isfinite(cost(made, truth, mask)).all())
 
 
@@ -134,9 +142,42 @@ def test_a_chain_is_laid_as_one_step_after_another_would_lay_it() -> None:
     assert torch.allclose(steps, torch.full_like(steps, geometry.BOND), atol=1e-3)
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_turns_that_are_measured_lay_the_chain_again(seed: int) -> None:
+    """Anywhere it lies; and a mirror winds the other way."""
+    truth = walk(seed)
+    (points,), (mirrored,) = tensors(turned(truth, seed)), tensors(truth * MIRROR)
+    angles = geometry.angles(points)
+    straight = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    whole = torch.cat([straight[:2].expand(1, 1, 2), angles[:, :1, 2:]], dim=-1)  # the first has no twist
+    laid = torch.cat([whole, angles[:, 1:-2], straight.expand(1, 2, 4)], dim=1)
+    assert structures.rmsd(truth, geometry.composed(geometry.turned(laid))[0].numpy()) < 5e-3
+    inner = slice(1, -2)
+    sign = torch.tensor([1.0, -1.0, 1.0, 1.0])
+    assert torch.allclose(geometry.angles(mirrored)[:, inner], angles[:, inner] * sign, atol=1e-3)
+
+
+def test_a_chain_is_relaxed_to_what_its_pairs_expect() -> None:
+    """An untrained one stands still; turning the chain turns the moves; a chain at its own distances stays."""
+    torch.manual_seed(0)
+    relaxing, pairs = Relaxing(16), torch.randn(1, 12, 12, 16)
+    (points,) = tensors(walk(1))
+    assert torch.equal(relaxing(points, pairs, MASK)[0], points)
+    torch.nn.init.normal_(relaxing.lead.weight)
+    other = turned(walk(1), 5)
+    (moved,), (elsewhere,) = relaxing(points, pairs, MASK)[0], relaxing(*tensors(other), pairs, MASK)[0]
+    assert structures.rmsd(moved.detach().numpy(), points[0].numpy()) > 0.1
+    assert structures.rmsd(moved.detach().numpy(), elsewhere.detach().numpy()) < 1e-3
+    with torch.no_grad():
+        relaxing.lead.bias.copy_(torch.tensor([1.0, 100.0, 0.0]))  # the distances are those of the turns
+    assert torch.allclose(relaxing(points, pairs, MASK)[0], points, atol=1e-4)
+
+
 def test_what_an_untrained_network_says_is_a_right_handed_helix() -> None:
-    angles = torch.tensor([f(torch.tensor(angle)) for angle in HELIX for f in (torch.cos, torch.sin)])
-    made = geometry.composed(geometry.turned(angles.expand(1, 20, 4)))[0].numpy()
+    torch.manual_seed(0)
+    angles, _ = Turns(32)(torch.randn(1, 20, 32))
+    made = geometry.composed(geometry.turned(angles.detach()))[0].numpy()
     ideal = helix(20).points
     assert handedness(made) > 0 < handedness(ideal)
     assert structures.rmsd(ideal, made) < 1.0
@@ -146,7 +187,7 @@ def test_what_an_untrained_network_says_is_a_right_handed_helix() -> None:
 def test_pairs_of_a_row_do_not_look_at_its_padding() -> None:
     torch.manual_seed(0)
     block = PairBlock(SIZE, pair_width(SIZE)).eval()
-    torch.nn.init.normal_(block.triangles[0].outward.weight)
+    torch.nn.init.normal_(block.summed.weight)
     x, z = torch.randn(1, 7, 32), torch.randn(1, 7, 7, pair_width(SIZE))
     mask = torch.arange(7)[None] < 4
     whole, short = block(x, z, mask), block(x[:, :4], z[:, :4, :4], mask[:, :4])

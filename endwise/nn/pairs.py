@@ -1,6 +1,10 @@
 """Tokens and what is known of every two of them, each updated by the other (after the Evoformer; Jumper et al. 2021,
 "Highly accurate protein structure prediction with AlphaFold"), without the alignment of relatives and kept small.
 
+Pairs are many: of 64 tokens 4,096. What they cost on a CPU is reading and writing them, not the products; so a block
+reads them through one norm, says all that it has to say in one layer, and both triangles run side by side. Their norms are
+LayerNorms, whose backward pass is one kernel.
+
 Knows no modality. Nothing here depends on padding: sums run over real tokens only.
 """
 
@@ -18,8 +22,13 @@ NEVER = -1e9
 
 
 def pair_width(size: Size) -> int:
-    """Channels of a pair: a quarter of the token width."""
+    """Channels of a pair where there are few: a quarter of the token width."""
     return max(16, size.width // 4)
+
+
+def narrow_width(size: Size) -> int:
+    """Channels of a pair where every two of many tokens are one: an eighth of the token width."""
+    return max(16, size.width // 8)
 
 
 class FirstPairs(nn.Module):
@@ -37,43 +46,22 @@ class FirstPairs(nn.Module):
         return found
 
 
-class Triangle(nn.Module):
-    """Pair ij from ik and jk of all k: three sides of a triangle have to agree (algorithms 11 and 12 of Jumper et al.)."""
-
-    def __init__(self, channels: int, *, outgoing: bool) -> None:
-        super().__init__()
-        self.norm, self.norm_sum = nn.RMSNorm(channels), nn.RMSNorm(channels)
-        self.sides, self.gates = nn.Linear(channels, 2 * channels), nn.Linear(channels, 2 * channels)
-        self.outward, self.gate = nn.Linear(channels, channels), nn.Linear(channels, channels)
-        nn.init.zeros_(self.outward.weight)
-        nn.init.zeros_(self.outward.bias)
-        self.rule = "bikc,bjkc->bijc" if outgoing else "bkic,bkjc->bijc"
-
-    def forward(
-        self, z: Float[Tensor, "batch token token channel"], real: Bool[Tensor, "batch token token"]
-    ) -> Float[Tensor, "batch token token channel"]:
-        z = self.norm(z)
-        sides = self.sides(z) * self.gates(z).sigmoid() * real[..., None]
-        left, right = sides.chunk(2, dim=-1)
-        count = real.any(-1).sum(-1).clamp(min=1).to(z.dtype)[:, None, None, None]
-        total = torch.einsum(self.rule, left, right) / count.sqrt()
-        found: Tensor = self.outward(self.norm_sum(total)) * self.gate(z).sigmoid()
-        return found
-
-
 class PairBlock(nn.Module):
-    """Tokens look at each other as their pairs say; pairs are told of by both tokens, then by triangles."""
+    """Tokens look at each other as their pairs say; pairs are told of by both tokens, then by triangles: pair ij from ik and
+    jk of all k, and from ki and kj, since three sides of a triangle have to agree (algorithms 11 and 12 of Jumper et al.)."""
 
     def __init__(self, size: Size, channels: int) -> None:
         super().__init__()
         hidden = 8 * size.width // 3 // 8 * 8 or 8
-        self.heads = size.heads
+        self.heads, self.sides = size.heads, max(4, channels // 2)
         self.norm_attention, self.norm_feed = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
-        self.norm_pair, self.norm_token, self.norm_pair_feed = (
-            nn.RMSNorm(channels),
-            nn.RMSNorm(size.width),
-            nn.RMSNorm(channels),
+        self.norm_told, self.norm_pair, self.norm_sum, self.norm_pair_feed = (
+            nn.LayerNorm(channels),
+            nn.LayerNorm(channels),
+            nn.LayerNorm(2 * self.sides),
+            nn.LayerNorm(channels),
         )
+        self.norm_token = nn.RMSNorm(size.width)
         self.inward, self.outward = (
             nn.Linear(size.width, 3 * size.width, bias=False),
             nn.Linear(size.width, size.width, bias=False),
@@ -83,9 +71,11 @@ class PairBlock(nn.Module):
             nn.Linear(size.width, 2 * hidden, bias=False),
             nn.Linear(hidden, size.width, bias=False),
         )
-        self.ends = nn.Linear(size.width, 2 * channels)
-        self.joined = nn.Linear(2 * channels, channels)
-        self.triangles = nn.ModuleList([Triangle(channels, outgoing=outgoing) for outgoing in (True, False)])
+        self.ends, self.joined = nn.Linear(size.width, 4 * channels), nn.Linear(channels, channels)
+        self.triangles = nn.Linear(channels, 4 * self.sides + channels)
+        self.summed = nn.Linear(2 * self.sides, channels)
+        nn.init.zeros_(self.summed.weight)
+        nn.init.zeros_(self.summed.bias)
         self.pair_in, self.pair_out = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
         self.dropout = Dropout(size.dropout)
 
@@ -98,20 +88,30 @@ class PairBlock(nn.Module):
         x = x + self.dropout(self._attended(x, z, mask))
         gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
         x = x + self.dropout(self.feed_out(F.silu(gate) * value))
-        left, right = self.ends(self.norm_token(x)).chunk(2, dim=-1)
-        left, right = left[:, :, None], right[:, None]
-        z = z + self.joined(torch.cat([left * right, left - right], dim=-1))
-        real = mask[:, :, None] & mask[:, None]
-        for triangle in self.triangles:
-            z = z + self.dropout(triangle(z, real))
+        left, right, first, second = self.ends(self.norm_token(x)).chunk(4, dim=-1)
+        z = z + self.joined(left[:, :, None] * right[:, None]) + first[:, :, None] + second[:, None]
+        z = z + self._agreed(z, mask)
         return x, z + self.pair_out(F.silu(self.pair_in(self.norm_pair_feed(z))))
 
     def _attended(self, x: Tensor, z: Tensor, mask: Tensor) -> Tensor:
         query, key, value = rearrange(
             self.inward(self.norm_attention(x)), "b t (three h d) -> three b h t d", three=3, h=self.heads
         )
-        told = rearrange(self.told(self.norm_pair(z)), "b i j h -> b h i j").float()
+        told = rearrange(self.told(self.norm_told(z)), "b i j h -> b h i j").float()
         scores = (query.float() @ key.float().transpose(-1, -2)) * query.shape[-1] ** -0.5 + told
         share = torch.where(mask[:, None, None], scores, NEVER).softmax(-1).to(value.dtype)
         found: Tensor = self.outward(rearrange(share @ value, "b h t d -> b t (h d)"))
         return found
+
+    def _agreed(self, z: Tensor, mask: Tensor) -> Tensor:
+        """What the triangles over each pair say."""
+        said: Tensor = self.triangles(self.norm_pair(z))
+        sides = rearrange(said[..., : 4 * self.sides], "b i j c -> b c i j") * (
+            mask[:, None, :, None] & mask[:, None, None]
+        )
+        left, right, below, above = sides.chunk(4, dim=1)
+        # ik and jk; ki and kj
+        total = torch.cat([left @ right.transpose(-1, -2), below.transpose(-1, -2) @ above], dim=1)
+        total = total / mask.sum(1).clamp(min=1).to(total.dtype).sqrt()[:, None, None, None]
+        found: Tensor = self.summed(self.norm_sum(rearrange(total, "b c i j -> b i j c")))
+        return found * said[..., 4 * self.sides :].sigmoid()

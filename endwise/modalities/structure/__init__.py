@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from endwise.nn.interface import Head
     from endwise.nn.size import Size
 
-TERMS = 4
+TERMS = 5
 RECYCLES = 1
 MOST_RECYCLES = 8
 FARTHEST = 1e5  # angstrom from the origin: no file has that
@@ -97,7 +97,7 @@ class Structure(Modality):
 
     @property
     def num_terms(self) -> int:
-        """fape, lddt, distogram, confidence."""
+        """fape, lddt, distogram, turns, confidence."""
         return TERMS
 
     # ---- numpy side ------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Structure(Modality):
     # ---- network side ----------------------------------------------------------------------------------------------
 
     def head(self, contract: StructureContract, size: "Size") -> "Head":
-        """Turns from residue to residue, moves by what is known of pairs, read again `recycles` times."""
+        """Turns from residue to residue, relaxed by what is known of pairs, read again `recycles` times."""
         from endwise.modalities.structure.network import StructureHead
 
         if self.on is None:
