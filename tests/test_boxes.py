@@ -473,6 +473,38 @@ def test_perfect_answers_score_one_and_weights_count_pictures(scene: tuple[list[
             assert metrics.value(metric, truths, answers, weights=weights) == pytest.approx(twice, abs=1e-3)
 
 
+@settings(max_examples=30, deadline=None)
+@given(scenes(), st.lists(st.sampled_from([0.0, 0.0, 1.0, 2.0, 0.7]), min_size=4, max_size=4))
+def test_a_ranking_that_was_made_once_serves_every_resample(
+    scene: tuple[list[Found], list[Answer]], drawn: list[float]
+) -> None:
+    """Pictures of weight 0 are as pictures that are not there, whatever their scores."""
+    truths, answers = scene
+    weights = np.array(drawn[: len(truths)])
+    left = np.flatnonzero(weights)
+    for made in (scoring.ap50, scoring.ap, scoring.ar, scoring.froc, scoring.f1):
+        metric = made(NAMES)
+        stats = metric.rows(truths, answers)
+        assert metric.fixed is not None
+        of_weights = metric.fixed(stats)
+        for own in (weights, np.ones(len(truths)), weights):
+            there = np.flatnonzero(own)
+            wanted = metric.combine(stats[there], own[there]) if len(there) else math.nan
+            assert of_weights(own) == pytest.approx(wanted, abs=1e-12, nan_ok=True)
+        if len(left):
+            chosen = [[rows[at] for at in left] for rows in (truths, answers)]
+            alone = metrics.value(metric, *chosen, weights=weights[left])
+            assert of_weights(weights) == pytest.approx(alone, abs=1e-12, nan_ok=True)
+
+
+def test_average_precision_by_hand() -> None:
+    """Three true boxes; a hit, a miss, a hit: precision 1 up to a recall of 1/3, then 2/3 up to 2/3, then nothing."""
+    truth = [box("a", 9 * at, 0, 9 * at + 4, 4) for at in range(3)]
+    given = [{**truth[0], "score": 0.9}, box("a", 0, 50, 4, 54, score=0.8), {**truth[1], "score": 0.7}]
+    expected = (34 + 33 * 2 / 3) / 101
+    assert metrics.value(scoring.ap50(NAMES), [truth], [Answer(given)]) == pytest.approx(expected)
+
+
 def test_candidates_below_the_threshold_count_for_rankings_only() -> None:
     truth = [[box("a", 0, 0, 4, 4), box("a", 8, 8, 12, 12)]]
     answer = [Answer([box("a", 0, 0, 4, 4, score=0.9)], detail={"more": [box("a", 8, 8, 12, 12, score=0.2)]})]

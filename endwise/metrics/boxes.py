@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from endwise import silhouettes
-from endwise.metrics.engine import Metric, mean_defined, ratio, ratio_of_sums, same_length, summable, with_one
+from endwise.metrics.engine import (
+    Metric,
+    OfWeights,
+    mean_defined,
+    ratio,
+    ratio_of_sums,
+    same_length,
+    summable,
+    with_one,
+)
 
 THRESHOLDS = tuple(np.arange(10) * 0.05 + 0.5)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -22,6 +31,7 @@ MOST = 100  # boxes of a picture that are looked at
 EPSILON = float(np.spacing(1))
 
 Things = Sequence[Mapping[str, Any]]  # of one picture
+OfClass = Callable[[np.ndarray, float, float], float]
 
 
 def ap(classes: Sequence[str]) -> Metric:
@@ -108,7 +118,7 @@ def _ranking(
     name: str,
     classes: Sequence[str],
     thresholds: Sequence[float],
-    score: Any,
+    score: Callable[[np.ndarray], OfClass],
     *,
     candidates: bool = True,
     by: Callable[[Things, Things], np.ndarray] = of_boxes,
@@ -129,23 +139,30 @@ def _ranking(
             out[row, slots * width :] = counts
         return out
 
-    def combine(stats: np.ndarray, weights: np.ndarray) -> float:
+    def fixed(stats: np.ndarray) -> OfWeights:
         cut = stats.shape[1] - len(ids)
-        boxes = stats[:, :cut].reshape(len(stats), -1, width)
-        real = weights @ stats[:, cut:]
-        weight = np.broadcast_to(weights[:, None], boxes.shape[:2])
-        used = (boxes[..., 1] > 0) & (weight > 0)
-        flat, weight = boxes[used], weight[used]
+        boxes, real_of = stats[:, :cut].reshape(len(stats), -1, width), stats[:, cut:]
+        picture, slot = np.nonzero(boxes[..., 1] > 0)
+        flat = boxes[picture, slot]
         order = np.argsort(-flat[:, 0], kind="mergesort")  # as COCO's: equal scores stay in the pictures' order
-        flat, weight = flat[order], weight[order]
-        values = np.full(len(ids), np.nan)
-        for index in range(len(ids)):
-            if real[index] > 0:
-                own = flat[:, 1] == index + 1
-                values[index] = score(flat[own, 2:].T, weight[own], real[index], weights.sum())
-        return float(mean_defined(values))
+        flat, picture = flat[order], picture[order]
+        own = [flat[:, 1] == index + 1 for index in range(len(ids))]
+        scores = [(score(flat[mine, 2:].T), picture[mine]) for mine in own]
 
-    return Metric(name, "max", rows, combine)
+        def of_weights(weights: np.ndarray) -> float:
+            real, pictures = weights @ real_of, weights.sum()
+            values = [
+                of_class(weights[at], one, pictures) if one > 0 else np.nan
+                for (of_class, at), one in zip(scores, real, strict=True)
+            ]
+            return float(mean_defined(np.array(values)))
+
+        return of_weights
+
+    def combine(stats: np.ndarray, weights: np.ndarray) -> float:
+        return fixed(stats)(weights)
+
+    return Metric(name, "max", rows, combine, fixed=fixed)
 
 
 def _given(answer: Any, *, candidates: bool) -> list[Mapping[str, Any]]:
@@ -210,33 +227,39 @@ def _has_area(box: Sequence[float]) -> bool:
     return all(high > low for low, high in zip(box[:half], box[half:], strict=True))
 
 
-# ---- from ranked boxes of one class to a number: (hits [threshold, box], weight [box], true boxes, pictures) -----------
+# ---- from the ranked hits of one class [threshold, box] to a function of (weight [box], true boxes, pictures) ----------
+# Boxes of weight 0 change no sum, and so no number: a resample need not take them out.
 
 
-def _average_precision(hits: np.ndarray, weight: np.ndarray, real: float, pictures: float) -> float:
-    del pictures
-    right = np.cumsum(hits * weight, axis=1)
-    wrong = np.cumsum((1 - hits) * weight, axis=1)
-    recall, precision = right / real, right / np.maximum(right + wrong, EPSILON)
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    values = []
-    for reached, best in zip(recall, envelope, strict=True):
-        at = np.searchsorted(reached, RECALL_POINTS, side="left")
-        values.append(np.append(best, 0.0)[np.minimum(at, len(best))].mean())
-    return float(np.mean(values))
+def _average_precision(hits: np.ndarray) -> OfClass:
+    # precision rises at hits alone, and of all boxes most are none: only there is it looked at
+    at_hits = [np.flatnonzero(row) for row in hits]
+
+    def of_class(weight: np.ndarray, real: float, pictures: float) -> float:
+        total = np.cumsum(weight)
+        values = []
+        for at in at_hits:
+            right = np.cumsum(weight[at])
+            precision = right / np.maximum(total[at], EPSILON)
+            envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+            values.append(envelope[np.searchsorted(right / real, RECALL_POINTS, side="left")].mean())
+        return float(np.mean(values))
+
+    return of_class
 
 
-def _recall(hits: np.ndarray, weight: np.ndarray, real: float, pictures: float) -> float:
-    del pictures
-    return float(((hits * weight).sum(1) / real).mean())
+def _recall(hits: np.ndarray) -> OfClass:
+    return lambda weight, real, pictures: float((hits @ weight / real).mean())
 
 
-def _sensitivity(hits: np.ndarray, weight: np.ndarray, real: float, pictures: float) -> float:
-    right, alarms = np.cumsum(hits[0] * weight), np.cumsum((1 - hits[0]) * weight) / pictures
-    reached = np.append(0.0, right / real)
-    return float(np.mean([reached[np.searchsorted(alarms, most, side="right")] for most in ALARMS_PER_PICTURE]))
+def _sensitivity(hits: np.ndarray) -> OfClass:
+    def of_class(weight: np.ndarray, real: float, pictures: float) -> float:
+        right, alarms = np.cumsum(hits[0] * weight), np.cumsum((1 - hits[0]) * weight) / pictures
+        reached = np.append(0.0, right / real)
+        return float(np.mean(reached[np.searchsorted(alarms, ALARMS_PER_PICTURE, side="right")]))
+
+    return of_class
 
 
-def _f1(hits: np.ndarray, weight: np.ndarray, real: float, pictures: float) -> float:
-    del pictures
-    return float(ratio(2 * (hits[0] * weight).sum(), weight.sum() + real))
+def _f1(hits: np.ndarray) -> OfClass:
+    return lambda weight, real, pictures: float(ratio(2 * (hits[0] * weight).sum(), weight.sum() + real))

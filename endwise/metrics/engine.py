@@ -5,6 +5,7 @@ vectorised pass and a per-group table none. Here also: the few sums and ratios t
 Not here: any metric. A reader of a bundle needs none of it; numpy only.
 """
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ BLOCK_CELLS = 2_000_000  # resamples x rows held at once: 16 MB of weights
 MISSING = "<missing>"  # the group of rows without a value
 
 RowStatistics = Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
+OfWeights = Callable[[np.ndarray], float]
 Shares = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -55,6 +57,8 @@ class Metric:
     proportion: the value is a share of rows, so that an interval exists even where all rows are alike.
     shares(stats): the same for a value between 0 and 1 that is a mean over classes or a share of some rows: (rows,
     class of each) of the rows it stands on; a row may be in several classes.
+    fixed(stats): what of `combine` does not depend on the weights, done once for all resamples (a ranking sorts here); gives
+    the function of the weights.
     of_term: `rows` takes this loss term of the head in the place of answers: float64 [n, 2], each row's loss per unit
     and how many units it has (`Head.loss`, `Head.weight`).
     """
@@ -68,6 +72,7 @@ class Metric:
     proportion: bool = False
     of_term: str | None = None
     shares: Shares | None = None
+    fixed: Callable[[np.ndarray], OfWeights] | None = None
 
     def looks_at(self, answers: Sequence[Any], terms: Mapping[str, Any]) -> Sequence[Any]:
         """What `rows` takes beside the truths: the answers, or the term it is made of."""
@@ -332,6 +337,7 @@ def _bootstrap(
 ) -> np.ndarray:
     """Values [metric, resample] under weights times how often each row's unit was drawn."""
     out = np.full((len(metrics), resamples), math.nan)
+    of_weights = [_of_weights(metric, item) for metric, item in zip(metrics, stats, strict=True)]
     start = 0
     for counts in _draws(int(units.max()) + 1, len(weights), resamples, seed):
         drawn = counts[:, units] * weights
@@ -340,9 +346,13 @@ def _bootstrap(
             if metric.from_sums is not None:
                 out[index, start:stop] = metric.from_sums(drawn @ item)
             else:
-                out[index, start:stop] = [metric.combine(item, row) for row in drawn]
+                out[index, start:stop] = [of_weights[index](row) for row in drawn]
         start = stop
     return out
+
+
+def _of_weights(metric: Metric, stats: np.ndarray) -> OfWeights:
+    return functools.partial(metric.combine, stats) if metric.fixed is None else metric.fixed(stats)
 
 
 def _draws(units: int, rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
