@@ -74,19 +74,19 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def plain(values: Any) -> Any:
+def plain(values: Any, *, infinite: bool = False) -> Any:
     """Values as JSON knows them: numpy scalars and arrays as numbers and lists, tuples as lists, NaN and infinity as
-    null (a metric that these rows do not define)."""
+    null (a metric that these rows do not define). infinite: infinity stays what it is."""
     if isinstance(values, Mapping):
-        return {str(name): plain(item) for name, item in values.items()}
+        return {str(name): plain(item, infinite=infinite) for name, item in values.items()}
     if isinstance(values, list | tuple):
-        return [plain(item) for item in values]
+        return [plain(item, infinite=infinite) for item in values]
     if hasattr(values, "to_json"):  # a Recording
         return values.to_json()
     if hasattr(values, "tolist"):  # numpy, without importing it here
-        return plain(values.tolist())
+        return plain(values.tolist(), infinite=infinite)
     if isinstance(values, float) and not math.isfinite(values):
-        return None
+        return values if infinite and math.isinf(values) else None
     if values is None or isinstance(values, str | int | float | bool):
         return values
     return str(values)

@@ -1,7 +1,8 @@
 """Lineage: from a trained model back to what it was made of, and whether that is still what it was.
 
-A run keeps `files.sha256`, every file its rows were read from (as `sha256sum --check` takes it), and `environment.json`, the
-code, the packages and the machine. The model holds the hashes of both and of the recipe, the decision log the hash of the
+A run keeps `files.sha256`, every file its rows were read from (as `sha256sum --check` takes it), `environment.json`, the code,
+the packages and the machine it began with, and `resumed.json` where it went on after a stop. The model holds the hashes of
+these and of the recipe, the decision log the hash of the
 model: so one line of the log names everything behind an answer. Not here: which files rows are read from
 (data/manifest.py), the log itself (decisions.py). The standard library only.
 """
@@ -25,6 +26,8 @@ from endwise.files import atomic, parse_json, write_json
 
 ENTRY = "lineage"  # of a model's facts: {file of the run: its sha256}, and under "code" what trained it
 RECIPE, MANIFEST, ENVIRONMENT = "recipe.yaml", "files.sha256", "environment.json"
+WRITTEN = (RECIPE, MANIFEST, ENVIRONMENT)  # of every run
+RESUMED = "resumed.json"  # of a run that was stopped: when it went on, and what was other than at the beginning
 DESCRIPTIONS = ("bundle.json", "model.json", "model/model.json")  # whose hash is a model's name in a log
 CHUNK = 1 << 20
 GIT_S = 5.0  # a repository that takes longer to look at is not waited for
@@ -58,16 +61,29 @@ class Link:
 # ---- what is written down when a run begins ----------------------------------------------------------------------------
 
 
-def write_down(run: Path, files: Iterable[tuple[str, str]], accelerator: str) -> tuple[dict[str, Any], list[str]]:
-    """Write the manifest of (path, sha256) and the environment into a run that has its recipe. Returns what the model keeps of
-    them, and what is to be said: where a resumed run goes on among other packages or code than it began with."""
+def write_down(
+    run: Path, files: Iterable[tuple[str, str]], accelerator: str, *, begun: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the manifest of (path, sha256) and the environment into a run that has its recipe. begun: the training has, so that
+    what it began with stays as it was written and this going on is a line of `resumed.json`. Returns what the model keeps of
+    them, and what is to be said: where a run goes on among other packages or code than it began with."""
     write_manifest(run / MANIFEST, files)
-    now, before = surroundings(accelerator), None
-    with contextlib.suppress(OSError, ValueError):
-        before = parse_json((run / ENVIRONMENT).read_bytes())
-    write_json(run / ENVIRONMENT, now)
-    notes = [] if before is None else [f"the run goes on with other {line}" for line in differences(before, now)]
-    hashes = {name: sha256_of(run / name) for name in (RECIPE, MANIFEST, ENVIRONMENT)}
+    now = surroundings(accelerator)
+    before, notes = _read_mapping(run / ENVIRONMENT) if begun else {}, []
+    if before:
+        notes = [f"the run goes on with other {line}" for line in differences(before, now)]
+        earlier = _read_mapping(run / RESUMED).get("resumed") or []
+        going_on = {
+            "at": now["began"],
+            "other": differences(before, now),
+            "machine": now["machine"],
+            "code": now["code"],
+        }
+        write_json(run / RESUMED, {"resumed": [*earlier, going_on]})
+    else:
+        (run / RESUMED).unlink(missing_ok=True)
+        write_json(run / ENVIRONMENT, now)
+    hashes = {name: found for name in (*WRITTEN, RESUMED) if (found := _hash(run / name)) is not None}
     return {**hashes, "code": now["code"]}, notes
 
 
@@ -221,9 +237,15 @@ def trace(
     info = model.get("info") or {}
     made = info.get(ENTRY) or {}
     links = _of_model(model)
-    for name, what in ((RECIPE, "recipe"), (ENVIRONMENT, "environment"), (MANIFEST, "manifest")):
-        links.append(_of_file(what, name, made.get(name), run))
-    links.append(_of_data(run, made, contents, progress))
+    for name, what in (
+        (RECIPE, "recipe"),
+        (ENVIRONMENT, "environment"),
+        (RESUMED, "resumptions"),
+        (MANIFEST, "manifest"),
+    ):
+        if name in WRITTEN or name in made:
+            links.append(_of_file(what, name, made.get(name), run))
+    links.append(of_data(run, made, contents, progress))
     links.append(_of_code(made.get("code")))
     return links
 
@@ -257,7 +279,8 @@ def _of_file(what: str, name: str, written: str | None, run: Path | None) -> Lin
     return Link(what, "same" if found == written else "changed", f"{run / name}, sha256 {written}")
 
 
-def _of_data(run: Path | None, made: Mapping[str, Any], contents: bool, progress: Progress | None) -> Link:
+def of_data(run: Path | None, made: Mapping[str, Any], contents: bool, progress: Progress | None) -> Link:
+    """Whether the files that a run learnt from are as they were. made: what its model's facts have under `ENTRY`."""
     if run is None or _hash(run / MANIFEST) is None or _hash(run / MANIFEST) != made.get(MANIFEST):
         return Link("data", "unknown", "there is no manifest that can be relied on")
     files, told = read_manifest(run / MANIFEST), _data_of(run).get("files", {})
@@ -293,8 +316,13 @@ def _of_code(made: Mapping[str, Any] | None) -> Link:
 
 
 def _data_of(run: Path) -> dict[str, Any]:
+    return _read_mapping(run / "data.json")
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where there is none, or another thing."""
     with contextlib.suppress(OSError, ValueError):
-        found = parse_json((run / "data.json").read_bytes())
+        found = parse_json(path.read_bytes())
         return found if isinstance(found, dict) else {}
     return {}
 
@@ -306,4 +334,16 @@ def _hash(path: Path) -> str | None:
         return None
 
 
-__all__ = ["ENTRY", "ENVIRONMENT", "MANIFEST", "Link", "environment", "read_manifest", "run_of", "trace", "write_down"]
+__all__ = [
+    "ENTRY",
+    "ENVIRONMENT",
+    "MANIFEST",
+    "Link",
+    "differences",
+    "environment",
+    "of_data",
+    "read_manifest",
+    "run_of",
+    "trace",
+    "write_down",
+]

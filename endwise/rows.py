@@ -4,6 +4,7 @@ Shared by the model and by exported bundles, so that both read and write the sam
 decoding of one kind of value (modalities) and the network.
 """
 
+import base64
 import contextlib
 import hashlib
 import itertools
@@ -27,6 +28,7 @@ from endwise.patches import covering, exceeds
 Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, None where it is missing
 
 
+DATA_URI = re.compile(r"data:[\w.+/-]*(?:;[\w=.+-]+)*;base64,")
 PATHLIKE = re.compile(r"^\S*([/\\]\S*|\.[A-Za-z]\w{0,4})$")  # no blank in it, and folders or an ending
 MAX_MEMBER_BYTES = 1 << 30  # of one file in a zip
 MOST_SPOKEN = 80  # letters of an answer that is not given
@@ -142,11 +144,40 @@ def read_row(
 
 
 def value_hash(raw: Any) -> str:
-    """sha256 of a raw value: of bytes as they are, of anything else as JSON with sorted names."""
-    if isinstance(raw, bytes):
-        return hashlib.sha256(raw).hexdigest()
-    text = json.dumps(plain(raw), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    """sha256 of a raw value: of a file its bytes, however they are given (as they are, in a {'bytes':} cell, as a data URI), of
+    anything else as JSON with sorted names, an opened picture being its pixels. So the same content has the same hash from
+    a table, from Python and over HTTP."""
+    data = _file_of(raw)
+    if data is None:
+        text = json.dumps(plain(_unpacked(raw), infinite=True), sort_keys=True, ensure_ascii=False)
+        data = text.encode(errors="surrogatepass")
+    return hashlib.sha256(data).hexdigest()
+
+
+def _file_of(raw: Any) -> bytes | None:
+    """The bytes of a value that is a file's content; None for any other."""
+    if isinstance(raw, Mapping):
+        raw = raw.get("bytes")  # of a Hugging Face cell; the path beside them is only a name
+        return bytes(raw) if isinstance(raw, bytes | bytearray | memoryview) and raw else None
+    if isinstance(raw, bytes | bytearray | memoryview):
+        return bytes(raw)
+    if not isinstance(raw, str) and hasattr(raw, "to_json"):  # an answer that is asked about again: a sound, a drawing
+        raw = raw.to_json()
+    mark = DATA_URI.match(raw) if isinstance(raw, str) else None
+    if mark is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return base64.b64decode(raw[mark.end() :], validate=True)
+    return None
+
+
+def _unpacked(raw: Any) -> Any:
+    """Opened pictures as arrays of their pixels: what `str` says of one is where it lies in memory."""
+    if isinstance(raw, list | tuple):
+        return [_unpacked(item) for item in raw]
+    if hasattr(raw, "__array_interface__") and not hasattr(raw, "tolist"):
+        return np.asarray(raw.convert("RGBA") if getattr(raw, "mode", None) == "P" else raw)  # indices say no colour
+    return raw
 
 
 def _noting(fetch: Fetch, hashes: list[str]) -> Fetch:

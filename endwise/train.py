@@ -179,12 +179,12 @@ def fit(
         origin = beginning or Origin.of(recipe)  # what cannot be begun with is refused before anything is read
         scores = dataset is None if score is None else score
         dataset = _read(recipe, progress) if dataset is None else dataset
-        if run.has("plan.json"):  # a training that has begun goes on with the rows it began with
+        if begun := run.has("plan.json"):  # a training that has begun goes on with the rows it began with
             run.same_data(dataset.fingerprint)
         contracts = _contracts(recipe, dataset, origin)
         made_of = manifest(recipe, dataset, lambda what, done, of: _tell(progress, what, done, of))
         run.write("data.json", {**_data_facts(recipe, dataset, contracts), "files": made_of.summary()})
-        traced, notes = lineage.write_down(run.path, made_of.files, _accelerator())
+        traced, notes = lineage.write_down(run.path, made_of.files, _accelerator(), begun=begun)
         for line in notes:
             say({"event": "note", "message": line})
         model = Model.build(recipe, contracts, seed=recipe.train.seed)

@@ -1,6 +1,7 @@
 """From an id back to every file that was learnt from: what a run was made of is written down, and what is other than it was is
 found."""
 
+import base64
 import hashlib
 import io
 import json
@@ -23,6 +24,8 @@ from endwise.cli import app
 from endwise.data.manifest import Manifest, manifest
 from endwise.errors import ModelError
 from endwise.lineage import differences, read_manifest, write_manifest
+from endwise.recording import Recording
+from endwise.rows import value_hash
 
 
 def png(seed: int) -> bytes:
@@ -87,6 +90,26 @@ def test_the_table_and_every_file_it_names_are_in_the_manifest_and_no_other(tmp_
     assert not found.in_memory
 
 
+def test_a_column_of_few_files_is_not_taken_for_one_without(tmp_path: Path) -> None:
+    np.save(tmp_path / "late.npy", np.arange(6.0))
+    lines = ["wave,rare,age,label"]
+    for number in range(50):
+        written = json.dumps([float(number + step) for step in range(6)])
+        wave, rare = ("late.npy" if number == 41 else f'"{written}"'), ("late.npy" if number == 17 else "")
+        lines.append(f"{wave},{rare},{number},{'ab'[number % 2]}")
+    (tmp_path / "late.csv").write_text("\n".join(lines) + "\n")
+    for field in ("wave", "rare"):
+        recipe = recipe_of(str(tmp_path / "late.csv"), inputs={field: ew.Series(optional=True), "age": ew.Number()})
+        assert {Path(name).name for name, _ in made_of(recipe).files} == {"late.csv", "late.npy"}, field
+
+
+def test_a_text_that_happens_to_name_a_file_opens_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.csv").write_text("text,label\n" + "".join(f"note {row},{'ab'[row % 2]}\n" for row in range(30)))
+    (tmp_path / "note 3").write_text("another thing")
+    recipe = recipe_of(str(tmp_path / "notes.csv"), inputs={"text": ew.Text()})
+    assert {Path(name).name for name, _ in made_of(recipe).files} == {"notes.csv"}
+
+
 def test_an_archive_counts_as_its_file(tmp_path: Path) -> None:
     pictures(tmp_path / "raw")
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
@@ -146,6 +169,26 @@ def test_every_run_has_its_lineage_without_being_asked(trained: Path) -> None:
     assert told["machine"]["cores"]
     assert run.read("data.json")["files"]["count"] == 25
     assert len(read_manifest(run.path / lineage.MANIFEST)) == 25
+
+
+def test_a_run_that_goes_on_keeps_what_it_began_with(tmp_path: Path) -> None:
+    first, _ = lineage.write_down(tmp_path, [], "none")
+    began = (tmp_path / lineage.ENVIRONMENT).read_bytes()
+    again, notes = lineage.write_down(tmp_path, [], "none", begun=True)
+    assert (tmp_path / lineage.ENVIRONMENT).read_bytes() == began
+    assert notes == []
+    assert again[lineage.ENVIRONMENT] == first[lineage.ENVIRONMENT]
+    other = json.loads(began)
+    other["packages"]["numpy"] = "0.1"
+    (tmp_path / lineage.ENVIRONMENT).write_text(json.dumps(other))
+    third, notes = lineage.write_down(tmp_path, [], "none", begun=True)
+    assert notes == [f"the run goes on with other packages: numpy 0.1 -> {np.__version__}"]
+    kept = json.loads((tmp_path / lineage.RESUMED).read_text())["resumed"]
+    assert [item["other"] for item in kept] == [[], [f"packages: numpy 0.1 -> {np.__version__}"]]
+    assert third[lineage.RESUMED] == hashlib.sha256((tmp_path / lineage.RESUMED).read_bytes()).hexdigest()
+    anew, _ = lineage.write_down(tmp_path, [], "none")  # no step was made yet: this is the beginning
+    assert lineage.RESUMED not in anew
+    assert not (tmp_path / lineage.RESUMED).exists()
 
 
 def test_the_manifest_is_what_sha256sum_checks(trained: Path) -> None:
@@ -306,6 +349,24 @@ def test_predict_writes_down_what_it_says_and_each_answer_has_its_id(trained: Pa
     refused = invoke(app, ["predict", run, str(tmp_path / "rows.csv"), "--stream", "--log", log])
     assert refused.exception is not None
     assert "--stream = '--log' is not allowed" in str(refused.exception)
+
+
+def test_the_same_content_has_the_same_hash_however_it_is_given() -> None:
+    data = png(1)
+    expected = hashlib.sha256(data).hexdigest()
+    uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    for given in (data, bytearray(data), memoryview(data), {"bytes": data, "path": "1.png"}, uri):
+        assert value_hash(given) == expected
+    sound = Recording(np.zeros(8, np.float32), 8_000)
+    assert value_hash(sound) == value_hash(sound.wav())
+    opened = [Pillow.open(io.BytesIO(data)) for _ in range(2)]
+    pixels = np.asarray(opened[0])
+    assert value_hash(opened[0]) == value_hash(opened[1]) == value_hash(pixels) == value_hash(pixels.tolist())
+    assert value_hash(opened[0]) != value_hash(Pillow.open(io.BytesIO(png(2))))
+    numbers = [[1.0, float("inf")], [1.0, float("-inf")], [1.0, float("nan")], [1.0, 2.0]]
+    assert len({value_hash(item) for item in numbers}) == 4
+    assert value_hash([1.0, None]) == value_hash(np.array([1.0, np.nan])), "a gap, as JSON writes it"
+    assert value_hash("data:nothing;base64,%%") == value_hash("data:nothing;base64,%%")
 
 
 def test_a_server_and_predict_write_the_same_of_the_same_file(trained: Path, tmp_path: Path) -> None:

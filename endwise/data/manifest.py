@@ -7,6 +7,7 @@ keeping the list with a run, and comparing it later (lineage.py).
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -23,9 +24,10 @@ from endwise.modalities.base import Modality
 
 if TYPE_CHECKING:
     from endwise.data.dataset import Dataset, Progress
+    from endwise.data.table import Table
     from endwise.recipe import Recipe
 
-PROBED = 8  # cells of a field that are read to see whether it opens files
+PROBED = 8  # cells of a field that are read to see whether it opens files: any that may name one, then such as do
 LONGEST_PATH = 4096
 TOLD_EVERY = 1000  # files
 SHOWN = 20  # addresses that are named
@@ -86,7 +88,7 @@ def _paths(recipe: "Recipe", dataset: "Dataset") -> Iterator[str]:
         for name, column in dataset.columns.items():
             if name in declared and table.has(column):
                 cells = table.column(column)
-                if _opens(declared[name], cells, table.fetch):
+                if _opens(declared[name], cells, table):
                     yield from _of_cells(finder, cells)
 
 
@@ -102,23 +104,32 @@ def _of_source(source: str) -> Iterator[str]:
             yield from _lying(finder, item)
 
 
-def _opens(item: Modality, cells: Sequence[Any], fetch: Any) -> bool:
-    """Whether a field opens files that its cells name: some of them are read to see."""
+def _opens(item: Modality, cells: Sequence[Any], table: "Table") -> bool:
+    """Whether a field opens files that its cells name: some that may name one are read to see, then some that name one that is
+    there. All cells are asked, so that one file among thousands of empty cells, or of values written out, is not missed."""
     opened = []
 
     def watched(path: str) -> bytes:
         opened.append(path)
-        return bytes(fetch(path))
+        return bytes(table.fetch(path))
 
-    count = len(cells)
-    for row in range(0, count, max(1, count // PROBED)):
-        cell = cells[row]
-        if cell is not None and any(True for _ in _named(cell)):
-            with contextlib.suppress(Exception):  # a broken file is refused where rows are read
-                item.read(cell, watched)
-        if opened:
-            return True
-    return False
+    def opens(cell: Any) -> bool:
+        with contextlib.suppress(Exception):  # a broken file is refused where rows are read
+            item.read(cell, watched)
+        return bool(opened)
+
+    naming = [row for row, cell in enumerate(cells) if cell is not None and any(True for _ in _named(cell))]
+    if any(opens(cells[row]) for row in naming[:: max(1, len(naming) // PROBED)]):
+        return True
+    there = (cells[row] for row in naming if any(_beside(table.finder, path) for path in _named(cells[row])))
+    return any(opens(cell) for cell in itertools.islice(there, PROBED))
+
+
+def _beside(finder: Finder, path: str) -> bool:
+    """Whether a text names a file, as far as that can be told in microseconds."""
+    if ADDRESS.match(finder.place.address):
+        return False
+    return _regular(os.path.join(finder.place.address, path)) is not None  # noqa: PTH118 (for every row)
 
 
 def _of_cells(finder: Finder, cells: Iterable[Any]) -> Iterator[str]:
@@ -136,6 +147,8 @@ def _named(cell: Any) -> Iterator[str]:
         cell = os.fspath(cell)
     if isinstance(cell, str):
         if cell.startswith("[") and cell.endswith("]"):
+            if '"' not in cell:  # numbers: no need to read them to see that none of them is a text
+                return
             with contextlib.suppress(ValueError):
                 yield from _named(json.loads(cell))
                 return

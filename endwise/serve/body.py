@@ -17,13 +17,12 @@ from typing import Any
 from endwise.errors import BadValue
 from endwise.files import parse_json
 from endwise.modalities.base import Modality
-from endwise.rows import value_hash
+from endwise.rows import DATA_URI, value_hash
 from endwise.serve.problems import Problem
 from endwise.serve.version import Version
 
 JSON, FORM = "application/json", "multipart/form-data"
 TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')  # a JSON string
-URI = re.compile(r"data:[\w.+/-]*(?:;[\w=.+-]+)*;base64,")
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 CHUNK = 1 << 20
 
@@ -190,7 +189,7 @@ def _of_text(raw: str, kinds: tuple[str, ...]) -> str | bytes:
         return raw
     if all(kind.startswith("text/") for kind in kinds):
         return raw.encode(errors="surrogatepass")
-    mark = URI.match(raw)
+    mark = DATA_URI.match(raw)
     try:
         return base64.b64decode(raw[mark.end() :] if mark else raw, validate=True)
     except (binascii.Error, ValueError):
