@@ -5,7 +5,7 @@ from pathlib import Path
 
 from endwise.modalities import TABLE, modality_class
 from endwise.priors import BUILT_IN
-from endwise.recipe import json_schema
+from endwise.recipe import Recipe, json_schema
 
 PAGE = Path(__file__).parent / "recipe.md"
 INTRO = """# The recipe, field by field
@@ -36,6 +36,17 @@ objective:
 """
 
 
+STAGES = """## stages and regime
+
+```yaml
+stages:
+  hear: {from: recording, to: {words: {type: text, decoder: ctc}}}   # an answer on the way, declared where it is made
+  add:  {from: words, to: total}                                     # one that stands under outputs
+regime: warm_joint
+```
+"""
+
+
 def _within(fields: dict, name: str) -> str:
     """A field that may be a section of its own."""
     own = next(item for item in fields[name]["anyOf"] if item.get("type") == "object")
@@ -51,6 +62,8 @@ def page() -> str:
         parts.append(f"## {section}\n\n{found.get('description', '')}\n\n{_table(found['properties'])}")
         if section == "objective":
             parts.append(_priors())
+        if section == "goal":
+            parts.append(_stages(schema["stages"]))
         if section == "data":
             parts += [_within(found["properties"], name) for name in ("gather", "windows", "split")]
     parts.append("## inputs and outputs\n\nA name and a type. The column is the name unless `column` says otherwise.\n")
@@ -64,6 +77,17 @@ def page() -> str:
         doc = " ".join((cls.__doc__ or "").split())
         parts.append(f"### {name}\n\n{doc}\n\nAs an {roles}.\n\n{_table(rows)}")
     return "\n".join(parts)
+
+
+def _stages(schema: dict) -> str:
+    one = schema["additionalProperties"]
+    fields = {
+        name: {"default": [] if name not in one["required"] else "required", **spec}
+        for name, spec in one["properties"].items()
+    }
+    regime = " ".join(str(Recipe.model_fields["regime"].description).split())
+    rows = {"regime": {"default": Recipe.model_fields["regime"].default, "description": regime}}
+    return f"{STAGES}\n{one['description']}\n\n{_table(fields)}\nBeside them:\n\n{_table(rows)}"
 
 
 def _priors() -> str:

@@ -97,6 +97,8 @@ def unknown_name(
 ) -> EndwiseError:
     """A name that is not in a closed list, with the nearest valid one."""
     known = sorted(names)
+    if not known:
+        return refusal(field=field, got=got, allowed="nothing: there is none to name", fix="remove it", error=error)
     meant = nearest(got, known)
     listed = ", ".join(known[:20]) + (" …" if len(known) > 20 else "")
     fix = f"did you mean {meant!r}?" if meant else "take one of these"

@@ -5,7 +5,7 @@ A recipe holds declarations only. What is learnt from data is the contract's, wh
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -187,9 +187,9 @@ class Data(Part):
 class Goal(Part):
     """The one number that early stopping and comparisons look at."""
 
-    output: str
-    metric: str
-    direction: Literal["min", "max"]
+    output: str = Field(description="the output that decides")
+    metric: str = Field(description="one of its metrics, as `endwise evaluate` names them")
+    direction: Literal["min", "max"] = Field(description="whether smaller is better, or larger")
 
 
 class Objective(Part):
@@ -383,7 +383,14 @@ class Stage(Part):
     @field_validator("given", "to", "shares", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else tuple(value)
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else value
+
+    @field_validator("given", "to")
+    @classmethod
+    def _at_least_one(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("a name or a list of names")
+        return value
 
     @field_validator("temperature")
     @classmethod
@@ -809,6 +816,16 @@ class Recipe(Part):
         return type(self)(**values)
 
 
+def seconds_of(budget: float | str | None) -> float | None:
+    """A time limit as a recipe writes it, in seconds. RecipeError for what is none."""
+    try:
+        return None if budget is None else Train(budget=budget).budget
+    except ValidationError:
+        raise refusal(
+            field="budget", got=budget, allowed="a duration above 0 such as 90s, 5m or 1h", fix="give such a value"
+        ) from None
+
+
 def declare(value: Any, *, where: str, role: Role, name: str) -> Modality:
     """A modality from its short form ('audio'), its mapping ({type: audio, rate_hz: 8000}), its class or itself."""
     if isinstance(value, type) and issubclass(value, Modality):
@@ -1109,8 +1126,9 @@ def _set(values: dict[str, Any], path: list[str], value: Any, whole: str) -> Non
 
 
 def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeError:
-    """Pydantic's first complaint as one of our refusals."""
-    first = wrong.errors()[0]
+    """Pydantic's first complaint as one of our refusals; where a field is missing and another one beside it is none, the
+    latter, whose name is most likely the misspelt one."""
+    first = _misspelt(wrong.errors())
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, RecipeError):
         return inner
@@ -1138,14 +1156,41 @@ def _in_our_words(wrong: ValidationError, values: Mapping[str, Any]) -> RecipeEr
             f"Fix: {f'did you mean {meant!r}?' if meant else 'use one of: ' + ', '.join(names)}"
         )
     if first["type"] == "missing":
-        return RecipeError(
-            f"{where} is missing. Fix: every recipe says data, inputs and outputs; 'endwise init' proposes one."
-        )
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    made = refusal(
-        field=where, got=first["input"] if where != "recipe" else dict(values), allowed=message, fix="give such a value"
-    )
+        section = where.rpartition(".")[0]
+        fix = f"write {_example(section)}" if _example(section) else "give it"
+        if not section:
+            fix = "every recipe says data, inputs and outputs; 'endwise init' proposes one"
+        return RecipeError(f"{where} is missing. Fix: {fix}.")
+    message, fix = first["msg"].removeprefix("Value error, ").removeprefix("Input should be "), "give such a value"
+    if first["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        message, fix = "a mapping of names", f"write {_example(where) or 'name: value'}"
+    elif first["type"] == "tuple_type":
+        message, fix = "a name or a list of names", "write it so, such as [words]"
+    made = refusal(field=where, got=first["input"] if where != "recipe" else dict(values), allowed=message, fix=fix)
     return RecipeError(str(made))
+
+
+def _misspelt(complaints: Sequence[Any]) -> Any:
+    """The complaint that says most: the first, or that of a field that nobody knows beside one that is missing."""
+    first = complaints[0]
+    beside = [
+        item for item in complaints if item["type"] == "extra_forbidden" and item["loc"][:-1] == first["loc"][:-1]
+    ]
+    return beside[0] if first["type"] == "missing" and beside else first
+
+
+def _example(where: str) -> str:
+    """How a section is written, where it is a mapping that people write by hand; '' for another."""
+    section, _, name = where.partition(".")
+    if section == "stages":
+        return f"{name or 'stages: {hear'}: {{from: recording, to: words}}{'' if name else '}'}"
+    return {
+        "goal": "goal: {output: words, metric: wer, direction: min}",
+        "from_run": "from_run: runs/earlier",
+        "train": "train: {budget: 5m}",
+        "objective": "objective: {weighting: fixed}",
+        "trunk": "trunk: {depth: 2}",
+    }.get(section, "")
 
 
 __all__ = [
@@ -1165,6 +1210,7 @@ __all__ = [
     "json_schema",
     "owner",
     "parse",
+    "seconds_of",
     "standing",
 ]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from endwise import train
 from endwise.data.dataset import Dataset, fit_contracts, prepare
-from endwise.errors import refusal, require
+from endwise.errors import ModelError, refusal, require
 from endwise.files import read_json, write_json
 from endwise.modalities.base import OUTPUT_ROLE, Contract
 from endwise.model import Model
@@ -203,7 +203,10 @@ def taken(recipe: Recipe, name: str) -> Model:
     where it is not."""
     run = recipe.stages[name].run
     assert run is not None
-    model = Run.open(run).model(recipe=recipe)
+    try:
+        model = Run.open(run).model(recipe=recipe)
+    except ModelError as wrong:
+        raise ModelError(f"stages.{name}.run: {wrong}") from None
     there = (model.recipe.inputs, model.recipe.outputs)
     if name in model.recipe.stages:
         there = stage_fields(*there, model.recipe.stages, name)

@@ -1,12 +1,13 @@
 """The recipe: one tree in YAML, JSON and Python, checked when made, and errors that say what to do."""
 
 import json
+from typing import Any
 
 import pytest
 
 import endwise as ew
 from endwise.errors import RecipeError
-from endwise.recipe import Recipe, json_schema, parse
+from endwise.recipe import Recipe, json_schema, parse, seconds_of
 
 BASE = {"data": "calls.csv", "inputs": {"x": "number"}, "outputs": {"y": "category"}}
 
@@ -208,3 +209,45 @@ def test_the_field_named_on_is_a_name_and_not_true():
     """YAML 1.1 takes it for a boolean, and outputs that lie on an input are declared with it."""
     text = "inputs:\n  photo: image\n  other: image\noutputs:\n  where: {type: mask, on: photo}\n"
     assert parse(text, where="here")["outputs"]["where"] == {"type": "mask", "on": "photo"}
+
+
+def staged_with(**changes: Any) -> dict[str, Any]:
+    """A recipe in stages; {stage: what replaces it}."""
+    stages = {
+        "hear": {"from": "recording", "to": {"words": "text"}},
+        "add": {"from": "words", "to": "total"},
+    }
+    return {
+        "data": "sums.csv",
+        "inputs": {"recording": "audio"},
+        "outputs": {"total": "number"},
+        "stages": {**stages, **changes},
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (staged_with(add={"frm": "words", "to": "total"}), r"stages.add.frm = 'words' .* did you mean 'from'"),
+        (staged_with(add={"to": "total"}), r"stages.add.from is missing. Fix: write add: \{from: "),
+        (staged_with(add={"from": [], "to": "total"}), r"stages.add.from = \[\] .* a name or a list of names"),
+        (staged_with(add={"from": 5, "to": "total"}), r"stages.add.from = 5 .* a name or a list of names"),
+        (staged_with(add={"from": "words", "to": None}), r"stages.add.to = None .* a name or a list of names"),
+        (staged_with(add="words"), r"stages.add = 'words' .* write add: \{from: "),
+        ({**staged_with(), "stages": ["hear"]}, r"stages = \['hear'\] .* write stages: \{hear: \{from: "),
+        (staged_with(add={"from": "words", "to": "total", "shares": "recording"}), "there is none to name. Fix: remove it"),
+        ({**staged_with(), "goal": "total"}, r"goal = 'total' .* write goal: \{output: "),
+        ({**staged_with(), "goal": {"output": "total"}}, r"goal.metric is missing. Fix: write goal: \{output: "),
+    ],
+)  # fmt: skip
+def test_stages_and_goals_that_are_written_wrongly_are_told_how(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        Recipe(**values)
+
+
+@pytest.mark.parametrize("wrong", ["soon", "-3m", 0, -1])
+def test_a_time_limit_that_is_none_is_refused_wherever_it_is_given(wrong: Any) -> None:
+    with pytest.raises(RecipeError, match=r"budget = .* a duration above 0 such as 90s"):
+        seconds_of(wrong)
+    assert seconds_of("5m") == 300
+    assert seconds_of(None) is None

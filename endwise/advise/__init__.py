@@ -41,7 +41,7 @@ from endwise.errors import EndwiseError, RecipeError, refusal, require, unknown_
 from endwise.files import plain, read_json, write_json
 from endwise.metrics import Estimate, Metric
 from endwise.plan import resolve_goal
-from endwise.recipe import Recipe
+from endwise.recipe import Recipe, seconds_of
 from endwise.run import RUNS, Run, default_path
 from endwise.train import Stopped
 
@@ -126,7 +126,7 @@ def advise(
     folder = Path(out) if out is not None else Path(RUNS) / f"{default_path(recipe).name}-advice"
     said = {
         "recipe": recipe.to_dict(), "target": dict(target or {}), "labels": labels, "needs": list(needs), "seeds": seeds,
-        "fractions": list(fractions), "budget": _seconds(budget), "margin": margin, "weights": dict(weights or {}),
+        "fractions": list(fractions), "budget": seconds_of(budget), "margin": margin, "weights": dict(weights or {}),
     }  # fmt: skip
     there = _begun(folder, said, resume)
     say = progress or (lambda event: None)
@@ -141,7 +141,7 @@ def advise(
     task = rivals.settle(recipe, dataset, output, metric, contracts, weights or {}, say)
     say({"event": "note", "message": "measuring what a training costs"})
     arms, notes = rivals.arms(task)
-    plan = there if there is not None else _planned(task, arms, seeds, fractions, _seconds(budget), said)
+    plan = there if there is not None else _planned(task, arms, seeds, fractions, seconds_of(budget), said)
     run.write("data.json", {"fingerprint": dataset.fingerprint})
     run.write(PLAN, plan)
     scored, spent = _trained(task, arms, plan, folder, seeds, fractions)
@@ -186,12 +186,6 @@ def _check(
         good and 1.0 in fractions, field="fractions", got=list(fractions),
         allowed=f"at least {curves.FEWEST_SIZES} different shares above 0, among them 1", fix="leave them out",
     )  # fmt: skip
-
-
-def _seconds(budget: float | str | None) -> float | None:
-    from endwise.recipe import Train
-
-    return None if budget is None else Train.model_validate({"budget": budget}).budget
 
 
 def _begun(folder: Path, said: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Not here: what is trained for it (arms.py).
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,13 +26,14 @@ from endwise.errors import RecipeError, refusal, require, unknown_name
 from endwise.files import read_json
 from endwise.modalities.base import OUTPUT_ROLE, Modality
 from endwise.modalities.pretrained import rebased
-from endwise.recipe import REGIMES, Recipe, Train, declare
+from endwise.recipe import REGIMES, Recipe, declare, seconds_of
 
 FILE = "settings.json"
 QUICK = ("modular_predicted", "warm_joint", "direct")
 SHARES = (0.1, 0.3)
 SEEDS = 3
 TRAINED_SHARE = 0.85  # of a budget for everything: the rest is for measuring what was trained
+SHORTEST_S = 1.0  # of any training: less is used up by reading
 MOST_INPUTS = 4  # every subset of them is trained: 15 of four
 
 
@@ -96,7 +98,7 @@ def settle(
         seeds=count,
         shares=tuple(sorted(set(parts))),
         curve_seeds=1 if quick else count if before is None else before.curve_seeds,
-        budget=_seconds(budget),
+        budget=seconds_of(budget),
         each=None,
         shift=shift,
         inputs=_subsets(recipe) if inputs else () if before is None else before.inputs,
@@ -164,10 +166,6 @@ def goal_output(recipe: Recipe) -> str:
     return recipe.goal.output if recipe.goal is not None else next(iter(recipe.outputs))
 
 
-def _seconds(budget: float | str | None) -> float | None:
-    return None if budget is None else Train.model_validate({"budget": budget}).budget
-
-
 def _each(recipe: Recipe, found: Settings) -> float | None:
     """Seconds for one training on all labels, out of those for everything."""
     if found.budget is None:
@@ -176,9 +174,17 @@ def _each(recipe: Recipe, found: Settings) -> float | None:
     trainings = len(found.ways) - regimes.APART_SHARE * shared  # the stages that they begin with are trained once
     shorter = sum(allowed(1.0, share) or 0.0 for share in found.shares)
     whole = found.seeds * (trainings + len(found.inputs)) + found.curve_seeds * trainings * shorter
+    shortest = min((allowed(1.0, share) or 0.0 for share in found.shares), default=1.0)
     if found.retarget:  # each going on and from nothing
         whole += 2 * len(found.ways) * ANEW_SHARE * sum(allowed(1.0, share) or 0.0 for share in ANEW_LABELS)
-    return TRAINED_SHARE * found.budget / whole
+        shortest = min(shortest, ANEW_SHARE * min(allowed(1.0, share) or 0.0 for share in ANEW_LABELS))
+    each = TRAINED_SHARE * found.budget / whole
+    require(
+        each * shortest >= SHORTEST_S, field="budget", got=f"{found.budget:g}s, of which the shortest training has {each * shortest:.2g} s",
+        allowed=f"at least {math.ceil(SHORTEST_S / shortest * whole / TRAINED_SHARE)}s for so many trainings, and mostly much more",
+        fix="give more, or fewer regimes, seeds and shares",
+    )  # fmt: skip
+    return each
 
 
 def _regimes(recipe: Recipe, names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
