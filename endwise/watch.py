@@ -16,6 +16,7 @@ from endwise.metrics import Estimate
 NO_GRADIENT = 1e-9  # of the largest among the others: below, rounding
 MEASUREMENTS = 3  # in a row without a gradient before it is said ...
 SHORTEST = 2  # ... and at the end; the first alone may be that of a layer that begins with zeros
+FEWEST_ROWS = 10  # with a label, for an answer to be seen to lose its meaning: of fewer, one row decides
 LOST_SHARE = 0.3  # of what an answer had over the best constant one: small validation sets move by less
 
 
@@ -126,7 +127,7 @@ class Watch:
     def _meanings(self, step: int, values: Mapping[str, Mapping[str, float | None]], *, final: bool) -> None:
         for output, meaning in self.meanings.items():
             value = values.get(output, {}).get(meaning.metric)
-            if value is None:
+            if value is None or meaning.rows < FEWEST_ROWS:
                 continue
             skill = meaning.skill(value)
             best = self.best[output] = max(skill, self.best.get(output, skill))

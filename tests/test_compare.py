@@ -40,7 +40,7 @@ from endwise.compare.arms import (
 from endwise.compare.findings import Findings, Kept, substitutions
 from endwise.compare.settings import FILE, settle
 from endwise.compare.verdict import FEWEST_SEEDS, NONE, PIPELINE, SAME, WINS, best, drifted, judge
-from endwise.compare.words import _fusion, notes
+from endwise.compare.words import _cut_short, _fusion, notes
 from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import DataError, RecipeError
 from endwise.metrics import Estimate, accuracy, estimate, mae, pooled, pooled_difference
@@ -264,7 +264,7 @@ def test_what_is_known_beforehand_is_known_to_all() -> None:
     assert [item.term for item in only(recipe, ("place",)).objective.priors] == ["prior.day"]
 
 
-@given(st.integers(1, 5), st.floats(60, 5000), st.booleans())
+@given(st.integers(1, 5), st.floats(300, 5000), st.booleans())
 def test_a_budget_is_shared_out(seeds: int, budget: float, quick: bool) -> None:
     recipe = staged([{"hour": 1.0, "part": "night", "open": False}])
     found = asked(recipe, Path("nowhere"), seeds=seeds, budget=budget, quick=quick)
@@ -272,6 +272,14 @@ def test_a_budget_is_shared_out(seeds: int, budget: float, quick: bool) -> None:
     full = trainings * found.seeds
     fewer = sum(trainings * found.curve_seeds * (allowed(found.each, share) or 0) for share in found.shares)
     assert full * found.each + fewer == pytest.approx(0.85 * budget)
+
+
+def test_a_budget_that_leaves_a_training_no_second_is_refused() -> None:
+    recipe = staged([{"hour": 1.0, "part": "night", "open": False}])
+    with pytest.raises(RecipeError, match=r"budget = .*3s, of which the shortest .* at least \d+s for so many"):
+        asked(recipe, Path("nowhere"), budget="3s")
+    with pytest.raises(RecipeError, match="a duration above 0"):
+        asked(recipe, Path("nowhere"), budget="soon")
 
 
 @pytest.mark.parametrize("trunk", [{}, {"depth": 1}])
@@ -310,6 +318,18 @@ def test_where_no_depth_makes_it_as_large_both_sizes_are_said(tmp_path: Path) ->
     assert len(told(7_900, 7_100, "modular")) == 1
     assert told(6_500, 7_100) == told(7_700, 7_100) == []
     assert told(10, 7_100, PRETRAINED) == []  # there are no stages to be unlike
+
+
+def test_trainings_without_time_for_their_rows_are_told(tmp_path: Path) -> None:
+    recipe = staged(rows(60))
+    dataset = prepare(recipe)
+    contracts, none = fit_contracts(recipe, dataset), np.zeros(0, np.int64)
+    bench = measure.Bench(recipe, dataset, contracts, resolve_goal(recipe, contracts), dataset.splits.test, none, none)
+    kept = [Kept(Arm("joint", 0, share, {}), Cost(done=True, passes=passes))
+            for share, passes in ((1.0, 12.0), (0.3, 1.0), (0.1, 0.4), (0.1, None))]  # fmt: skip
+    (said,) = _cut_short(Findings(bench, kept, {}))
+    assert said.startswith("1 of 4 trainings (on 10% of the labels) had no time")
+    assert list(_cut_short(Findings(bench, kept[:2], {}))) == []
 
 
 def test_fewer_labels_lie_inside_more_of_them() -> None:

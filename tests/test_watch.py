@@ -90,6 +90,12 @@ def test_an_answer_no_better_than_a_constant_means_nothing() -> None:
     assert watch().see(looked(10, 0.95, final=True)) == []
 
 
+def test_a_handful_of_rows_says_nothing_about_a_meaning() -> None:
+    few = Watch(GROUPS, OWN, {"words": Meaning("wer", "min", 1.0, 2)})
+    assert few.see(looked(0, 0.1)) == []
+    assert few.see(looked(10, 1.3, final=True)) == []
+
+
 def test_worse_together_than_alone_only_where_the_intervals_say_so() -> None:
     def estimate(value: float) -> Estimate:
         return Estimate(value, value - 0.1, value + 0.1, 50)

@@ -177,6 +177,18 @@ def _say(progress: Progress | None, message: str) -> None:
         progress({"event": "note", "message": message})
 
 
+def _inside(progress: Progress | None) -> Progress | None:
+    """What one training of many says aloud: its steps, and what goes wrong. Its evaluations and notes are in its own log."""
+    if progress is None:
+        return None
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if event["event"] in ("step", "prepare", "alarm"):
+            progress(event)
+
+    return tell
+
+
 def _doing(progress: Progress | None, what: str, done: int = 0, total: int = 1) -> None:
     if progress is not None:
         progress({"event": "prepare", "what": what, "done": done, "total": total})
@@ -223,6 +235,7 @@ def _with_weights(bench: Bench, recipe: Recipe, names: tuple[str, ...], progress
 def _other(bench: Bench, settings: Settings, progress: Progress | None) -> tuple[Settings, Bench]:
     """(what is asked for with the answer declared, the rows that have it and the yardstick for it)."""
     ((name, declared),) = settings.retarget.items()
+    bench.dataset.cells(name, (), field="retarget")  # refused where no table has it
     item = answer(name, declared if declared is not None else proposed_answer(bench.dataset.tables[0], name))
     recipe = training.with_another(bench.recipe, bench.goal.output, name, item)
     dataset = _with_fields(bench.dataset, _read(recipe, progress), (name,))
@@ -292,7 +305,7 @@ def _held_out(dataset: Dataset, shift: str | None, seed: int) -> tuple[Dataset, 
     column, mark, value = shift.partition("=")
     sides = dataset.splits
     rows = np.sort(np.concatenate([sides.train, sides.val, sides.test]))
-    named = np.array([str(cell) for cell in dataset.cells(column, rows)])
+    named = np.array([str(cell) for cell in dataset.cells(column, rows, field="shift")])
     names, counts = np.unique(named, return_counts=True)
     if mark and value not in names:
         raise unknown_name(field=f"shift ({column})", got=value, names=names.tolist(), error=DataError)
@@ -333,7 +346,7 @@ def _disturbed(scales: Mapping[str, float]) -> str:
 def _arm(arm: Arm, folder: Path, bench: Bench, scales: Mapping[str, float], progress: Progress | None) -> Kept:
     """Train or take an arm and measure it, or take what was measured."""
     numbers, statistics = folder / KEPT / f"{arm.folder}.json", folder / KEPT / f"{arm.folder}.safetensors"
-    trained = training.train(arm, folder, bench.dataset, progress)
+    trained = training.train(arm, folder, bench.dataset, _inside(progress))
     if trained.cost.failed:
         _say(progress, f"{arm} failed: {trained.cost.failed}")
         return Kept(arm, trained.cost)

@@ -97,13 +97,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training took. peak_mb: of the whole process, libraries included; None where the system does not say."""
+    """What a training took. peak_mb: of the whole process, libraries included; None where the system does not say. passes: how
+    often its last network saw its rows, the least of several; None where that is not known."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_mb: float | None = None
     parameters: int = 0
     trained_parts: int = 0
+    passes: float | None = None
     failed: str | None = None
     done: bool = False
 
@@ -360,6 +362,7 @@ def train(arm: Arm, folder: Path, dataset: Dataset, progress: Progress | None) -
             failed = str(wrong)
         spent["done"], spent["failed"] = True, failed
         spent["parameters"] = sum(model.parameters for model in models.values())
+        spent["passes"] = min((seen for model in models.values() if (seen := _passes(model)) is not None), default=None)
         further = arm.anew is not None and arm.anew.goes_on
         spent["trained_parts"] = sum(1 if further else _trainings(recipe) for recipe in arm.parts.values())
     return Trained(arm, Cost(**read_json(file)), {} if failed else models)
@@ -397,6 +400,14 @@ def _apart(recipe: Recipe, folder: Path, rows: Dataset, progress: Progress | Non
         regimes.apart(recipe, folder, rows, share=regimes.APART_SHARE, progress=progress)
         spent["done"] = True
     return Cost()
+
+
+def _passes(model: Model) -> float | None:
+    """How often a network has seen its training rows; None of one that was only put together."""
+    if model.run is None or not model.run.has("plan.json"):
+        return None
+    plan = model.run.read("plan.json")
+    return float(plan["steps"]) / max(1, int(plan["steps_per_epoch"]))
 
 
 def _place(place: Path, part: str) -> Path:

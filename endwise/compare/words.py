@@ -120,6 +120,7 @@ def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) 
     said += [parts["fusion"]["said"]] if parts["fusion"] else []
     said += _against_baselines(found, parts)
     said += [f"{PRETRAINED} {parts['pretrained']['said']}"] if parts["pretrained"].get("said") else []
+    said += _cut_short(found)
     if verdict.end_to_end is None or verdict.pipeline is None or not found.bench.recipe.stages:
         return said
     pair = (verdict.end_to_end, verdict.pipeline)
@@ -139,6 +140,18 @@ def considerations(found: Findings, verdict: Verdict, parts: Mapping[str, Any]) 
         gain = found.gain_under(f"disturbed/{strength:g}", found.bench.some, pair)
         seen.append((f"with noise of {strength:g} on the inputs", gain))
     return said + _leads([(where, gain) for where, gain in seen if gain is not None], verdict, pair)
+
+
+def _cut_short(found: Findings) -> Iterator[str]:
+    """Trainings that had no time for one pass over their rows."""
+    short = [item for item in found.kept if item.cost.passes is not None and item.cost.passes < 1]
+    if short:
+        shares = sorted({item.arm.share for item in short})
+        where = ", ".join("all labels" if share == 1 else f"{share:.0%} of the labels" for share in shares)
+        yield (
+            f"{len(short)} of {len(found.kept)} trainings (on {where}) had no time to see each of their rows once: what is said "
+            "of these is about the budget; raise it"
+        )
 
 
 def _together(found: Findings) -> dict[str, Any]:

@@ -77,11 +77,12 @@ class Dataset:
         """What reads the files that are named in the cells of a row."""
         return self.tables[self._place(row)[0]].fetch
 
-    def cells(self, column: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
-        """The raw cells of any column; None where a row's table does not have it."""
+    def cells(self, column: str, rows: Sequence[int] | np.ndarray, *, field: str = "column") -> list[Any]:
+        """The raw cells of any column; None where a row's table does not have it. field: what asks, for a column that none
+        has."""
         if not any(table.has(column) for table in self.tables):
             names = sorted({name for table in self.tables for name in table.columns})
-            raise unknown_name(field="column", got=column, names=names, error=DataError)
+            raise unknown_name(field=field, got=column, names=names, error=DataError)
         out = []
         for row in rows:
             table, index = self._place(int(row))

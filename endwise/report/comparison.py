@@ -5,6 +5,7 @@ labels, other rows, costs, the nine aspects.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -279,11 +280,13 @@ def _shift(found: Mapping[str, Any]) -> str:
         return ""
     how = f'<p class="quiet">{escape(found["shift"]["how"])}.</p>'
     if any(isinstance(point["what"], str) for points in items.values() for point in points):
-        shown = {f"{name}, held out": points[0] for name, points in items.items()}
         known = {**found["regimes"], **found["baselines"].get(found["about"]["output"], {})}
-        both = {key: value for name in items for key, value in ((name, known[name]), (f"{name}, held out", shown[f"{name}, held out"]))}  # fmt: skip
-        told = f"{found['goal']} on test rows of the known groups and on the group that was held out"
-        return how + plots.intervals(_intervals(both), x=found["about"]["metric"], alt=told)
+        both = []
+        for name, points in items.items():
+            both += _intervals({name: known[name]})
+            both += [replace(item, like=name) for item in _intervals({"held out": points[0]})]
+        told = f"{found['goal']} on test rows of the known groups and, below each, on the group that was held out"
+        return how + plots.intervals(both, x=found["about"]["metric"], alt=told)
     lines = [
         plots.Line(name, [(x, y) for x, y in _from_none(found["regimes"][name], points) if y is not None])
         for name, points in items.items()

@@ -133,13 +133,15 @@ def _numbered(values: Sequence[float | None], first: int) -> list[tuple[float, f
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its interval (None where there is none) and what it is the mean of."""
+    """A value with its interval (None where there is none) and what it is the mean of. like: the name of another one whose
+    colour it has."""
 
     name: str
     value: float
     low: float | None
     high: float | None
     each: Sequence[float] = ()
+    like: str | None = None
 
 
 def intervals(items: Sequence[Interval], *, x: str, alt: str, levels: Sequence[tuple[str, float]] = ()) -> str:
@@ -167,11 +169,13 @@ def intervals(items: Sequence[Interval], *, x: str, alt: str, levels: Sequence[t
             f'<line x1="{at(value):.1f}" x2="{at(value):.1f}" y1="{top - 4}" y2="{height - 34}" class="guide"/>'
         )
         parts.append(f'<text x="{at(value):.1f}" y="13" class="tick" text-anchor="{side}">{escape(name)}</text>')
+    colours = {name: number for number, name in enumerate(dict.fromkeys(item.like or item.name for item in shown))}
     for index, item in enumerate(shown):
-        middle, colour = top + row * index + row / 2, f"var(--series-{index % SERIES_COLOURS})"
+        number = colours[item.like or item.name] % SERIES_COLOURS
+        middle, colour = top + row * index + row / 2, f"var(--series-{number})"
         told = f"<title>{escape(item.name)}: {item.value:.4g}</title>"
         parts.append(
-            f'<text x="{left - 10}" y="{middle + 4}" class="tick" text-anchor="end">{escape(_short(item.name, 24))}</text>'
+            f'<text x="{left - 10}" y="{middle + 4}" class="tick" text-anchor="end">{escape(_short(item.name, 22))}</text>'
         )
         if item.low is not None and item.high is not None:
             parts.append(
