@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.batch import Batch, Ragged
-from endwise.errors import BadValue, require
+from endwise.errors import BadValue, EndwiseError, refusal, require
 from endwise.modalities.base import Contract, Modality
 from endwise.network import Network, Predictions
 from endwise.nn.interface import Encoder, Handed, Head, Tokens
@@ -319,7 +319,7 @@ class Computed(Network):
 
     def told(self, given: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Predictions:
         """The function's answer to every row, as the head would predict it with certainty. RecipeError where it gives what
-        cannot be read."""
+        cannot be read, or raises."""
         first = next(iter(given.values())).values
         there = {item: flags.tolist() for item, flags in present.items()}
         rows = [
@@ -336,7 +336,15 @@ class Computed(Network):
 
     def _target(self, answers: dict[str, Any]) -> Tensor:
         declared, contract = self.declared[self.answered], self.contracts[self.answered]
-        said = self.function(answers)
+        try:
+            said = self.function(answers)
+        except EndwiseError:
+            raise
+        except Exception as wrong:  # somebody else's code: any kind
+            raise refusal(
+                field=f"stages.{self.name}.by", got=f"{type(wrong).__name__}: {wrong}, for {answers!r}", allowed=f"a {declared.type}",
+                fix="let the function answer whatever the stages before it may say",
+            ) from wrong  # fmt: skip
         try:
             target = declared.transform(declared.read(said, str.encode), contract)
             classes = getattr(contract, "classes", None)

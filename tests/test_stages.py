@@ -402,8 +402,14 @@ def test_a_function_answers_a_stage(weighting: str, tmp_path: Path) -> None:
 def test_a_function_may_answer_a_class_and_is_told_when_it_cannot_be_read(tmp_path: Path) -> None:
     model = ew.fit(computed(lambda answers: str(len(WORDS[answers["colour"]])), "category"), out=tmp_path / "run")
     assert model.predict({"x": 0.2})["letters"] == "3"
-    for name, wrong in (("unseen", lambda _: "seven"), ("none", lambda _: None)):
-        with pytest.raises(RecipeError, match=r"stages\.count\.by.*whatever"):
+    raising = (lambda answers: answers["color"], r"stages\.count\.by = \"KeyError: 'color', for \{'colour': .*whatever")
+    usual = r"stages\.count\.by.*whatever"
+    for name, (wrong, says) in {
+        "unseen": (lambda _: "seven", usual),
+        "none": (lambda _: None, usual),
+        "raises": raising,
+    }.items():
+        with pytest.raises(RecipeError, match=says):
             ew.fit(computed(wrong, "category"), out=tmp_path / name)
     with pytest.raises(ew.EndwiseError, match="in no graph"):
         ew.export(model, tmp_path / "bundle", examples=[{"x": 0.1 * place} for place in range(6)])
