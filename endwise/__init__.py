@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from endwise.propose import propose
     from endwise.recipe import Data, Goal, Objective, Recipe, Train, Trunk
     from endwise.regimes import fit
+    from endwise.reproduce import reproduce
     from endwise.run import Run
     from endwise.runner import Bundle
     from endwise.search import search
@@ -104,6 +105,7 @@ _HOMES = {
     "check": "endwise.data.check",
     "advise": "endwise.advise",
     "compare": "endwise.compare",
+    "reproduce": "endwise.reproduce",
     "fit": "endwise.regimes",
     "evaluate": "endwise.evaluate",
     "explain": "endwise.explain",

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from endwise.errors import DataError, EndwiseError, RecipeError, require, unknown_name
+from endwise.errors import DataError, EndwiseError, ModelError, RecipeError, require, unknown_name
 
 EPILOG = "Exit codes: 0 done, 2 recipe, 3 data, 4 setup, 5 model, 6 training, 7 export, 130 Ctrl-C, 143 SIGTERM, 1 a bug of ours."
 PLAIN_EVERY_S = 10.0  # without a terminal, a line of progress this often, and one as each phase begins
@@ -110,6 +110,7 @@ def check(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False
     from endwise.data.check import check as run_check
 
     declared = _recipe(recipe, settings)
+    _there(declared)
     with _progress(quiet=as_json) as progress:
         report = run_check(declared, progress=_phases(progress, "reading "))
     if as_json:
@@ -118,6 +119,20 @@ def check(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False
         typer.echo(str(report))
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _there(declared: Any) -> None:
+    """Refuses a run that a recipe begins with and that is not there; what it holds is looked at when training begins."""
+    from endwise.run import Run
+
+    begun = {f"stages.{name}.run": stage.run for name, stage in declared.stages.items() if stage.run is not None}
+    if declared.from_run is not None:
+        begun["from_run"] = declared.from_run.run
+    for field, run in begun.items():
+        try:
+            Run.open(run)
+        except ModelError as wrong:
+            raise ModelError(f"{field}: {wrong}") from None
 
 
 @app.command()
@@ -275,6 +290,29 @@ def train(
         _print_scores(run.read("folds.json"))
     typer.echo(f"run     {run.path}\nreport  {page}\nuse it  endwise predict {run.path} INPUT")
     return None
+
+
+@app.command()
+def reproduce(
+    run: RunPath,
+    out: Annotated[str | None, typer.Option(help="The new run's folder; default RUN-again.")] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Go on where data files are not what they were.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a finished run again in a new folder: do the same numbers come out, and what differs? Exit code 3 where they do not."""
+    with _progress(quiet=as_json) as progress:
+        from endwise.reproduce import reproduce as run_again
+
+        found = run_again(run, out=out, other_data=other_data, resume=resume, progress=progress)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        typer.echo(f"{found}\nrun     {found.run}")
+    if not found.ok:
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -150,6 +150,10 @@ class Run:
         outside and functions in the place of stages are in no file."""
         from endwise.model import Model
 
+        inside = sorted(place.parent.parent for place in self.path.glob(f"*/model/{DESCRIPTION}"))
+        if inside and not (self.model_folder / DESCRIPTION).is_file():
+            listed = ", ".join(map(str, inside[:6])) + (" …" if len(inside) > 6 else "")
+            raise ModelError(f"{self.path} holds several runs and is none. Fix: name one of them: {listed}.")
         stages = {} if recipe is None else recipe.stages
         model = Model.load(
             self.model_folder, modalities=self.modalities if recipe is None else _outside(recipe), device=device,

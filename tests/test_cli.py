@@ -199,6 +199,8 @@ MISTAKES = [
     (["train", "recipe.yaml", "--set", "train.sed=1", "--out", "x"], 2, "did you mean 'seed'"),
     (["train", "recipe.yaml", "--set", "train.seed"], 2, "NAME=VALUE"),
     (["train", "recipe.yaml", "--budget", "soon", "--out", "x"], 2, "90s, 5m or 1h"),
+    (["compare", "recipe.yaml", "--budget", "soon", "--out", "x"], 2, "90s, 5m or 1h"),
+    (["check", "recipe.yaml", "--set", "from_run=nowhere"], 5, "from_run: "),
     (["train", "recipe.yaml", "--out", "run"], 2, "--resume"),
     (["train", "recipe.yaml", "--set", "data=nowhere.csv", "--out", "x"], 3, "nowhere.csv"),
     (["train", "recipe.yaml", "--set", "inputs.weight.column=wieght", "--out", "x"], 2, "did you mean 'weight'"),
