@@ -56,6 +56,29 @@ def test_good_data_is_good() -> None:
     assert "70 values" in report.fields["kind"].summary
 
 
+def test_stages_are_told_and_one_that_the_goal_does_not_hang_on() -> None:
+    stages = {
+        "decide": {"from": "size", "to": "kind", "hand_off": "latent"},
+        "read": {"from": ["text", "amount"], "to": {"size": Amount(column="amount")}},
+        "beside": {"from": "text", "to": {"other": Kind(column="kind")}},
+    }
+    found = check(
+        Recipe(
+            data={"path": table()},
+            inputs={"text": Letters(), "amount": Amount()},
+            outputs={"kind": Kind()},
+            stages=stages,
+        )
+    )
+    assert set(found.stages) == {
+        "read: text, amount → size",
+        "decide: size → kind",
+        "beside: text → other (nothing of it reaches kind, the goal)",
+    }
+    assert "  stage   decide: size → kind\n" in str(found)
+    assert found.to_dict()["stages"] == list(found.stages)
+
+
 def test_every_broken_row_is_named_and_too_many_are_refused(tmp_path: Path) -> None:
     made = changed("amount", {3: "x", 50: "y"})
     lines = [",".join(made), *(",".join(str(made[name][row]) for name in made) for row in range(ROWS))]
@@ -176,6 +199,7 @@ def test_the_report_is_plain_json() -> None:
     assert set(values) == {
         "ok", "exit_code", "source", "rows", "splits", "split_how", "fields", "bad", "findings", "notes", "fingerprint",
         "seconds",
+        "stages",
     }  # fmt: skip
     assert set(values["findings"][0]) == {"level", "kind", "field", "message", "fix", "rows"}
     assert set(values["fields"]["text"]) == {"role", "type", "column", "present", "missing", "broken", "summary"}

@@ -8,7 +8,7 @@ Not here: reading itself (`dataset.py`), what training costs (`plan.py`).
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from endwise.data.dataset import BadRow, Dataset, Progress, enough_bad, fit_contract, prepare
 from endwise.errors import DataError
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
+from endwise.recipe import in_order
 
 if TYPE_CHECKING:
     from endwise.recipe import Recipe
@@ -81,6 +82,7 @@ class CheckReport:
     notes: tuple[str, ...]
     fingerprint: str
     seconds: float
+    stages: tuple[str, ...] = ()  # where there are any: what each reads and answers, in their order
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON:
@@ -88,7 +90,8 @@ class CheckReport:
         {"ok", "exit_code", "source": [..], "rows", "splits": {"train", "val", "test"}, "split_how",
          "fields": {name: {"role", "type", "column", "present", "missing", "broken", "summary"}},
          "bad": [{"row", "origin", "field", "reason"}],
-         "findings": [{"level", "kind", "field", "message", "fix", "rows"}], "notes": [..], "fingerprint", "seconds"}
+         "findings": [{"level", "kind", "field", "message", "fix", "rows"}], "notes": [..], "fingerprint", "seconds",
+         "stages": [..]}
         """
         return {
             "ok": self.ok,
@@ -103,6 +106,7 @@ class CheckReport:
             "notes": list(self.notes),
             "fingerprint": self.fingerprint,
             "seconds": self.seconds,
+            "stages": list(self.stages),
         }
 
     def __str__(self) -> str:
@@ -113,6 +117,7 @@ class CheckReport:
                 f", {count} {what}" for what, count in (("missing", item.missing), ("broken", item.broken)) if count
             )
             lines.append(f"  {item.role:<7} {name}: {item.type}, {item.summary}{lacking}")
+        lines += [f"  stage   {told}" for told in self.stages]
         lines += [f"  {row.origin}, {row.field}: {row.reason}" for row in self.bad[:MAX_BAD_SHOWN]]
         if len(self.bad) > MAX_BAD_SHOWN:
             lines.append(f"  … and {len(self.bad) - MAX_BAD_SHOWN} more; `bad` and --json list them all")
@@ -164,7 +169,21 @@ def check(
         notes=dataset.notes,
         fingerprint=dataset.fingerprint,
         seconds=time.perf_counter() - began,
+        stages=tuple(_ways(recipe)),
     )
+
+
+def _ways(recipe: "Recipe") -> Iterator[str]:
+    """What each stage reads and answers, and whether the goal hangs on it: a misspelt name is seen here at the latest."""
+    goal = recipe.goal.output if recipe.goal is not None else next(iter(recipe.outputs))
+    wanted = {goal}
+    for stage in reversed(in_order(recipe.stages)):
+        if wanted & set(recipe.stages[stage].to):
+            wanted |= set(recipe.stages[stage].given)
+    for stage in in_order(recipe.stages):
+        item = recipe.stages[stage]
+        beside = "" if wanted & set(item.to) else f" (nothing of it reaches {goal}, the goal)"
+        yield f"{stage}: {', '.join(item.given)} → {', '.join(item.to)}{beside}"
 
 
 class _Looker:
