@@ -2,8 +2,8 @@
 
 For each run: rows drawn from its test rows (validation rows where it has none), read beforehand; the seconds of an explanation
 without its grades and with them, and the processor's seconds of both on all cores together, which say more on a busy machine, as
-medians; the share that is reliable, with Wilson's 95 % interval; which method the checks chose; and the median of what each
-check measured. One row after the other, as a person asks.
+medians; the share that is reliable, with Wilson's 95 % interval; which method the checks chose, and how many of its explanations
+are reliable; which checks failed; and the median of what each check measured. One row after the other, as a person asks.
 """
 
 import argparse
@@ -38,7 +38,9 @@ def measured(run: Run, rows: int, seed: int) -> dict[str, Any]:
             took[grade].append((time.perf_counter() - began, time.process_time() - used))
             whole += [item] if grade else []
     plain, graded = (np.median(took[grade][1:], axis=0).tolist() for grade in took)
-    kept = sum(item.reliable is True for item in whole[1:])
+    held_up = Counter(item.method for item in whole[1:] if item.reliable)
+    failed = Counter(grade.name for item in whole[1:] for grade in item.grades if grade.kept is False)
+    kept = held_up.total()
     names = [grade.name for grade in whole[1].grades]
     values = {
         name: [
@@ -49,7 +51,8 @@ def measured(run: Run, rows: int, seed: int) -> dict[str, Any]:
     return {
         "run": run.name, "parameters": model.parameters, "rows": len(chosen), "plain_s": plain[0], "graded_s": graded[0],
         "plain_processor_s": plain[1], "graded_processor_s": graded[1], "reliable": kept / len(chosen),
-        "interval": wilson(kept, len(chosen)), "methods": dict(Counter(item.method for item in whole[1:])),
+        "interval": wilson(kept, len(chosen)), "methods": {name: (held_up[name], n) for name, n in Counter(item.method for item in whole[1:]).items()},
+        "failed": dict(failed), "cannot_be_graded": sum(item.reliable is None for item in whole[1:]),
         "medians": {name: float(np.median(found)) for name, found in values.items() if found},
     }  # fmt: skip
 

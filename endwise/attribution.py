@@ -4,6 +4,8 @@ Every input of a row can be made less, place by place: m = 1 leaves a pixel, a s
 says nothing in its stead (`Encoder.neutral`), and between both it is mixed. An answer is then a function of these masks,
 and a method is a way to share its change among them:
 
+- Shapley values: what each part brings, the mean over random orders in which parts are left out one after the other (Castro
+  et al. 2009; of networks Lundberg & Lee 2017); the shares add up; asks for no gradient but to divide a part among its places;
 - integrated gradients (Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"): the gradient along the way from
   nothing to all; the shares add up to the change;
 - gradient x input (Shrikumar et al. 2017): its last step alone;
@@ -33,7 +35,7 @@ from endwise.nn.interface import Aim, Encoder
 from endwise.rollout import rolled
 from endwise.stages import StagedNetwork
 
-Method = Literal["integrated_gradients", "gradient_x_input", "occlusion", "attention_rollout"]
+Method = Literal["shapley", "integrated_gradients", "gradient_x_input", "occlusion", "attention_rollout"]
 Masks = dict[str, Tensor]  # {input: [row, *places]}, 1 for all of it and 0 for none
 
 # the way from nothing to all in stretches, of which those are halved whose gradients do not add up to their change: a network
@@ -45,6 +47,10 @@ GAP = 0.01  # of the change that the shares may miss
 LOOSE = 3  # times as much may the stretches miss that err in opposite directions
 FLAT = 0.05  # of the sum of all shares: a smaller change is no measure of what they miss
 MOST_PARTS = 64  # that an input is divided into where it has more places
+ORDERS_WALKED, FEWEST_SETS = (
+    4,
+    64,
+)  # of Shapley values: as many orders, and more of few parts until there are so many sets
 CHUNK_CELLS = 6_000_000  # numbers of the masked inputs that are looked at together: memory stays bounded
 CHUNK_ROWS = 64
 
@@ -288,7 +294,9 @@ def _repeated(field: Ragged, rows: int) -> Ragged:
 
 def attribute(probe: Probe, method: Method, parts: "Parts", *, most: int = MOST_STRETCHES) -> Attributed:
     """What every place adds to the aim, by one method. most: stretches of the way that integrated gradients may look at
-    until the shares add up; 0 for a rough answer."""
+    until the shares add up; 0 for a rough answer: of Shapley values one that divides parts evenly."""
+    if method == "shapley":
+        return _shapley(probe, parts, rough=most == 0)
     if method == "occlusion":
         return _occluded(probe, parts)
     if method == "integrated_gradients":
@@ -380,6 +388,31 @@ def _even(probe: Probe, points: Sequence[float]) -> Masks:
     }
 
 
+def _shapley(probe: Probe, parts: "Parts", *, rough: bool) -> Attributed:
+    """What parts bring to random company. Within a part of several places it is divided as the gradient along the way is."""
+    at_nothing, at_all = probe.values(_even(probe, (0.0, 1.0))).tolist()
+    shares = fair_shares(parts.count, lambda there: probe.values(parts.masks(probe, there)))
+    several = any((numbers >= 0).sum() > len(np.unique(numbers[numbers >= 0])) for numbers in parts.of.values())
+    inside = _along(probe, 0).places if several and not rough else None
+    return Attributed("shapley", parts.shared(shares, inside), at_all, at_nothing)
+
+
+def fair_shares(parts: int, worth: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """float64 [part]: what each part brings, the mean over orders in which all are left out one after the other: what never
+    matters gets nothing, and all together get the change. worth: float64 [set] of bool [set, part]. The orders are the same ones
+    each time, and each is also walked from its end (antithetic; Mitchell et al. 2022)."""
+    if not parts:
+        return np.zeros(0)
+    chance, count = np.random.default_rng(0), max(ORDERS_WALKED, math.ceil(FEWEST_SETS / parts))
+    half = np.stack([chance.permutation(parts) for _ in range(math.ceil(count / 2))])
+    orders = np.concatenate([half, half[:, ::-1]])
+    there = orders.argsort(axis=1)[:, None, :] >= np.arange(parts + 1)[:, None]
+    values = worth(there.reshape(-1, parts)).reshape(len(orders), parts + 1)
+    shares = np.zeros(parts)
+    np.add.at(shares, orders, values[:, :-1] - values[:, 1:])
+    return shares / len(orders)
+
+
 def _occluded(probe: Probe, parts: "Parts") -> Attributed:
     gone = np.zeros(0)
     if parts.count:
@@ -426,13 +459,13 @@ class Parts:
             np.add.at(total, numbers[inside], places[name][inside])
         return total
 
-    def shared(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """The value of each part shared evenly by its places."""
-        sizes = np.zeros(self.count)
-        for numbers in self.of.values():
-            np.add.at(sizes, numbers[numbers >= 0], 1.0)
-        each = np.append(values / np.maximum(sizes, 1), 0.0)
-        return {name: each[numbers] for name, numbers in self.of.items()}
+    def shared(self, values: np.ndarray, by: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """The value of each part shared by its places: evenly, or as the sizes of `by` say where these are not all 0."""
+        weights = {name: np.ones(numbers.shape) for name, numbers in self.of.items()}
+        if by is not None:
+            weights = {name: np.abs(by[name]) + 1e-9 * (np.abs(by[name]).max() or 1.0) for name in weights}
+        each = np.append(values / np.where(self.sums(weights) > 0, self.sums(weights), 1.0), 0.0)
+        return {name: each[numbers] * weights[name] for name, numbers in self.of.items()}
 
     def masks(self, probe: Probe, there: np.ndarray) -> Masks:
         """there: bool [row, part]."""
@@ -461,28 +494,45 @@ def _tiled(shape: tuple[int, ...], live: np.ndarray, most: int) -> np.ndarray:
 
 
 def graded(
-    probe: Probe, found: Attributed, parts: Parts, again: Callable[[Probe], Attributed], *, seed: int
+    probe: Probe,
+    found: Attributed,
+    parts: Parts,
+    again: Callable[[Probe], Attributed],
+    *,
+    seed: int,
+    usual: np.ndarray | None = None,
 ) -> tuple[Grade, ...]:
     """Deletion and insertion against random orders, likeness to explanations of networks that know nothing, and what the
-    shares miss. again: the same method on another probe."""
+    shares miss. again: the same method on another probe. usual: `in_random_orders` of the same seed, where it is known."""
     own = parts.sums(found.places)
     if parts.count < FEWEST_PARTS:
         few = f"too few parts ({parts.count}): their best order may be luck"
         order: tuple[Grade, ...] = (Grade("deletion", None, f"better than chance, p <= {LEVEL}", None, few),)
     else:
-        order = _in_order(probe, found, parts, own, seed)
+        order = _in_order(probe, found, parts, own, in_random_orders(probe, parts, seed) if usual is None else usual)
     return (*order, _sane(probe, parts, own, again, seed), _complete(found))
 
 
-def _in_order(probe: Probe, found: Attributed, parts: Parts, own: np.ndarray, seed: int) -> tuple[Grade, Grade]:
-    """An answer should go soonest when the parts that carry it go first, and come soonest when they come first."""
+def in_random_orders(probe: Probe, parts: Parts, seed: int) -> np.ndarray:
+    """float64 [order, cut]: what is left of the answer while parts are left out in random orders."""
     chance = np.random.default_rng(seed)
-    best = np.argsort(-own if found.changed >= 0 else own, kind="stable")
-    orders = np.stack([best, best[::-1], *(chance.permutation(parts.count) for _ in range(ORDERS))])
+    return _leaving_out(probe, parts, np.stack([chance.permutation(parts.count) for _ in range(ORDERS)]))
+
+
+def _leaving_out(probe: Probe, parts: Parts, orders: np.ndarray) -> np.ndarray:
+    """float64 [order, cut]. orders: int64 [order, part], what goes first comes first."""
     cuts = np.unique(np.round(np.arange(1, FRACTIONS) / FRACTIONS * parts.count).astype(int).clip(1, parts.count - 1))
     rank = orders.argsort(axis=1)
     there = (rank[:, None, :] >= cuts[None, :, None]).reshape(-1, parts.count)
-    values = probe.values(parts.masks(probe, there)).reshape(len(orders), len(cuts))
+    return probe.values(parts.masks(probe, there)).reshape(len(orders), len(cuts))
+
+
+def _in_order(
+    probe: Probe, found: Attributed, parts: Parts, own: np.ndarray, usual_values: np.ndarray
+) -> tuple[Grade, Grade]:
+    """An answer should go soonest when the parts that carry it go first, and come soonest when they come first."""
+    best = np.argsort(-own if found.changed >= 0 else own, kind="stable")
+    values = np.concatenate([_leaving_out(probe, parts, np.stack([best, best[::-1]])), usual_values])
     least = FLAT * float(np.abs(own).sum()) + 1e-9
     left = (values - found.at_nothing) / math.copysign(max(abs(found.changed), least), found.changed)
     area = left.mean(1)  # of a random order turned round, keeping the last is as random as leaving out the first
@@ -514,9 +564,9 @@ def _sane(probe: Probe, parts: Parts, own: np.ndarray, again: Callable[[Probe], 
 def _complete(found: Attributed) -> Grade:
     bar = f"<= {GAP:.0%}"
     if found.method != "integrated_gradients":
-        return Grade(
-            "completeness", round(found.gap, 4), bar, None, f"{found.method.replace('_', ' ')} does not promise it"
-        )
+        by = found.method.replace("_", " ")
+        said = "Shapley values always add up" if by == "shapley" else f"{by} does not promise it"
+        return Grade("completeness", round(found.gap, 4), bar, None, said)
     return Grade(
         "completeness", round(found.gap, 4), bar, found.gap <= GAP, f"the shares miss {found.gap:.2%} of the change"
     )
@@ -546,4 +596,6 @@ def reliable(grades: Sequence[Grade]) -> bool | None:
     return True if any(grade.kept is not None and grade.name == "deletion" for grade in grades) else None
 
 
-__all__ = ["Attributed", "Grade", "Method", "Parts", "Probe", "attribute", "graded", "reliable", "shared_copy"]
+__all__ = [
+    "Attributed", "Grade", "Method", "Parts", "Probe", "attribute", "fair_shares", "graded", "in_random_orders", "reliable", "shared_copy",
+]  # fmt: skip

@@ -455,7 +455,8 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="auto (what the checks prefer), integrated_gradients, gradient_x_input, occlusion or attention_rollout."
+            help="auto (what the checks prefer), shapley, integrated_gradients, gradient_x_input, occlusion or "
+            "attention_rollout."
         ),
     ] = "auto",
     grade: Annotated[bool, typer.Option("--grade/--no-grade", help="Check the explanation itself.")] = True,

@@ -50,7 +50,7 @@ def explain(
     model: a model, a run or its folder. row: {input: raw value}; the raw value alone where there is one input; or the number
     of a row of the run's own data, or of the table `data`, counted from 0. of: the output, default the goal's; where it has
     several answers, (output, which) or 'output=which': a class, a tag, a word or its number, the number of a box or of a
-    ranked item. method: auto, integrated_gradients, gradient_x_input, occlusion or, where the network attends,
+    ranked item. method: auto, shapley, integrated_gradients, gradient_x_input, occlusion or, where the network attends,
     attention_rollout. base: the folder that paths are taken from. Raises DataError where the row cannot be read and ModelError where there is nothing to explain.
     """
     run, loaded = opened(model)

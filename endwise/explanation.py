@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from endwise import attribution
-from endwise.attribution import Attributed, Grade, Method, Parts, Probe, shared_copy
+from endwise.attribution import FEWEST_PARTS, Attributed, Grade, Method, Parts, Probe, shared_copy
 from endwise.batch import Ragged
 from endwise.drawing import png
 from endwise.errors import ModelError, require, unknown_name
@@ -228,8 +228,8 @@ def explained(
     grade: bool = True,
     seed: int = 0,
 ) -> Explanation:
-    """The explanation of one answer to one row. method: auto takes integrated gradients, and occlusion where the checks
-    prefer it. Raises ModelError as `asked` does."""
+    """The explanation of one answer to one row. method: auto takes Shapley values, and integrated gradients where the checks
+    prefer them. Raises ModelError as `asked` does."""
     began = time.perf_counter()
     if method not in METHODS:
         raise unknown_name(field="method", got=method, names=METHODS, error=ModelError)
@@ -247,7 +247,8 @@ def explained(
 def _best(probe: Probe, parts: Parts, method: str, grade: bool, seed: int) -> tuple[Attributed, tuple[Grade, ...]]:
     """Of auto the first method that the checks find nothing wrong with, else the one with the least."""
     tried: list[tuple[Attributed, tuple[Grade, ...]]] = []
-    for name in ("integrated_gradients", "occlusion") if method == AUTO else (method,):
+    usual = attribution.in_random_orders(probe, parts, seed) if grade and parts.count >= FEWEST_PARTS else None
+    for name in ("shapley", "integrated_gradients") if method == AUTO else (method,):
         kind: Method = name
         found = attribution.attribute(probe, kind, parts)
 
@@ -255,9 +256,9 @@ def _best(probe: Probe, parts: Parts, method: str, grade: bool, seed: int) -> tu
             return attribution.attribute(other, kind, parts, most=0)
 
         silent = not any(values.any() for values in found.places.values())  # no gradient comes back
-        if silent and method == AUTO and not tried and name != "occlusion":
+        if silent and tried:
             continue
-        grades = attribution.graded(probe, found, parts, again, seed=seed) if grade else ()
+        grades = attribution.graded(probe, found, parts, again, seed=seed, usual=usual) if grade else ()
         tried.append((found, grades))
         if not any(one.kept is False for one in grades):
             break

@@ -324,6 +324,39 @@ def test_shares_of_integrated_gradients_add_up_to_the_change(texts: ew.Model) ->
     assert total == pytest.approx(found.changed, rel=0.01)
 
 
+def test_fair_shares_add_up_and_what_never_matters_gets_nothing() -> None:
+    brings = np.random.default_rng(0).normal(size=12)
+
+    def worth(there: np.ndarray) -> np.ndarray:
+        """A sum, and what two parts are worth only together, or either of two alone; three never matter."""
+        both, either = there[:, 3] & there[:, 7], there[:, 4] | there[:, 6]
+        found: np.ndarray = there[:, :3] @ brings[:3] + 2.0 * both + 4.0 * either
+        return found
+
+    found = attribution.fair_shares(12, worth)
+    assert found.sum() == pytest.approx(brings[:3].sum() + 6.0)
+    assert np.allclose(found[:3], brings[:3])
+    assert np.allclose(found[[5, 8, 9, 10, 11]], 0.0)
+    assert found[[3, 7]] == pytest.approx(1.0, abs=0.5)
+    assert found[[4, 6]] == pytest.approx(2.0, abs=1.0)
+    for parts in (1, 2, 3):
+        assert np.allclose(
+            attribution.fair_shares(parts, lambda there: there @ brings[: there.shape[1]]), brings[:parts]
+        )
+    assert attribution.fair_shares(0, lambda there: there.sum(1)).shape == (0,)
+
+
+def test_shapley_values_of_a_picture_add_up_and_are_as_fine_as_the_places(pictures: ew.Model) -> None:
+    pixels, (y, x) = picture(np.random.default_rng(11), planted=True)
+    found = ew.explain(pictures, pixels, of="kind=patch", method="shapley")
+    assert {grade.name: grade.kept for grade in found.grades}["completeness"] is None
+    shares = found.attributions["photo"]
+    assert float(shares.sum()) == pytest.approx(found.changed, rel=1e-4)
+    tile = np.abs(shares[: len(shares) // 8, : len(shares) // 8])
+    assert len(np.unique(tile)) > 1  # within a part by the gradient
+    assert shares[y : y + PATCH_PX, x : x + PATCH_PX].sum() > 0.5 * found.changed
+
+
 def test_attention_takes_as_much_as_its_weights_say() -> None:
     """The weights times the values are what the fused kernel mixes, causal, turned and masked."""
     torch.manual_seed(0)

@@ -93,7 +93,7 @@ def _explain(version: Version) -> dict[str, Any]:
     )
     return {**found, "parameters": [
         _setting("of", "an output, or 'output=part': a class, a word, a number; default the goal's answer"),
-        _setting("method", "auto, integrated_gradients, gradient_x_input, occlusion, attention_rollout; of a bundle occlusion"),
+        _setting("method", "auto, shapley, integrated_gradients, gradient_x_input, occlusion, attention_rollout; of a bundle occlusion"),
         _setting("grade", "yes (default) or no: whether the explanation is checked, which takes longer"),
         _setting("drawn", "yes or no (default): HTML of each input with what speaks for and against the answer"),
     ]}  # fmt: skip
