@@ -7,6 +7,7 @@ augmentation from (seed, step). So a resumed run repeats the killed one bit for 
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -341,7 +342,8 @@ class _Trainer:
             else None
         )
         self.meanings, kept = _meanings(model, dataset)
-        self.watch = Watch(*_watched(recipe, model.network, self.objective.weights()), kept)
+        means = None if self.validation is None else (goal["output"], functools.partial(_meant, self.validation, goal))
+        self.watch = Watch(*_watched(recipe, model.network, self.objective.weights()), kept, means)
         for event in run.events() if saved is not None else ():
             self.watch.see(event)
         clock.lap("measuring a step")
@@ -745,6 +747,17 @@ def _meanings(model: Model, dataset: Dataset) -> tuple[_Validation | None, dict[
         if constant is not None:
             found[name] = Meaning(metric.name, metric.direction, constant, len(looking.truths[name]))
     return looking if found else None, found
+
+
+def _meant(validation: _Validation, goal: Mapping[str, str]) -> Meaning | None:
+    """How it is seen that the goal was learnt: against the best constant answer to the same rows, where it can be scored."""
+    output = goal["output"]
+    for metric in validation.metrics[output]:
+        if metric.name == goal["metric"] and metric.of_term is None:
+            constant = validation.constant(output, metric)
+            rows = len(validation.truths[output])
+            return None if constant is None else Meaning(metric.name, metric.direction, constant, rows)
+    return None
 
 
 def _watched(

@@ -1,5 +1,5 @@
-"""What goes wrong in silence while the loss falls, named: a stage that nothing teaches, an answer on the way that no longer
-means what it is called, a task that one network answers worse than its own.
+"""What goes wrong in silence, named: a stage that nothing teaches, an answer on the way that no longer means what it is
+called, a task that one network answers worse than its own, a training that learns nothing at all.
 
 It reads the events of the log (numbers and names, no tensor), so that a resumed training sees what the broken-off one saw.
 Each finding is an Alarm: on the terminal and in the log when it begins, in metrics.json and in the report if it stands in
@@ -7,7 +7,7 @@ the end. Not here: measuring anything (optimise.py, train.py), mending it.
 """
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,15 +17,17 @@ NO_GRADIENT = 1e-9  # of the largest among the others: below, rounding
 MEASUREMENTS = 3  # in a row without a gradient before it is said ...
 SHORTEST = 2  # ... and at the end; the first alone may be that of a layer that begins with zeros
 FEWEST_ROWS = 10  # with a label, for an answer to be seen to lose its meaning: of fewer, one row decides
+LOOKS, LOSSES = 3, 5  # evaluations, and losses at either end, before it is said that nothing is learnt
+FALLEN = 0.02  # of the loss: one that fell by less stands still
 LOST_SHARE = 0.3  # of what an answer had over the best constant one: small validation sets move by less
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One thing that goes wrong. name: no_gradient, drift, no_meaning or worse_than_alone. where: the stage, the part of the
-    network, or the output. step: since when."""
+    """One thing that goes wrong. name: no_gradient, nothing_learnt, drift, no_meaning or worse_than_alone. where: the stage,
+    the part of the network, or the output. step: since when."""
 
-    name: Literal["no_gradient", "drift", "no_meaning", "worse_than_alone"]
+    name: Literal["no_gradient", "nothing_learnt", "drift", "no_meaning", "worse_than_alone"]
     where: str
     step: int
     message: str
@@ -53,20 +55,29 @@ class Meaning:
 @dataclass
 class Watch:
     """All alarms of one training. groups: what is watched for its gradient, {name: its parts' names}; own: each group's own
-    terms. meanings: the answers on the way that have one."""
+    terms. meanings: the answers on the way that have one. goal: the output that decides, and how it is seen that it was learnt,
+    asked for when a loss stands still; None where no constant answer can be scored."""
 
     groups: Mapping[str, Sequence[str]]
     own: Mapping[str, Sequence[str]]
     meanings: Mapping[str, Meaning]
+    goal: tuple[str, Callable[[], Meaning | None]] | None = None
     standing: dict[tuple[str, str], Alarm] = field(default_factory=dict)
     without: dict[str, int] = field(default_factory=dict)  # measurements in a row that saw no gradient
     since: dict[str, int] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     fallen: dict[str, int] = field(default_factory=dict)  # evaluations in a row
+    losses: list[float] = field(default_factory=list)
+    goals: list[float] = field(default_factory=list)
 
     def see(self, event: Mapping[str, Any]) -> list[Alarm]:
         """One event of the log; the alarms that begin with it."""
         before = set(self.standing)
+        if event["event"] == "step" and event.get("loss") is not None:
+            self.losses.append(event["loss"])
+        if event["event"] == "eval" and event.get("goal") is not None:
+            self.goals.append(event["goal"])
+            self._learns(event["step"])
         if event["event"] == "step" and "parts" in event:
             self._gradients(event["step"], event["parts"], event["terms"])
         elif event["event"] in ("eval", "meaning"):
@@ -121,6 +132,32 @@ class Watch:
                 f"{group} gets no gradient since step {step}: nothing that is made small reaches it, so it stays as it is. "
                 "Fix: a hand-off with a gradient (soft, latent), detach: false, or labels and a loss of its own "
                 "(regime: warm_joint)",
+            ),
+        )
+
+    def _learns(self, step: int) -> None:
+        """At an evaluation: is there any progress, of the loss or of the goal?"""
+        if self.goal is None or len(self.goals) < LOOKS or len(self.losses) < 2 * LOSSES:
+            return
+        output, how = self.goal
+        first, last = (sum(part) / LOSSES for part in (self.losses[:LOSSES], self.losses[-LOSSES:]))
+        still = first - last <= FALLEN * abs(first)
+        meaning = how() if still else None
+        if meaning is None or meaning.rows < FEWEST_ROWS or max(map(meaning.skill, self.goals)) > 0:
+            self.standing.pop(("nothing_learnt", output), None)
+            return
+        best = max(self.goals, key=meaning.skill)
+        self.standing.setdefault(
+            ("nothing_learnt", output),
+            Alarm(
+                "nothing_learnt",
+                output,
+                step,
+                f"nothing is learnt: after {len(self.goals)} evaluations the loss stands still ({first:.4g}, {last:.4g}), the "
+                f"{meaning.metric} of {output} is {best:.4g} at best on {meaning.rows} validation rows, and one constant answer "
+                f"reaches {meaning.constant:.4g}. Fix: a learning rate ten times smaller or larger (train.learning_rate), no "
+                "augmentation (train.augment: false) of few rows, class_weights: balanced where one class is most of them; "
+                "or the inputs do not tell the answer",
             ),
         )
 

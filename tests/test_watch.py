@@ -96,6 +96,39 @@ def test_a_handful_of_rows_says_nothing_about_a_meaning() -> None:
     assert few.see(looked(10, 1.3, final=True)) == []
 
 
+def trained(losses: list[float], goals: list[float], constant: float | None) -> list[Any]:
+    """The alarms after some steps and, each after as many of them, evaluations."""
+    meaning = None if constant is None else Meaning("accuracy", "max", constant, 40)
+    seen = Watch({}, {}, {}, ("kind", lambda: meaning))
+    for number, loss in enumerate(losses):
+        seen.see({"event": "step", "step": number, "loss": loss})
+    for goal in goals:
+        seen.see({"event": "eval", "step": len(losses), "val": {}, "goal": goal})
+    return seen.alarms
+
+
+def test_a_training_that_learns_nothing_says_what_to_try() -> None:
+    (alarm,) = trained([0.69, 0.7] * 10, [0.5, 0.4, 0.5], 0.5)
+    assert (alarm.name, alarm.where) == ("nothing_learnt", "kind")
+    assert all(
+        word in alarm.message for word in ("0.5 at best", "train.learning_rate", "train.augment", "class_weights")
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "goals", "constant"),
+    [
+        ([0.69, 0.7] * 10, [0.5, 0.5], 0.5),  # two may be a warm-up
+        ([0.69, 0.7] * 10, [0.5, 0.6, 0.5], 0.5),  # it was better once
+        ([0.7 - 0.01 * step for step in range(20)], [0.5] * 3, 0.5),  # the loss falls
+        ([0.7] * 4, [0.5] * 3, 0.5),  # too few losses to tell
+        ([0.69, 0.7] * 10, [0.5] * 3, None),  # no constant answer can be scored
+    ],
+)
+def test_what_may_still_learn_is_left_alone(losses: list[float], goals: list[float], constant: float | None) -> None:
+    assert trained(losses, goals, constant) == []
+
+
 def test_worse_together_than_alone_only_where_the_intervals_say_so() -> None:
     def estimate(value: float) -> Estimate:
         return Estimate(value, value - 0.1, value + 0.1, 50)
@@ -173,3 +206,12 @@ def test_one_network_measures_its_parts_and_has_no_alarm(tmp_path: Path) -> None
     assert "trunk 1" in measured["layers"]
     assert all(norm > 0 for norm in measured["layers"].values())
     assert Run.open(tmp_path / "run").read("metrics.json")["alarms"] == []
+
+
+def test_a_training_of_noise_at_no_rate_says_so_in_its_report(tmp_path: Path) -> None:
+    declared = recipe(table(tmp_path / "t.csv", 200), steps=60, learning_rate=1e-9)
+    model = ew.fit(declared, out=tmp_path / "run")
+    assert model.run is not None
+    (alarm,) = model.run.read("metrics.json")["alarms"]
+    assert alarm["name"] == "nothing_learnt"
+    assert '<span class="wrong">nothing learnt</span>' in build(model.run).read_text(encoding="utf-8")
