@@ -29,7 +29,8 @@ from endwise.nn.boxes import generalised_overlap, many_to_one, one_to_one, overl
 from endwise.propose import propose
 from endwise.recipe import Recipe
 from endwise.stages import stage_recipe
-from endwise.testing import Case, check_export, drawn_boxes
+from endwise.testing import Case, check_export
+from endwise.testing.examples import drawn_boxes
 from endwise.train import fit
 
 Found = list[dict[str, Any]]

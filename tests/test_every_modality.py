@@ -1,4 +1,4 @@
-"""Every modality and head of the package keeps the contract that outsiders' have to keep (endwise/testing.py)."""
+"""Every modality and head of the package keeps the contract that outsiders' have to keep (endwise/testing)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import Contract, Fetch, Modality, Role
 from endwise.nn.interface import Encoder, Tokens
 from endwise.nn.size import Size
-from endwise.testing import CAPABILITIES, CHECKS, EXPORT_GROUPS, Case, Check, ContractBroken, check_modality
+from endwise.testing import Case, Check, ContractBroken, check_modality
+from endwise.testing.capabilities import capabilities_page, run_case
+from endwise.testing.cases import EXPORT_GROUPS, check_export_group, goes_with
+from endwise.testing.checks import CAPABILITIES, CHECKS
 
 PAGE = Path(__file__).parent.parent / "docs" / "capabilities.md"
 CASES = testing.cases()
@@ -35,7 +38,7 @@ def test_a_promise_is_kept(check: Check) -> None:
 def test_exported_equals_reloaded_on_raw_values(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     for label in (*inputs, *outputs):
         KEPT[label, "exports"] = False
-    testing.check_export_group([BY_LABEL[label] for label in inputs], [BY_LABEL[label] for label in outputs])
+    check_export_group([BY_LABEL[label] for label in inputs], [BY_LABEL[label] for label in outputs])
     for label in (*inputs, *outputs):
         KEPT[label, "exports"] = True
 
@@ -56,9 +59,9 @@ PAIRS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("given", "output"), PAIRS, ids=lambda case: case.label)
 def test_every_input_exports_with_every_output(given: Case, output: Case) -> None:
-    if not testing.goes_with(given, output):
+    if not goes_with(given, output):
         pytest.skip("such an output lies on another kind of input")
-    testing.check_export_group([given], [output])
+    check_export_group([given], [output])
 
 
 def test_every_modality_and_role_is_in_the_suite() -> None:
@@ -72,18 +75,18 @@ def test_every_modality_and_head_is_exported() -> None:
 
 
 def test_the_page_of_capabilities_is_what_the_tests_found() -> None:
-    results = {case.label: testing.run_case(case, known=KEPT) for case in CASES}
+    results = {case.label: run_case(case, known=KEPT) for case in CASES}
     if not all((label, "exports") in KEPT for label in BY_LABEL):
         pytest.skip("the page is compared when the export tests of this file have run with it")
     for label, kept in results.items():
         kept["exports"] = KEPT[label, "exports"]
-    assert PAGE.read_text(encoding="utf-8") == testing.capabilities_page(results), (
+    assert PAGE.read_text(encoding="utf-8") == capabilities_page(results), (
         "docs/capabilities.md is stale: python -m endwise.testing --capabilities"
     )
 
 
 def test_a_cell_of_the_page_without_a_passing_test_is_empty() -> None:
-    page = testing.capabilities_page({"sound in": {"declared": True, "learns": False}})
+    page = capabilities_page({"sound in": {"declared": True, "learns": False}})
     row = next(line for line in page.splitlines() if line.startswith("| sound in"))
     assert row.count("✓") == 1
     assert len(row.split("|")) == len(CAPABILITIES) + 3

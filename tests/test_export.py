@@ -308,9 +308,9 @@ def test_a_golden_answer_that_is_no_longer_given_is_an_error(exported: ExportRes
 
 
 def test_files_of_the_examples_become_golden_files(tmp_path: Path) -> None:
-    from endwise.testing import Case, _pictures
+    from endwise.testing import Case, examples
 
-    pictures = _pictures()
+    pictures = examples.pictures()
     case = Case(modality_class("image")(), pictures, "input")
     paths = []
     for number, data in enumerate(pictures[:4]):

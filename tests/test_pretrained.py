@@ -28,7 +28,8 @@ from endwise.nn.efficientnet import LITE, EfficientNetLite
 from endwise.nn.pretrained import Pretrained
 from endwise.optimise import Average, Optimiser
 from endwise.recipe import Recipe
-from endwise.testing import Case, check_export
+from endwise.testing import Case, check_export, checks, examples
+from endwise.testing.case import learn
 from endwise.train import fit
 
 transformers = pytest.importorskip("transformers")
@@ -37,9 +38,7 @@ SPELT = "[PAD] [CLS] [SEP] [UNK] a b c d e f g h i j k l m n o p q r s t u v w x
 WORDS = SPELT.split()
 POSITIONS = 24
 FAST = [
-    check.name
-    for check in testing.CHECKS
-    if "input" in check.roles and not check.slow and check.capability != "streams"
+    check.name for check in checks.CHECKS if "input" in check.roles and not check.slow and check.capability != "streams"
 ]
 TEXT_FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24},
@@ -111,8 +110,8 @@ def test_every_text_family_is_filled_answers_alone_as_in_a_batch(family: str, tm
         expected = plain.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         got = encoder_of(model).network(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     assert torch.allclose(expected, got, atol=1e-6)
-    testing.a_row_alone_is_answered_as_in_a_batch(case)
-    testing.it_runs_in_half_precision(case)
+    checks.a_row_alone_is_answered_as_in_a_batch(case)
+    checks.it_runs_in_half_precision(case)
 
 
 @pytest.mark.slow
@@ -125,8 +124,8 @@ def test_every_text_family_exports(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", ["top", "lora", "frozen"])
 def test_every_way_of_tuning_learns_and_reloads(bert: Path, way: Any) -> None:
     case = text_case(bert, fine_tune=way)
-    testing.one_batch_can_be_learnt_by_heart(case)
-    testing.a_reloaded_model_gives_the_same_answers(case)
+    checks.one_batch_can_be_learnt_by_heart(case)
+    checks.a_reloaded_model_gives_the_same_answers(case)
 
 
 @pytest.mark.slow
@@ -168,7 +167,7 @@ def picture_weights(folder: Path, family: str) -> Path:
 def picture_case(folder: Path, family: str, **fields: Any) -> Case:
     kind = "timm" if family in LITE else "hf"
     label = "image in, pretrained"
-    return Case(Image(pretrained=f"{kind}:{folder}", **fields), testing._pictures(), "input", label=label)
+    return Case(Image(pretrained=f"{kind}:{folder}", **fields), examples.pictures(), "input", label=label)
 
 
 @pytest.mark.parametrize("promise", [*FAST, "an_exported_model_gives_the_same_answers"])
@@ -190,8 +189,8 @@ def test_every_picture_family_is_filled_and_answers_alone_as_in_a_batch(family: 
     else:
         plain = transformers.AutoModel.from_pretrained(folder).state_dict()
         assert all(torch.equal(plain[name], value) for name, value in got.items())
-    testing.a_row_alone_is_answered_as_in_a_batch(case)
-    testing.it_runs_in_half_precision(case)
+    checks.a_row_alone_is_answered_as_in_a_batch(case)
+    checks.it_runs_in_half_precision(case)
     assert case.contract.channels == 3
     encoder, field = model.network.encoder("value"), case.batch().to("cpu").inputs["value"]
     with torch.no_grad():
@@ -248,7 +247,7 @@ def test_a_frozen_picture_network_is_asked_once_for_each_picture(tmp_path: Path)
 
 def test_a_picture_transformer_sees_other_sides_than_its_own(tmp_path: Path) -> None:
     case = picture_case(picture_weights(tmp_path / "weights", "vit"), "vit", side_px=48)
-    testing.a_row_alone_is_answered_as_in_a_batch(case)
+    checks.a_row_alone_is_answered_as_in_a_batch(case)
     assert case.contract.height * case.contract.width == pytest.approx(48**2, rel=0.3)
 
 
@@ -263,7 +262,7 @@ def test_statistics_of_what_never_learns_stay(tmp_path: Path) -> None:
     case = picture_case(picture_weights(tmp_path / "weights", "resnet"), "resnet", fine_tune="top", top_layers=1)
     model = case.model()
     before = {name: value.clone() for name, value in encoder_of(model).network.named_buffers()}
-    testing._learn(model, case.batch().to("cpu"), steps=2, until=0.0)
+    learn(model, case.batch().to("cpu"), steps=2, until=0.0)
     moved = {name for name, value in encoder_of(model).network.named_buffers() if not torch.equal(value, before[name])}
     assert moved
     assert all(name.startswith("encoder.stages.1.") for name in moved)
@@ -295,7 +294,7 @@ def sound_weights(folder: Path, family: str, **changed: Any) -> Path:
 
 def sound_case(folder: Path, **fields: Any) -> Case:
     declared = Audio(pretrained=f"hf:{folder}", rate_hz=8_000, **fields)
-    return Case(declared, testing._tones(), "input", label="audio in, pretrained")
+    return Case(declared, examples.tones(), "input", label="audio in, pretrained")
 
 
 @pytest.mark.parametrize(
@@ -310,8 +309,8 @@ def test_a_fine_tuned_sound_encoder_keeps_every_promise(tmp_path: Path, promise:
 @pytest.mark.parametrize("family", ["hubert"])
 def test_every_sound_family_answers_alone_as_in_a_batch(family: str, tmp_path: Path) -> None:
     case = sound_case(sound_weights(tmp_path / "weights", family))
-    testing.a_row_alone_is_answered_as_in_a_batch(case)
-    testing.it_runs_in_half_precision(case)
+    checks.a_row_alone_is_answered_as_in_a_batch(case)
+    checks.it_runs_in_half_precision(case)
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "hubert"])

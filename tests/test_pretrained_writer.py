@@ -19,7 +19,8 @@ from endwise.model import Model
 from endwise.nn.decoder import END
 from endwise.nn.gpt2 import PretrainedWriter
 from endwise.recipe import Recipe
-from endwise.testing import Case
+from endwise.testing import Case, checks, examples
+from endwise.testing.case import learn
 from endwise.train import fit
 
 transformers = pytest.importorskip("transformers")
@@ -30,7 +31,7 @@ WORDS = ("ab", "b", "Bä", "a", "", "b, b", "a ab", "baa")
 TEXTS = ("one", "two words", "three", "no", "rain in march", "ice", "sun", "a b")
 PROMISES = [
     pytest.param(check.name, marks=[pytest.mark.slow] if check.slow else [])
-    for check in testing.CHECKS
+    for check in checks.CHECKS
     if OUTPUT_ROLE in check.roles
 ]
 
@@ -149,14 +150,14 @@ def test_what_of_it_learns_is_what_was_declared(gpt2: Path, way: Any, learns: st
     }
     assert moved <= learning
     assert bool(moved) == bool(learning)
-    testing.the_loss_reaches_the_raw_input(case)  # through the frozen network too
+    checks.the_loss_reaches_the_raw_input(case)  # through the frozen network too
 
 
 @pytest.mark.parametrize("way", ["frozen", "lora"])
 def test_what_has_learnt_to_write_is_told_what_by_what_is_new(fluent: Path, way: Any) -> None:
     case = case_of(fluent, fine_tune=way)
     batch = case.batch().to("cpu")
-    losses = testing._learn(case.model(), batch, steps=200, until=0.2)
+    losses = learn(case.model(), batch, steps=200, until=0.2)
     assert losses[0] < 4  # it knows the words: of one that knows nothing, 5.6,
     assert losses[-1] < 0.6  # and is told which: alone it comes to 0.8
 
@@ -171,9 +172,9 @@ def test_upper_layers_begin_first_and_learn_fastest(gpt2: Path) -> None:
 
 
 def test_a_picture_and_a_prompt_are_answered(gpt2: Path) -> None:
-    image = Case(Image(), testing._pictures(), "input", (Text(pretrained=f"hf:{gpt2}", fine_tune="frozen"), WORDS))
+    image = Case(Image(), examples.pictures(), "input", (Text(pretrained=f"hf:{gpt2}", fine_tune="frozen"), WORDS))
     assert isinstance(image.model().predict(image.raw_rows[0])["partner"], str)
-    testing.a_row_alone_is_answered_as_in_a_batch(image)
+    checks.a_row_alone_is_answered_as_in_a_batch(image)
 
 
 def test_a_saved_model_needs_the_folder_no_more(gpt2: Path, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import endwise as ew
-from endwise import testing
 from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import RecipeError
 from endwise.model import Model
 from endwise.nn.hiding import PADDING, NumberRestorer, SymbolRestorer, hidden_places
+from endwise.testing import cases
+from endwise.testing.case import PARTNER
 
 NOUNS, VERBS, PLACES = ("dog", "cat", "bird", "horse"), ("sleeps", "runs", "waits"), ("barn", "house", "garden")
 SENTENCES = [f"the {noun} {verb} in the {place}" for noun in NOUNS for verb in VERBS for place in PLACES]
@@ -129,9 +130,9 @@ def test_what_is_hidden_changes_no_token() -> None:
 
 @pytest.mark.parametrize("kind", ["image", "audio"])
 def test_hidden_pixels_and_samples_change_no_token(kind: str) -> None:
-    case = next(case for case in testing.cases() if case.label == f"masked {kind} out")
+    case = next(case for case in cases() if case.label == f"masked {kind} out")
     network = case.model().network
-    encoder = network.encoder(testing.PARTNER).eval()
+    encoder = network.encoder(PARTNER).eval()
     if kind == "image":
         x = torch.randn(2, encoder.channels, encoder.height, encoder.width)
         covered, hidden = encoder.hidden_in(x, encoder.grid, 0.5)

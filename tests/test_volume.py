@@ -41,7 +41,7 @@ from endwise.report import build
 from endwise.rows import collate, file_fetcher, window_by_window
 from endwise.runner import differences
 from endwise.scan import NIFTI_URI, Scan, VolumeSegmentation, nifti, uri_volume
-from endwise.testing import _lesions
+from endwise.testing import examples
 
 NAMES = {0: "rest", 1: "organ"}
 VOXELS = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(np.int16)
@@ -349,7 +349,7 @@ def test_a_box_finds_a_thing_when_its_middle_lies_in_it() -> None:
 def test_boxes_move_with_the_volume_and_come_back() -> None:
     """What is learnt of a box that training has moved is where it is seen; an answer is in voxels of the file."""
     torch.manual_seed(0)
-    voxels, boxes = _lesions()
+    voxels, boxes = examples.lesions()
     recipe = ew.Recipe(
         name="lesions", data=[{"in memory": True}], inputs={"scan": "volume"}, outputs={"lesions": "volume_boxes"},
         train={"size": "tiny"}, trunk={"width": 32, "depth": 1},
