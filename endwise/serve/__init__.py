@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,7 @@ class _Server:
         from endwise.serve.wire import Wire
 
         outer = self
+        wire: Any = partial(Wire, turn_away=partial(self.service.turn_away, self._app))
 
         class Server(uvicorn.Server):
             """Signals begin the draining in the place of the end, and are not raised again after it."""
@@ -130,7 +132,7 @@ class _Server:
         with contextlib.closing(self.service), _bound(self.options.host, self.options.port) as opened:
             config = uvicorn.Config(
                 self._app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
-                lifespan="off", http=Wire, timeout_keep_alive=KEEP_ALIVE_S,
+                lifespan="off", http=wire, timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=max(1, round(self.options.drain_s)),
             )  # fmt: skip
             self._uvicorn = Server(config)

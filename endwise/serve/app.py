@@ -34,6 +34,7 @@ from endwise.serve.problems import Problem
 from endwise.serve.turns import Pace
 from endwise.serve.version import Version, description_file
 from endwise.serve.why import Why
+from endwise.serve.wire import Headers
 
 log = logging.getLogger("endwise.serve")
 ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -168,13 +169,26 @@ class Service:
             found.append(Decision(id=task.context.id, inputs=task.context.inputs, outputs=task.outcome))
         self.log.record(version, found)
 
-    async def refused(self, request: Request) -> None:
-        """Count a refusal, and hold it back from who floods."""
+    def turn_away(self, gate: Gate, client: str, headers: Headers) -> tuple[bytes, bytes, float] | None:
+        """See `wire.TurnAway`: what costs next to nothing to refuse is no way to the processor. None where another answer is
+        due, or an answer."""
+        if self.version is None or self.draining or gate.problem(dict(headers)) is not None:
+            return None
+        busy = self.batcher.busy(client)
+        if busy is None:
+            return None
+        self.gauges.requests.labels(str(busy.status)).inc()
+        head = (
+            b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: %d\r\n"
+            % (busy.retry_after_s or 1)
+        )
+        return head, json.dumps(busy.to_dict()).encode(), self.refused(client)
+
+    def refused(self, client: str) -> float:
+        """Count a refusal. Returns the seconds to hold it back, of who floods."""
         self.gauges.shed.inc()
         able = 1 / max(self.batcher.row_s(), 1e-6)
-        held = self.pace.refused(_client(request), time.monotonic(), able)
-        if held:
-            await asyncio.sleep(held)
+        return self.pace.refused(client, time.monotonic(), able)
 
     def close(self) -> None:
         """Once nothing is left to answer."""
@@ -348,7 +362,7 @@ def _add_handlers(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Problem)
     async def problem(request: Request, wrong: Problem) -> Response:
         if wrong.kind == "busy":
-            await service.refused(request)
+            await asyncio.sleep(service.refused(_client(request)))
         headers = {} if wrong.retry_after_s is None else {"retry-after": str(wrong.retry_after_s)}
         return Response(json.dumps(wrong.to_dict()), wrong.status, headers, "application/json")
 

@@ -125,16 +125,23 @@ class Batcher:
         return min(self.max_batch, max(1, int(RUN_SHARE * self.budget_s / self.costs.run)))
 
     def check_room(self, client: str = "") -> None:
-        """Problem 'busy' where the next task of that client would not be taken. Where others fill the queue, one that has
+        """Problem 'busy' where the next task of that client would not be taken."""
+        busy = self.busy(client)
+        if busy is not None:
+            raise busy
+
+    def busy(self, client: str = "") -> Problem | None:
+        """What the next task of that client is told where it would not be taken. Where others fill the queue, one that has
         less than its share of it still gets in, up to twice the queue."""
         room, held = self.room(), self._turns.held
         if self._waiting < room:
-            return
+            return None
         mine = held.get(client, 0)
         clients = len(held) + (mine == 0)
-        if clients == 1 or mine >= max(1, room // clients) or self._waiting >= 2 * room:
-            seconds = max(1, math.ceil(self._waiting * self.row_s()))
-            raise Problem("busy", f"{self._waiting} requests are waiting already: come again", None, seconds)
+        if clients > 1 and mine < max(1, room // clients) and self._waiting < 2 * room:
+            return None
+        seconds = max(1, math.ceil(self._waiting * self.row_s()))
+        return Problem("busy", f"{self._waiting} requests are waiting already: come again", None, seconds)
 
     def submit(self, task: Task) -> None:
         """Take a task, or Problem 'busy'."""

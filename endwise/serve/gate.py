@@ -55,7 +55,7 @@ class Gate:
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             headers = {name.lower(): value for name, value in scope["headers"]}
-            problem = self._problem(headers)
+            problem = self.problem(headers)
             if problem is not None:
                 await _refuse(problem, send)
                 return
@@ -63,7 +63,8 @@ class Gate:
             return
         await self.app(scope, receive, send)
 
-    def _problem(self, headers: Mapping[bytes, bytes]) -> Problem | None:
+    def problem(self, headers: Mapping[bytes, bytes]) -> Problem | None:
+        """What a request with these headers, their names in small letters, is told in the place of an answer."""
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if self._token is None and _name(host) not in self.hosts:
             return Problem(
