@@ -190,9 +190,26 @@ def test_what_a_bundle_cannot_tell_is_said() -> None:
     for value in ("a sentence", [1.0, 2.0], {"boxes": []}):
         with pytest.raises(Problem, match="serve the run"):
             aimed("words", {"value": value, "confidence": 0.5}, "")
-    about, aim = aimed("ill", {"value": True, "confidence": 0.9}, "")
-    assert about == "True"
-    assert aim({"value": False, "confidence": 0.9}) == pytest.approx(-aim({"value": True, "confidence": 0.9}))
+    ill = {"value": True, "confidence": 0.9, "detail": {"probabilities": {"false": 0.1, "true": 0.9}}}
+    well = {"value": False, "confidence": 0.9, "detail": {"probabilities": {"false": 0.9, "true": 0.1}}}
+    about, aim = aimed("ill", ill, "")
+    assert about == "true"
+    assert aim(well) == pytest.approx(-aim(ill))
+
+
+def test_an_answer_that_is_withheld_is_explained_by_what_it_would_have_been() -> None:
+    """A number with an interval of its own may be sure, and not so without a part."""
+    sure = {"value": 7.5, "confidence": None, "detail": {"low": 7.0, "high": 8.0}}
+    withheld = {
+        "value": None,
+        "confidence": None,
+        "abstained": True,
+        "detail": {"best_guess": 3.0, "low": 0.0, "high": 9.0},
+    }
+    about, aim = aimed("price", sure, "")
+    assert (about, aim(sure), aim(withheld)) == ("7.5", 7.5, 3.0)
+    about, aim = aimed("price", withheld, "")
+    assert (about, aim(sure)) == ("3", 7.5)
 
 
 # ---- the page ----------------------------------------------------------------------------------------------------------

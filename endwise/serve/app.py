@@ -178,9 +178,8 @@ class Service:
         if busy is None:
             return None
         self.gauges.requests.labels(str(busy.status)).inc()
-        head = (
-            b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: %d\r\n"
-            % (busy.retry_after_s or 1)
+        head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: %d\r\n" % (
+            busy.retry_after_s or 1
         )
         return head, json.dumps(busy.to_dict()).encode(), self.refused(client)
 

@@ -100,7 +100,7 @@ def left_out(version: Version, cells: Mapping[str, Any], of: str) -> LeftOut:
 
 def aimed(output: str, answer: Mapping[str, Any], which: str) -> tuple[str, Aim]:
     """What is asked about, for people, and how much of it another answer holds: the log-odds of a class, or a number."""
-    value, chances = answer["value"], (answer.get("detail") or {}).get("probabilities")
+    value, chances = _said(answer), (answer.get("detail") or {}).get("probabilities")
     if isinstance(chances, Mapping) and all(isinstance(chance, float | int) for chance in chances.values()):
         best = max(chances, key=lambda name: float(chances[name]))
         said = str(value).lower() if isinstance(value, bool) else value
@@ -108,16 +108,17 @@ def aimed(output: str, answer: Mapping[str, Any], which: str) -> tuple[str, Aim]
         if name not in chances:
             raise Problem("bad_value", f"{name!r} is not one of {', '.join(chances)[:300]}", "of")
         return name, lambda other: _odds(other["detail"]["probabilities"][name])
-    if isinstance(value, bool) and answer["confidence"] is not None and not which:
-        return str(value), lambda other: _odds(
-            other["confidence"] if other["value"] == value else 1 - other["confidence"]
-        )
     if isinstance(value, float | int) and not isinstance(value, bool) and not which:
-        return f"{value:.6g}", lambda other: float(other["value"])
+        return f"{value:.6g}", lambda other: float(_said(other))
     raise Problem(
         "bad_value", f"a bundle tells what a class or a single number leans on, and {output} is neither: serve the run",
         "of",
     )  # fmt: skip
+
+
+def _said(answer: Mapping[str, Any]) -> Any:
+    """The value, also where it is withheld: without a part an answer may be less sure."""
+    return answer["detail"]["best_guess"] if answer.get("abstained") else answer["value"]
 
 
 def _odds(chance: float) -> float:
