@@ -96,7 +96,12 @@ def test_it_shows_the_training_rows_that_are_alike(client: httpx.Client, run: ew
     [
         ("/explain?of=mod", {"inputs": SENT}, 422, "of", "mood"),
         ("/explain?of=mood%3Dgod", {"inputs": SENT}, 422, "of", "good"),
-        ("/explain?method=magic", {"inputs": SENT}, 422, None, "occlusion"),
+        ("/explain?method=magic", {"inputs": SENT}, 422, "method", "occlusion"),
+        ("/explain?of=mood&method=magic", {"inputs": SENT}, 422, "method", "occlusion"),
+        ("/explain?metod=occlusion", {"inputs": SENT}, 422, "metod", "of, method, grade, drawn"),
+        ("/explain?count=5", {"inputs": SENT}, 422, "count", "of, method, grade, drawn"),
+        ("/like?grade=no", {"inputs": SENT}, 422, "grade", "count, drawn"),
+        ("/explain?grade=no&grade=yes", {"inputs": SENT}, 422, "grade", "more than once"),
         ("/explain?grade=perhaps", {"inputs": SENT}, 422, "grade", "yes nor no"),
         ("/explain?of=" + "x" * 300, {"inputs": SENT}, 422, "of", "200"),
         ("/explain", {"inputs": {**SENT, "weight": "heavy"}}, 422, "weight", "heavy"),

@@ -33,7 +33,7 @@ from endwise.serve.options import Options
 from endwise.serve.problems import Problem
 from endwise.serve.turns import Pace
 from endwise.serve.version import Version, description_file
-from endwise.serve.why import Why
+from endwise.serve.why import Why, settings_of
 from endwise.serve.wire import Headers
 
 log = logging.getLogger("endwise.serve")
@@ -142,14 +142,14 @@ class Service:
 
     async def beside(self, what: str, request: Request) -> Response:
         """What else there is to say about a row: 'explain' or 'like'. The same body as of `predict`."""
-        name, version = _id_of(request), self.version
+        name, version, setting = _id_of(request), self.version, settings_of(what, request.query_params.multi_items())
         if version is None:
             raise Problem("not_ready", "the model is still loading", None, 1)
         with contextlib.closing(_Held(self)) as held:
             body = await self._body(request, held, time.monotonic() + self.options.timeout_s)
             kind = request.headers.get("content-type", "")
             read = partial(cells_of, body, kind, version, self.options.limits)
-            found = await self.why.ask(what, version, read, dict(request.query_params), self.options.timeout_s)
+            found = await self.why.ask(what, version, read, setting, self.options.timeout_s)
         answer = json.dumps({"id": name, "model": version.id, **found}, ensure_ascii=False).encode()
         return Response(answer, media_type="application/json", headers={"x-model-version": version.id})
 

@@ -6,7 +6,7 @@ there is neither network nor run: parts are left out instead (left_out.py), and 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WAITING = 8  # questions at once; another one is asked to come again
 MOST_ALIKE = 50
 LONGEST = 200  # characters of what a setting is
+SETTINGS = {"explain": ("of", "method", "grade", "drawn"), "like": ("count", "drawn")}
 NEEDS_A_RUN = "a bundle holds no training rows: serve the run's folder to see some"
 BUNDLE_METHODS = ("", "auto", "occlusion")
 Setting = Mapping[str, str]  # of the address
@@ -72,9 +73,6 @@ class Why:
         read: Callable[[], Mapping[str, Any]],
         setting: Setting,
     ) -> dict[str, Any]:
-        for name, value in setting.items():
-            if len(value) > LONGEST:
-                raise Problem("bad_value", f"at most {LONGEST} characters", name[:LONGEST])
         try:
             found: dict[str, Any] = plain(work(version, read(), setting))
         except EndwiseError as wrong:
@@ -88,12 +86,15 @@ class Why:
                 raise Problem("bad_value", "a bundle has no network to look into: only occlusion", "method")
             return left_out(version, cells, setting.get("of", "")).to_dict(drawn=drawn)
         from endwise.explain import asked
-        from endwise.explanation import AUTO, explained
+        from endwise.explanation import AUTO, METHODS, explained
 
+        method = setting.get("method") or AUTO
+        if method not in METHODS:
+            raise Problem("bad_value", f"{method[:40]!r} is none of {', '.join(METHODS)}", "method")
         output, which = asked(version.model, setting.get("of") or None)
         found = explained(
             version.model, _row(version, version.model, cells), output=output, which=which,
-            method=setting.get("method") or AUTO, grade=grade,
+            method=method, grade=grade,
         )  # fmt: skip
         told = found.to_dict()
         if drawn:
@@ -140,6 +141,21 @@ def _row(version: Version, model: "Model", cells: Mapping[str, Any]) -> "Row":
     return row_from(model, cells, no_files)
 
 
+def settings_of(what: str, given: Sequence[tuple[str, str]]) -> Setting:
+    """Those of an address, by name. Problem where one is unknown, given twice or long."""
+    found: dict[str, str] = {}
+    for name, value in given:
+        if name not in SETTINGS[what]:
+            known = ", ".join(SETTINGS[what])
+            raise Problem("bad_value", f"{name[:40]!r} is no setting of /{what}: {known}", name[:LONGEST])
+        if name in found:
+            raise Problem("bad_value", "given more than once", name)
+        if len(value) > LONGEST:
+            raise Problem("bad_value", f"at most {LONGEST} characters", name)
+        found[name] = value
+    return found
+
+
 def _yes(setting: Setting, name: str, *, default: bool) -> bool:
     found = {"": default, "yes": True, "no": False}.get(setting.get(name, ""))
     if found is None:
@@ -153,4 +169,4 @@ def _count(said: str) -> int:
     return int(said)
 
 
-__all__ = ["Why"]
+__all__ = ["Why", "settings_of"]
