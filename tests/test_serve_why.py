@@ -1,8 +1,13 @@
 """Beside its answer a server says what it leans on, and which training rows are like it; the page shows both by real clicks."""
 
+import asyncio
 import base64
+import contextlib
 import csv
+import json
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,7 @@ from endwise.serve.describe import openapi
 from endwise.serve.left_out import aimed, left_out, parts_of
 from endwise.serve.problems import Problem
 from endwise.serve.version import Version
+from endwise.serve.why import Why
 
 
 def photo(red: bool, seed: int = 0) -> bytes:
@@ -140,6 +146,54 @@ def test_another_machine_is_shown_no_training_rows(run: ew.Model, host: str) -> 
         with httpx.Client(base_url=place, headers={"authorization": f"Bearer {settings['token']}"}) as client:
             assert client.post("/like", json={"inputs": SENT}).status_code == 403
         assert httpx.post(f"{place}/explain", json={"inputs": SENT}).status_code == 401
+
+
+def test_who_asks_for_many_reasons_waits_for_himself_and_who_leaves_gives_up_his_place(asked_again: Version) -> None:
+    begun, free, order = threading.Event(), threading.Event(), list[str]()
+
+    def ask(why: Why, name: str) -> "asyncio.Future[dict[str, Any]]":
+        def read() -> dict[str, Any]:
+            order.append(name)
+            begun.set()
+            free.wait(60)
+            return ROW
+
+        return why.ask("explain", asked_again, read, {"grade": "no"}, name.split()[0])
+
+    async def all_of_it() -> list[Any]:
+        why = Why(here=True)
+        asked = [ask(why, f"flood {number}") for number in range(8)]
+        await asyncio.to_thread(begun.wait, 60)
+        with pytest.raises(Problem, match="8 explanations are waiting"):
+            ask(why, "flood 8")
+        asked += [ask(why, f"other {number}") for number in range(4)]
+        with pytest.raises(Problem, match="12 explanations are waiting"):
+            ask(why, "other 4")  # has its half
+        for future in asked[2:]:
+            future.cancel()
+        asked.append(ask(why, "other 5"))
+        free.set()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert why._turns.held == {}
+        await asyncio.to_thread(why.close)
+        return found
+
+    found = asyncio.run(all_of_it())
+    assert order == ["flood 0", "other 5", "flood 1"]
+    assert [isinstance(item, dict) for item in found] == [True, True, *[False] * 10, True]
+
+
+def test_who_leaves_before_the_reasons_are_found_is_not_waited_for(server: Serving) -> None:
+    """The first question keeps the thread; of those behind it nobody is left."""
+    port = int(server.url.rpartition(":")[2])
+    body = json.dumps({"inputs": SENT}).encode()
+    head = f"POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with contextlib.ExitStack() as lines:
+        for _ in range(8):
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            line.sendall(head.encode() + body)
+    reply = httpx.post(f"{server.url}/explain?grade=no", json={"inputs": SENT}, timeout=120)
+    assert reply.status_code == 200
 
 
 # ---- what has no network to look into --------------------------------------------------------------------------------------

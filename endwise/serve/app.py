@@ -136,7 +136,10 @@ class Service:
             task = Task(read, deadline, made, client)
             del body
             self.batcher.submit(task)
-            await self._settled(request, task, future)
+            try:
+                await self._until(request, future, deadline)
+            finally:
+                task.abandoned = not future.done()
         self.gauges.latency.observe(time.monotonic() - began)
         return self._response(task, name)
 
@@ -145,11 +148,17 @@ class Service:
         name, version, setting = _id_of(request), self.version, settings_of(what, request.query_params.multi_items())
         if version is None:
             raise Problem("not_ready", "the model is still loading", None, 1)
+        deadline = time.monotonic() + self.options.timeout_s
         with contextlib.closing(_Held(self)) as held:
-            body = await self._body(request, held, time.monotonic() + self.options.timeout_s)
+            body = await self._body(request, held, deadline)
             kind = request.headers.get("content-type", "")
             read = partial(cells_of, body, kind, version, self.options.limits)
-            found = await self.why.ask(what, version, read, setting, self.options.timeout_s)
+            future = self.why.ask(what, version, read, setting, _client(request))
+            try:
+                await self._until(request, future, deadline)
+            finally:
+                future.cancel()
+            found = future.result()
         answer = json.dumps({"id": name, "model": version.id, **found}, ensure_ascii=False).encode()
         return Response(answer, media_type="application/json", headers={"x-model-version": version.id})
 
@@ -216,16 +225,15 @@ class Service:
             raise Problem("slow_body", "the body did not come in time") from None
         return bytes(parts)
 
-    async def _settled(self, request: Request, task: Task, future: "asyncio.Future[Task]") -> None:
-        """Wait for the answer, the client's leaving or the end of the time."""
+    async def _until(self, request: Request, future: "asyncio.Future[Any]", deadline: float) -> None:
+        """Wait for the answer, the client's leaving (ClientDisconnect) or the end of the time (Problem)."""
         left = asyncio.ensure_future(_left(request))
         either: set[asyncio.Future[Any]] = {future, left}
         try:
             await asyncio.wait(
-                either, timeout=max(0.0, task.deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+                either, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
             )
         finally:
-            task.abandoned = not future.done()
             gone = left.done()
             left.cancel()
         if not future.done():

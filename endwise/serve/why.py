@@ -1,19 +1,23 @@
 """What a server says beside an answer: what it leans on, and which training rows are like it.
 
-Both take longer than an answer, so they are made one after the other on a thread of their own, and few wait. Of a bundle
-there is neither network nor run: parts are left out instead (left_out.py), and what that cannot tell is said. Not here: HTTP
+Both take longer than an answer, so they are made one after the other on a thread of their own, and few wait: clients take
+turns, each has its share of the places, and who leaves gives his up. Of a bundle there is neither network nor run: parts are left out instead (left_out.py), and what that cannot tell is said. Not here: HTTP
 (app.py), how explanations are made (endwise/explain.py).
 """
 
 import asyncio
+import heapq
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from endwise.errors import EndwiseError
 from endwise.files import plain
 from endwise.serve.left_out import left_out
 from endwise.serve.problems import Problem
+from endwise.serve.turns import Turns
 from endwise.serve.version import Version, no_files
 
 if TYPE_CHECKING:
@@ -30,6 +34,17 @@ BUNDLE_METHODS = ("", "auto", "occlusion")
 Setting = Mapping[str, str]  # of the address
 
 
+@dataclass(slots=True, eq=False)
+class _Question:
+    """One that waits or is being answered."""
+
+    work: Callable[[], dict[str, Any]]
+    future: "asyncio.Future[dict[str, Any]]"
+    client: str
+    turn: int = 0
+    number: int = 0
+
+
 class Why:
     """Answers `POST /explain` and `POST /like`. Used from the server's loop alone."""
 
@@ -37,34 +52,67 @@ class Why:
         """here: nobody but this machine asks, so that training rows may be shown."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="endwise-why")
         self._here = here
-        self._waiting = 0
+        self._turns = Turns()
+        self._line: list[tuple[int, int, _Question]] = []  # a heap
+        self._running: _Question | None = None
         self._examples: tuple[str, Examples] | None = None
 
-    async def ask(
-        self, what: str, version: Version, read: Callable[[], Mapping[str, Any]], setting: Setting, timeout_s: float
-    ) -> dict[str, Any]:
-        """what: 'explain' or 'like'. read: the raw values by input. Problem where there is no answer."""
-        if self._waiting >= WAITING:
-            raise Problem("busy", f"{self._waiting} explanations are waiting already: come again", None, 1)
-        work = self._explained if what == "explain" else self._alike
-        self._waiting += 1
-        task = asyncio.get_running_loop().run_in_executor(self._pool, self._told, work, version, read, setting)
-        task.add_done_callback(self._done)
-        try:
-            return await asyncio.wait_for(asyncio.shield(task), timeout_s)
-        except TimeoutError:
-            raise Problem("timeout", f"no explanation within {timeout_s:g} s") from None
-        finally:
-            task.cancel()  # where it has not begun
+    def ask(
+        self, what: str, version: Version, read: Callable[[], Mapping[str, Any]], setting: Setting, client: str
+    ) -> "asyncio.Future[dict[str, Any]]":
+        """What there is to say, once it is found. what: 'explain' or 'like'. read: the raw values by input. setting: as
+        `settings_of` has it. Who does not wait any more cancels it. Problem where too many wait; the future's where there is no answer."""
+        loop = asyncio.get_running_loop()
+        self._forget()
+        self._check_room(client)
+        work = partial(self._told, self._explained if what == "explain" else self._alike, version, read, setting)
+        question = _Question(work, loop.create_future(), client)
+        self._turns.join(question, loop.time())
+        heapq.heappush(self._line, (question.turn, question.number, question))
+        self._begin()
+        return question.future
 
     def close(self) -> None:
         """What has begun is ended."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _done(self, task: "asyncio.Future[Any]") -> None:
-        self._waiting -= 1
-        if not task.cancelled():
-            task.exception()  # it was told, or nobody waits for it any more
+    def _check_room(self, client: str) -> None:
+        """Problem where all places are taken, by this client its own share."""
+        held = self._turns.held
+        waiting, mine = sum(held.values()), held.get(client, 0)
+        clients = len(held) + (mine == 0)
+        if waiting >= WAITING and (clients == 1 or mine >= max(1, WAITING // clients) or waiting >= 2 * WAITING):
+            raise Problem("busy", f"{waiting} explanations are waiting already: come again", None, 1)
+
+    def _begin(self) -> None:
+        """The one whose turn it is, if none is being answered."""
+        self._forget()
+        if self._running is None and self._line:
+            *_, question = heapq.heappop(self._line)
+            self._running = question
+            task = asyncio.get_running_loop().run_in_executor(self._pool, question.work)
+            task.add_done_callback(partial(self._ended, question))
+
+    def _ended(self, question: _Question, task: "asyncio.Future[dict[str, Any]]") -> None:
+        self._running = None
+        self._turns.leave(question)
+        wrong = None if task.cancelled() else task.exception()
+        if not question.future.done():
+            if task.cancelled():
+                question.future.cancel()
+            elif wrong is not None:
+                question.future.set_exception(wrong)
+            else:
+                question.future.set_result(task.result())
+        self._begin()
+
+    def _forget(self) -> None:
+        """Who left gives up his place; what has begun cannot be stopped."""
+        for *_, question in self._line:
+            if question.future.cancelled():
+                self._turns.leave(question)
+        self._line = [item for item in self._line if not item[2].future.cancelled()]
+        heapq.heapify(self._line)
 
     def _told(
         self,
