@@ -32,6 +32,7 @@ TABLES = (
     "CREATE INDEX IF NOT EXISTS endwise_decisions_id ON endwise_decisions (id)",
     "CREATE TABLE IF NOT EXISTS endwise_head (one INTEGER PRIMARY KEY, number BIGINT NOT NULL, hash TEXT NOT NULL)",
 )
+PREDICTION, EXPLANATION = "prediction", "explanation"  # kinds of lines that hold an answer
 MOST_SAID = 20  # problems that are spelled out
 
 
@@ -64,11 +65,13 @@ Given = TypeVar("Given", bound=Answered)
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One answer. inputs: {input: sha256 of its raw value}; outputs: as they were given."""
+    """One answer. inputs: {input: sha256 of its raw value}; outputs: as they were given; explained: of an answer that was
+    given with its reasons, what was told of them but for the values themselves."""
 
     id: str
     inputs: Mapping[str, str]
     outputs: Mapping[str, Mapping[str, Any]]
+    explained: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ class Shown:
             + (f" ({answer['confidence']:.0%})" if answer.get("confidence") is not None else "")
             for name, answer in given["outputs"].items()
         ]
+        if (why := given.get("explained")) is not None:
+            lines += [f"explained    {why['about']}, by {why['method'].replace('_', ' ')}: {why['verdict']}"]
         lines += [f"model        {made['name']}, sha256 {made['model']}, was in {made['place']}"]
         lines += [
             f"recipe       {', '.join(made['recipe'].get('inputs', {}))} -> {', '.join(made['recipe'].get('outputs', {}))}"
@@ -170,9 +175,11 @@ class Decisions:
                     "info": model.info, "environment": environment(),
                 })  # fmt: skip
             for item in decisions:
-                chain.add("prediction", item.id, {
+                told = {} if item.explained is None else {"explained": dict(item.explained)}
+                chain.add(EXPLANATION if told else PREDICTION, item.id, {
                     "id": item.id, "model": model.sha256, "data": model.info.get("data_fingerprint"),
                     "inputs": dict(item.inputs), "outputs": {name: _short(answer) for name, answer in item.outputs.items()},
+                    **told,
                 })  # fmt: skip
         self._known.add(model.sha256)  # only once it is on disk
 
@@ -221,7 +228,7 @@ class Decisions:
         with self._lock:
             line = self._store.find(id)
             decision = None if line is None else parse_json(line.encode())
-            if decision is None or decision["kind"] != "prediction":
+            if decision is None or decision["kind"] not in (PREDICTION, EXPLANATION):
                 raise DataError(
                     f"the log has no decision {id[:100]!r}. Fix: give the id of an answer, as it was given."
                 )

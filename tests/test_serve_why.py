@@ -90,6 +90,33 @@ def test_it_says_what_an_answer_leans_on(client: httpx.Client, run: ew.Model) ->
     assert "burns</span> <span" in other["inputs"]["note"]["html"]
 
 
+def test_an_answer_with_its_reasons_is_written_down_like_any_other(run: ew.Model, tmp_path: Path) -> None:
+    assert run.run is not None
+    with (
+        serving(run.run.path, port=0, timeout_s=120, log=str(tmp_path / "log.db")) as found,
+        httpx.Client(base_url=found.url, timeout=120) as client,
+    ):
+        given = client.post("/predict", json={"inputs": SENT}, headers={"x-request-id": "plain-1"}).json()
+        ask = "/explain?method=occlusion&grade=no"
+        told = client.post(ask, json={"inputs": SENT}, headers={"x-request-id": "why-1"}).json()
+        client.post("/explain?of=mod", json={"inputs": SENT}, headers={"x-request-id": "refused-1"})
+        client.post("/like", json={"inputs": SENT}, headers={"x-request-id": "like-1"})
+        with ew.Decisions.open(tmp_path / "log.db") as log:
+            assert log.verify().ok
+            assert log.verify().count == 3  # of the model, and of two answers
+            shown, plain = log.show("why-1"), log.show("plain-1")
+        assert shown.decision["kind"] == "explanation"
+        assert shown.decision["outputs"] == {"mood": told["answer"]}
+        assert told["answer"]["value"] == given["outputs"]["mood"]["value"]
+        assert shown.decision["inputs"] == plain.decision["inputs"]
+        assert shown.decision["explained"]["method"] == "occlusion"
+        assert "smokes" not in str(shown.decision)  # the values themselves are nobody's business
+        assert f"explained    {told['about']}, by occlusion" in str(shown)
+        assert found.service.log is not None
+        found.service.log.close()
+        assert client.post(ask, json={"inputs": SENT}).json()["error"]["type"] == "failed"
+
+
 def test_it_shows_the_training_rows_that_are_alike(client: httpx.Client, run: ew.Model) -> None:
     told = client.post("/like?count=3&drawn=yes", json={"inputs": SENT}).json()["like"]
     assert [item["row"] for item in told] == [item.row for item in like(run, ROW, count=3)]

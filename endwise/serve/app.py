@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -153,7 +153,8 @@ class Service:
             body = await self._body(request, held, deadline)
             kind = request.headers.get("content-type", "")
             read = partial(cells_of, body, kind, version, self.options.limits)
-            future = self.why.ask(what, version, read, setting, _client(request))
+            kept = None if self.log is None or what != "explain" else partial(self._record_reasons, version, name)
+            future = self.why.ask(what, version, read, setting, _client(request), kept)
             try:
                 await self._until(request, future, deadline)
             finally:
@@ -177,6 +178,13 @@ class Service:
             assert isinstance(task.outcome, dict)
             found.append(Decision(id=task.context.id, inputs=task.context.inputs, outputs=task.outcome))
         self.log.record(version, found)
+
+    def _record_reasons(self, version: Version, name: str, cells: Mapping[str, Any], told: dict[str, Any]) -> None:
+        """The same of an answer that is given with its reasons, which are told by the raw values: those are not kept."""
+        assert self.log is not None
+        reasons = {key: told[key] for key in ("about", "method", "changed", "reliable", "verdict")}
+        outputs = {told["output"]: told["answer"]}
+        self.log.record(version, [Decision(id=name, inputs=hashed(cells), outputs=outputs, explained=reasons)])
 
     def turn_away(self, gate: Gate, client: str, headers: Headers) -> tuple[bytes, bytes, float] | None:
         """See `wire.TurnAway`: what costs next to nothing to refuse is no way to the processor. None where another answer is

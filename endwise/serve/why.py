@@ -58,14 +58,20 @@ class Why:
         self._examples: tuple[str, Examples] | None = None
 
     def ask(
-        self, what: str, version: Version, read: Callable[[], Mapping[str, Any]], setting: Setting, client: str
+        self,
+        what: str,
+        version: Version,
+        read: Callable[[], Mapping[str, Any]],
+        setting: Setting,
+        client: str,
+        kept: "Callable[[Mapping[str, Any], dict[str, Any]], None] | None" = None,
     ) -> "asyncio.Future[dict[str, Any]]":
         """What there is to say, once it is found. what: 'explain' or 'like'. read: the raw values by input. setting: as
-        `settings_of` has it. Who does not wait any more cancels it. Problem where too many wait; the future's where there is no answer."""
+        `settings_of` has it. kept: called with the values and what was found, before anybody hears of it. Who does not wait any more cancels it. Problem where too many wait; the future's where there is no answer."""
         loop = asyncio.get_running_loop()
         self._forget()
         self._check_room(client)
-        work = partial(self._told, self._explained if what == "explain" else self._alike, version, read, setting)
+        work = partial(self._told, self._explained if what == "explain" else self._alike, version, read, setting, kept)
         question = _Question(work, loop.create_future(), client)
         self._turns.join(question, loop.time())
         heapq.heappush(self._line, (question.turn, question.number, question))
@@ -120,11 +126,15 @@ class Why:
         version: Version,
         read: Callable[[], Mapping[str, Any]],
         setting: Setting,
+        kept: "Callable[[Mapping[str, Any], dict[str, Any]], None] | None",
     ) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = plain(work(version, read(), setting))
+            cells = read()
+            found: dict[str, Any] = plain(work(version, cells, setting))
         except EndwiseError as wrong:
             raise Problem("bad_value", str(wrong), "of" if setting.get("of") else None) from None
+        if kept is not None:
+            kept(cells, found)
         return found
 
     def _explained(self, version: Version, cells: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
