@@ -1,4 +1,4 @@
-"""Who floods a server waits for himself: what is refused is told at its head, answers are not cut off."""
+"""Who floods a server waits for himself: what is refused is told at its head, others keep their lane, answers are not cut off."""
 
 import contextlib
 import json
@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from endwise.serve import Serving, serving
-from tests.test_serve import TOKEN, Slow, number_model
+from endwise.serve import Options, Serving, serving
+from endwise.serve.batching import Batcher, Task
+from endwise.serve.turns import Turns
+from tests.test_serve import TOKEN, Slow, number_model, task_of
 
 BODY = json.dumps({"inputs": {"weight": 1}}).encode()
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
@@ -158,3 +160,75 @@ def test_a_head_that_does_not_come_cuts_off_no_answer_before_it(
         slow.free.set()
         assert told(caller)[0] == 200
         assert caller.recv(1) == b""  # and then its time is over
+
+
+# ---- lanes ---------------------------------------------------------------------------------------------------------------
+
+
+def lanes_of(slow: Slow, done: list[Task], **options: float) -> Batcher:
+    batcher = Batcher(done.extend, queue=100, max_batch=1, lanes=2, readers=4, **options)  # type: ignore[arg-type]
+    batcher.version = slow.version
+    return batcher
+
+
+def read_all(batcher: Batcher) -> None:
+    while len(batcher._ready) + len(batcher._running) < batcher.waiting:
+        time.sleep(0.001)
+
+
+def test_batches_run_side_by_side_on_lanes(slow: Slow) -> None:
+    done: list[Task] = []
+    batcher = lanes_of(slow, done)
+    for weight in range(6):
+        batcher.submit(task_of(weight))
+    for _ in range(2):
+        slow.begun.acquire()
+    read_all(batcher)
+    assert len(slow.batches) == 2
+    slow.free.set()
+    batcher.close()
+    assert sorted(task.context for task in done) == list(range(6))
+    assert batcher._running == []
+
+
+def test_a_lane_is_kept_for_who_asked_lately(slow: Slow) -> None:
+    done: list[Task] = []
+    batcher = lanes_of(slow, done, budget_s=1_000.0)
+    batcher.submit(task_of(0, client="driver"))
+    slow.begun.acquire()
+    for weight in range(1, 5):
+        batcher.submit(task_of(weight, client="flood"))
+    slow.begun.acquire()
+    slow.free.set()
+    while batcher.waiting:
+        time.sleep(0.001)
+    slow.free.clear()
+    for weight in range(5, 9):
+        batcher.submit(task_of(weight, client="flood"))
+    slow.begun.acquire(timeout=60)
+    read_all(batcher)
+    assert len(batcher._running) == 1  # the driver may come again at any moment
+    batcher.submit(task_of(9, client="driver"))
+    while len(batcher._running) < 2:
+        time.sleep(0.001)
+    assert slow.batches[-1] == [9]
+    slow.free.set()
+    batcher.close()
+    assert sorted(task.context for task in done) == list(range(10))
+
+
+def test_who_is_alone_has_all_lanes() -> None:
+    turns = Turns()
+    assert turns.alone("flood", 0.0)
+    for number, client in enumerate(("driver", "flood", "flood", "flood")):
+        turns.join(task_of(0, client=client), float(number) / 10)
+    assert not turns.alone("flood", 0.5)
+    assert not turns.alone("driver", 0.5)
+    assert not turns.alone("another", 0.5)
+    assert turns.alone("flood", 1.2)
+    assert not turns.alone("driver", 1.2)
+
+
+def test_there_are_as_many_lanes_as_cores_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["endwise.serve.options"], "cores", lambda: 8)
+    assert [Options(threads=threads).lanes for threads in (None, 1, 3, 8, 16)] == [1, 8, 2, 1, 1]

@@ -52,7 +52,7 @@ class Service:
         self.target, self.options = target, options
         self.gauges = Gauges()
         self.batcher = Batcher(
-            self._finished, queue=options.queue, max_batch=options.max_batch, ran=self.gauges.ran,
+            self._finished, queue=options.queue, max_batch=options.max_batch, lanes=options.lanes, ran=self.gauges.ran,
             budget_s=None if options.p99_ms is None else options.p99_ms / 1000,
             recorded=None if options.log is None else self._record,
         )  # fmt: skip

@@ -1,9 +1,10 @@
 """When which row is answered: a batch is what was read while the last one ran, so that nobody waits for company.
 
-A request is read (decoded) on one of a few threads. Whoever has read a row while nothing runs answers it at once, and
-then what others have read meanwhile, until nothing is left: alone, a request costs one change of threads and no wait.
-Where several clients ask, their requests are taken in turns, and each has its share of the queue: one that floods the
-server waits for itself. Not here: HTTP (app.py), what a row is (version.py), whose turn it is (turns.py).
+A request is read (decoded) on one of a few threads. Whoever has read a row while a lane is free answers it at once, and
+then what others have read meanwhile, until nothing is left: alone, a request costs one change of threads and no wait. There
+are as many lanes as batches can run side by side. Where several clients ask, their requests are taken in turns, and each has
+its share of the queue: one that floods the server waits for itself. Where a time is promised, one lane is kept free of whoever
+fills the others, for those who asked lately. Not here: HTTP (app.py), what a row is (version.py), whose turn it is (turns.py).
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import math
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -84,23 +86,24 @@ class Batcher:
         *,
         queue: int,
         max_batch: int,
+        lanes: int = 1,
         budget_s: float | None = None,
         readers: int | None = None,
         recorded: Callable[[Version, Sequence[Task]], None] | None = None,
         ran: Callable[[int, float], None] | None = None,
     ) -> None:
-        self.queue, self.max_batch, self.budget_s = queue, max_batch, budget_s
+        self.queue, self.max_batch, self.lanes, self.budget_s = queue, max_batch, lanes, budget_s
         self.version: Version | None = None
         self.costs = Costs()
         self._finished, self._recorded, self._ran = finished, recorded, ran
-        self._readers = readers or (os.cpu_count() or 1) + 1  # one of them is answering
+        self._readers = readers or max(os.cpu_count() or 1, lanes) + 1  # some of them are answering
         self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="endwise-serve")
         self._lock = threading.Lock()
         self._turns = Turns()
         self._unread: list[tuple[int, int, Task]] = []  # a heap
         self._ready: list[Task] = []
         self._waiting = 0  # taken and not finished
-        self._running = False
+        self._running = list[Sequence[Task]]()  # on each lane that is taken
 
     @property
     def waiting(self) -> int:
@@ -116,7 +119,7 @@ class Batcher:
 
     def row_s(self) -> float:
         """Seconds that another row takes; 0 before the first."""
-        return max(self.costs.run, self.costs.read / self._readers)
+        return max(self.costs.run / self.lanes, self.costs.read / self._readers)
 
     def most_rows(self) -> int:
         """In a batch: the bound, or less where it would take too much of the budget."""
@@ -148,7 +151,7 @@ class Batcher:
         with self._lock:
             self.check_room(task.client)
             self._waiting += 1
-            self._turns.join(task)
+            self._turns.join(task, time.monotonic())
             heapq.heappush(self._unread, (*task.place(), task))
         self._pool.submit(self._read_next)
 
@@ -186,27 +189,40 @@ class Batcher:
         task.version = version
         with self._lock:
             self._ready.append(task)
-            if self._running:
-                return None
-            self._running = True
-        while batch := self._next():
+        batch = self._next()
+        while batch:
             self._run(batch)
+            batch = self._next(batch)
         return None
 
-    def _next(self) -> list[Task]:
-        """The row whose turn it is and those like it; nothing, and somebody else's turn to begin, when none is left."""
+    def _next(self, ended: Sequence[Task] = ()) -> list[Task]:
+        """The row whose turn it is and those like it; nothing, and somebody else's turn to begin, when there is none or no
+        lane for it. ended: the batch before."""
         with self._lock:
+            self._running = [batch for batch in self._running if batch is not ended]
+            if len(self._running) == self.lanes:
+                return []
             gone, left = list[Task](), list[Task]()
             for task in self._ready:  # once: a deadline may pass meanwhile
                 (gone if task.gone() else left).append(task)
             left.sort(key=Task.place)
-            batch = _alike(left, self.most_rows())
+            batch = _alike(self._admitted(left), self.most_rows())
             chosen = set(map(id, batch))
             self._ready = [task for task in left if id(task) not in chosen]
-            self._running = bool(batch)
+            if batch:
+                self._running.append(batch)
         if gone:
             self._finish(gone)
         return batch
+
+    def _admitted(self, ready: Sequence[Task]) -> Sequence[Task]:
+        """Those that may take a lane: of a client that has all others, none where somebody else may come. What is left out
+        is looked at again when one of those lanes is free."""
+        if self.budget_s is None or self.lanes == 1:
+            return ready
+        now = time.monotonic()
+        lanes = Counter(client for batch in self._running for client in {task.client for task in batch})
+        return [task for task in ready if lanes[task.client] < self.lanes - 1 or self._turns.alone(task.client, now)]
 
     def _run(self, batch: Sequence[Task]) -> None:
         version, began = batch[0].version, time.perf_counter()

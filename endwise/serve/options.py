@@ -1,5 +1,6 @@
 """How a model is served, and the refusals of what cannot be meant. Not here: the limits of one request (body.py)."""
 
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -28,6 +29,11 @@ class Options:
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def lanes(self) -> int:
+        """Batches that may run side by side: as many as have a core for each of their threads."""
+        return 1 if self.threads is None else max(1, cores() // self.threads)
+
     def __post_init__(self) -> None:
         for name, least in (("queue", 1), ("max_batch", 1), ("timeout_s", 0.001), ("drain_s", 0), ("port", 0)):
             require(
@@ -39,6 +45,13 @@ class Options:
             fix="leave it out for no promise",
         )  # fmt: skip
         check_place(self.host, self.token)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def defaults() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 MOST_S = 1.0  # that a refusal is held back: the least that Retry-After says
 FLOOD_PER_S = 100.0  # refusals of one client that are given at once
+LATELY_S = 1.0  # who asked within this time may ask again at any moment
 OVERLOAD = 2.0  # or this many times what can be answered, where that is more: nobody at twice the load is held back
 BURST = 50  # refusals that may come closer together
 
@@ -27,14 +28,20 @@ class Turns:
     def __init__(self) -> None:
         self.held: dict[str, int] = {}  # tasks without an answer, by client
         self._last: dict[str, int] = {}
+        self._heard: list[tuple[str, float]] = []  # the last two clients that asked, each with its last time
         self._now = 0
         self._numbers = itertools.count()
 
-    def join(self, task: Placed) -> None:
+    def join(self, task: Placed, now: float) -> None:
         """Give it its place."""
+        self._heard = [(task.client, now), *(item for item in self._heard if item[0] != task.client)][:2]
         task.number = next(self._numbers)
         task.turn = self._last[task.client] = max(self._now, self._last.get(task.client, 0)) + 1
         self.held[task.client] = self.held.get(task.client, 0) + 1
+
+    def alone(self, client: str, now: float) -> bool:
+        """Has nobody else asked lately?"""
+        return all(name == client or now - moment > LATELY_S for name, moment in self._heard)
 
     def leave(self, task: Placed) -> None:
         """It has its answer, or needs none: so far the line has come. Of a client without tasks nothing is kept."""
