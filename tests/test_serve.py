@@ -618,6 +618,23 @@ def test_what_is_written_into_the_folder_takes_over_when_asked_to(
         assert httpx.get(f"{server.url}/readyz").text.strip() == server.service.version.id  # type: ignore[union-attr]
 
 
+def test_what_was_looked_at_half_written_is_looked_at_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "POLL_S", 0.01)
+    place, new = folder / "halves", folder / "whole"
+    number_model(0).save(place)
+    number_model(1).save(new)
+    with serving(place, port=0, watch=True) as server:
+        old = server.service.version
+        (new / "model.json").replace(place / "model.json")
+        while 'endwise_reloads_total{outcome="failed"}' not in httpx.get(f"{server.url}/metrics").text:
+            time.sleep(0.01)
+        (new / "weights.safetensors").replace(place / "weights.safetensors")
+        until = time.monotonic() + 120
+        while server.service.version is old:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
 # ---- who may ask -------------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ HELD_BYTES = 512 << 20  # of all bodies together
 CLIENT_LEFT = 499  # nobody reads this answer; it is only counted
 POLL_S = 1.0  # how often the model's folder is looked at
 PAGE = Path(__file__).with_name("page.html")
+State = tuple[str, tuple[tuple[str, int, int, int], ...]]
 STATUS_KINDS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -67,7 +68,7 @@ class Service:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._changing = asyncio.Lock()
         self._page: dict[str, Any] = {}
-        self._seen: tuple[str, int, int, int] | None = None  # of the folder, when it was last loaded
+        self._seen: State | None = None  # of the folder, when it was last loaded
 
     @property
     def version(self) -> Version | None:
@@ -319,10 +320,11 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _state(target: str | Path) -> tuple[str, int, int, int]:
+def _state(target: str | Path) -> State:
+    """Of all files of the model: they take their places one after the other, and what is read in between is no model."""
     file = description_file(target).resolve()
-    found = file.stat()
-    return str(file), found.st_mtime_ns, found.st_ino, found.st_size
+    found = [(other.name, other.stat()) for other in sorted(file.parent.iterdir()) if other.is_file()]
+    return str(file), tuple((name, stat.st_mtime_ns, stat.st_ino, stat.st_size) for name, stat in found)
 
 
 def build(service: Service) -> Gate:
