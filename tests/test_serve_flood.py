@@ -229,6 +229,18 @@ def test_who_is_alone_has_all_lanes() -> None:
     assert not turns.alone("driver", 1.2)
 
 
+def test_how_much_can_be_answered_is_known_from_when_all_went_well(slow: Slow) -> None:
+    """In an overload rows take longer: whoever then held refusals back by that would take the overload for a flood."""
+    batcher = lanes_of(slow, [])
+    batcher.costs.ran(0.08, 8)
+    assert batcher.able_per_s() == pytest.approx(200)
+    for _ in range(50):
+        batcher.costs.ran(0.4, 8)
+    assert batcher.able_per_s() == pytest.approx(200, rel=0.1)
+    assert batcher.row_s() == pytest.approx(0.025, rel=0.01)
+    batcher.close()
+
+
 def test_there_are_as_many_lanes_as_cores_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["endwise.serve.options"], "cores", lambda: 8)
     assert [Options(threads=threads).lanes for threads in (None, 1, 3, 8, 16)] == [1, 8, 2, 1, 1]

@@ -204,8 +204,7 @@ class Service:
     def refused(self, client: str) -> float:
         """Count a refusal. Returns the seconds to hold it back, of who floods."""
         self.gauges.shed.inc()
-        able = 1 / max(self.batcher.row_s(), 1e-6)
-        return self.pace.refused(client, time.monotonic(), able)
+        return self.pace.refused(client, time.monotonic(), self.batcher.able_per_s())
 
     def close(self) -> None:
         """Once nothing is left to answer."""

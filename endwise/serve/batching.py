@@ -26,6 +26,7 @@ from endwise.serve.version import Version
 
 LIKE = 2.0  # rows whose lengths differ by more than this factor do not share a batch: they would be mostly padding
 SMOOTHING = 0.1  # of the running mean of what a row costs
+FORGETTING = 1.001  # of the least that a row cost, with each batch
 HEADROOM = 0.7  # of a latency budget that the queue may fill: the rest is for reading, writing and the network
 RUN_SHARE = 0.35  # of it that one batch may take: who comes while one runs waits for that one and is in the next
 
@@ -62,10 +63,12 @@ class Costs:
 
     read: float = 0.0
     run: float = 0.0
+    best: float = 0.0  # the least that a row took in the batches of late
     runs: int = field(default=0)
 
     def ran(self, seconds: float, rows: int) -> None:
         self.run += (seconds / rows - self.run) * (SMOOTHING if self.runs else 1.0)
+        self.best = min(self.best * FORGETTING if self.runs else math.inf, seconds / rows)
         self.runs += 1
 
     def has_read(self, seconds: float) -> None:
@@ -120,6 +123,10 @@ class Batcher:
     def row_s(self) -> float:
         """Seconds that another row takes; 0 before the first."""
         return max(self.costs.run / self.lanes, self.costs.read / self._readers)
+
+    def able_per_s(self) -> float:
+        """Rows that could be answered when all goes well; in a crowd they take longer."""
+        return self.lanes / max(self.costs.best, self.costs.read / self._readers, 1e-6)
 
     def most_rows(self) -> int:
         """In a batch: the bound, or less where it would take too much of the budget."""

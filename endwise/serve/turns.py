@@ -7,7 +7,7 @@ import itertools
 from typing import Protocol
 
 MOST_S = 1.0  # that a refusal is held back: the least that Retry-After says
-FLOOD_PER_S = 100.0  # refusals of one client that are given at once
+FLOOD_PER_S = 500.0  # refusals of one client that are given at once
 LATELY_S = 1.0  # who asked within this time may ask again at any moment
 OVERLOAD = 2.0  # or this many times what can be answered, where that is more: nobody at twice the load is held back
 BURST = 50  # refusals that may come closer together
