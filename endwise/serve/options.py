@@ -14,7 +14,7 @@ class Options:
     """How a model is served. queue: requests that may wait. max_batch: rows answered at once. timeout_s: of one request.
     p99_ms: refuse early what could not be answered in that time. watch: take over what is written into the folder.
     log: where decisions are written down: a path, or the address of a PostgreSQL server.
-    threads: of the model's arithmetic; None: its own choice. limits: see `Limits`."""
+    threads: of a batch's arithmetic; None: the model's own choice, one batch at a time. limits: see `Limits`."""
 
     host: str = "127.0.0.1"
     port: int = 8000
