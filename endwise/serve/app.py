@@ -27,6 +27,7 @@ from endwise.rows import Row
 from endwise.serve.batching import Batcher, Task
 from endwise.serve.body import cells_of, hashed
 from endwise.serve.describe import openapi
+from endwise.serve.drift import Drift
 from endwise.serve.gate import Gate, is_loopback
 from endwise.serve.gauges import Gauges
 from endwise.serve.options import Options
@@ -63,6 +64,7 @@ class Service:
         self.here = is_loopback(options.host) and options.token is None
         self.why = Why(here=self.here)
         self.pace = Pace()
+        self._drift: tuple[Version, Drift] | None = None  # of the version that answers
         self.draining = False
         self.held_bytes = 0
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -87,6 +89,8 @@ class Service:
                 self.gauges.swaps.labels("failed").inc()
                 raise
             self._page = openapi(version, here=self.here)
+            self._drift = version, Drift({name: version.contracts[name] for name in version.inputs})
+            self.gauges.drift.clear()
             self.batcher.version = version
             self.gauges.model.clear()
             self.gauges.model.labels(version.id).set(1)
@@ -213,6 +217,12 @@ class Service:
         if self.log is not None:
             self.log.close()
 
+    def metrics(self) -> bytes:
+        """The page for Prometheus."""
+        for name, score in (self._drift[1].scores() if self._drift is not None else {}).items():
+            self.gauges.drift.labels(name).set(score)
+        return self.gauges.text()
+
     async def _body(self, request: Request, held: "_Held", deadline: float) -> bytes:
         """All of it, refused as soon as it is too much or too slow."""
         most = self.options.limits.body_bytes
@@ -262,6 +272,10 @@ class Service:
 
     def _finished(self, tasks: Sequence[Task]) -> None:
         """Called on the batcher's threads: one word to the loop for all of them."""
+        for task in tasks:
+            if self._drift is not None and self._drift[0] is task.version and isinstance(task.outcome, dict):
+                assert task.row is not None
+                self._drift[1].saw(task.row)
         loop = self.loop
         assert loop is not None
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
@@ -362,7 +376,7 @@ def build(service: Service) -> Gate:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(service.gauges.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(service.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/openapi.json")
     async def described() -> Response:

@@ -40,6 +40,11 @@ class Gauges:
             registry=self.registry,
         )  # fmt: skip
 
+        self.drift = Gauge(
+            "endwise_drift", "How far an input of late lies from the training rows: population stability index.",
+            ["input"], registry=self.registry,
+        )  # fmt: skip
+
     def watch(self, batcher: "Batcher") -> None:
         """The queue's depth is looked up when it is asked for."""
         self.queue.set_function(lambda: batcher.waiting)
