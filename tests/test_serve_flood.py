@@ -229,6 +229,18 @@ def test_who_is_alone_has_all_lanes() -> None:
     assert not turns.alone("driver", 1.2)
 
 
+def test_who_asks_and_leaves_pushes_nobody_back() -> None:
+    turns = Turns()
+    flood = [task_of(number, client="flood") for number in range(9)]
+    for task in flood:
+        turns.join(task, 0.0)
+    for task in flood[2:]:
+        turns.leave(task, served=False)
+    other = task_of(9, client="other")
+    turns.join(other, 0.0)
+    assert flood[0].place() < other.place() < flood[1].place()
+
+
 def test_how_much_can_be_answered_is_known_from_when_all_went_well(slow: Slow) -> None:
     """In an overload rows take longer: whoever then held refusals back by that would take the overload for a flood."""
     batcher = lanes_of(slow, [])

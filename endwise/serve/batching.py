@@ -274,7 +274,7 @@ class Batcher:
         with self._lock:
             self._waiting -= len(tasks)
             for task in tasks:
-                self._turns.leave(task)
+                self._turns.leave(task, served=task.outcome is not None)
         self._finished(tasks)
 
 

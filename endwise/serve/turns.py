@@ -43,9 +43,11 @@ class Turns:
         """Has nobody else asked lately?"""
         return all(name == client or now - moment > LATELY_S for name, moment in self._heard)
 
-    def leave(self, task: Placed) -> None:
-        """It has its answer, or needs none: so far the line has come. Of a client without tasks nothing is kept."""
-        self._now = max(self._now, task.turn)
+    def leave(self, task: Placed, *, served: bool = True) -> None:
+        """It has its answer, and so far the line has come; or nobody waits for it, and the line is where it was. Of a client
+        without tasks nothing is kept."""
+        if served:
+            self._now = max(self._now, task.turn)
         self.held[task.client] -= 1
         if not self.held[task.client]:
             del self.held[task.client], self._last[task.client]

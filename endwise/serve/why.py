@@ -116,7 +116,7 @@ class Why:
         """Who left gives up his place; what has begun cannot be stopped."""
         for *_, question in self._line:
             if question.future.cancelled():
-                self._turns.leave(question)
+                self._turns.leave(question, served=False)
         self._line = [item for item in self._line if not item[2].future.cancelled()]
         heapq.heapify(self._line)
 
