@@ -621,7 +621,10 @@ def serve(
     ] = None,
     max_body_mb: Annotated[float | None, typer.Option("--max-body-mb", help="Of one request.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Of one picture.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of a batch's arithmetic; as many batches run side by side as have cores for theirs.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a batch's arithmetic; as many batches run side by side as have cores for theirs."),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Take over a new version as soon as it is in the folder.")
     ] = False,
