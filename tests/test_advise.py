@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import endwise as ew
-from endwise.advise import arms, bounds
+from endwise.advise import _shifted, arms, bounds
 from endwise.advise.arms import with_weights
 from endwise.advise.decide import Standing, decide, labels_to_decide, parse_needs, widened
 from endwise.advise.schedule import Cost, Training, chosen, planned
@@ -242,6 +242,12 @@ def test_the_classical_model_is_advised_where_the_truth_is_a_line(advised):
     assert found["advice"] == "pipeline"
     assert found["arm"] == "classical"
     assert any("classical is better than end-to-end" in reason for reason in found["reasons"])
+
+
+def test_labels_are_bought_whole():
+    found = _shifted(Estimate(278.7, 100.0, float("inf"), 9), 222)
+    assert (found.value, found.low, found.high) == (57, 0, float("inf"))
+    assert np.isnan(_shifted(Estimate(278.7, 100.0, float("nan"), 9), 222).high)
 
 
 def test_the_documented_json(advised):

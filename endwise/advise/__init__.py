@@ -586,8 +586,10 @@ def _to_target(judged: _Judged, target: float, price: float | None) -> dict[str,
 
 
 def _shifted(labels: Estimate, hand: int) -> Estimate:
+    """Labels beyond those at hand: nobody buys a part of one."""
     value, low, high = (
-        math.nan if math.isnan(item) else max(0.0, item - hand) for item in (labels.value, labels.low, labels.high)
+        float(math.ceil(max(0.0, item - hand))) if math.isfinite(item) else item
+        for item in (labels.value, labels.low, labels.high)
     )
     return Estimate(value, low, high, labels.n)
 

@@ -52,7 +52,7 @@ def duration(seconds: float) -> str:
 
 
 def _table(found: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{'labels':>10}  {'arm':<14}{'value':>9}  80 % interval"
+    yield f"{'labels':>10}  {'arm':<14}{'value':>9}  80 % of the curve"
     last = None
     for row in sorted(found["curve"], key=lambda item: (item["labels"], item["arm"])):
         labels = f"{row['labels']:,}" if row["labels"] != last else ""

@@ -132,7 +132,7 @@ def _how(found: Mapping[str, Any]) -> str:
         f"<p>Every arm learnt from the same nested parts of {found['labels_at_hand']:,} labels and answered the same "
         f"{found['test_rows']:,} test rows. {cost['trainings']} trainings took {_seconds(cost['spent_s'])}, "
         f"{cost['ratio']:.2f} times one training of all labels (planned: {cost['planned_ratio']:.2f}).</p>"
-        + _table(["labels", "arm", found["metric"], "80 % interval", ""], rows, numbers=(0, 2, 3))
+        + _table(["labels", "arm", found["metric"], "80 % of the curve", ""], rows, numbers=(0, 2, 3))
         + notes
     )
 
