@@ -534,6 +534,16 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._check_names()
+        self._check_outputs()
+        self._check_numbers()
+        self._check_stages()
+        self.objective.check(self.inputs, self.outputs)
+        self._meet()
+        return self
+
+    def _check_names(self) -> None:
+        """Names that can be written everywhere, and that no other field has."""
         for name in [*self.inputs, *self.outputs]:
             require(
                 isinstance(name, str) and bool(NAME.match(name)),
@@ -561,6 +571,9 @@ class Recipe(Part):
                 allowed="a name no input has",
                 fix="an answer cannot be given as an input; rename one and say column: if both read the same column",
             )
+
+    def _check_outputs(self) -> None:
+        """What is answered is no column that decides about rows, and the goal is one of the answers."""
         reserved = {self.data.split_column, self.data.group, self.data.weight} - {None}
         for name, declared in self.outputs.items():
             require(
@@ -572,6 +585,9 @@ class Recipe(Part):
             )
         if self.goal is not None and self.goal.output not in self.outputs:
             raise unknown_name(field="goal.output", got=self.goal.output, names=self.outputs)
+
+    def _check_numbers(self) -> None:
+        """Numbers that do not go together."""
         size = self.trunk
         if size.width is not None and size.heads is not None:
             require(
@@ -581,9 +597,17 @@ class Recipe(Part):
                 allowed=f"a divisor of trunk.width = {size.width}",
                 fix="change one of the two",
             )
-        self._check_stages()
-        self.objective.check(self.inputs, self.outputs)
-        # frozen for everybody else: here the declarations see each other for the first time
+        given = [name for name in ("steps", "epochs") if getattr(self.train, name) is not None]
+        require(
+            len(given) < 2,
+            field="train.epochs",
+            got=self.train.epochs,
+            allowed="steps or epochs, not both",
+            fix="remove one",
+        )
+
+    def _meet(self) -> None:
+        """The declarations see each other for the first time; the recipe is frozen for everybody else."""
         self.__dict__["outputs"] = {
             name: standing(name, self.inputs, self.outputs, self.stages) if item.of_row or item.lies else item
             for name, item in self.outputs.items()
@@ -602,15 +626,6 @@ class Recipe(Part):
         }
         if all(item.of_row > 1 for item in self.outputs.values()):  # a row is answered by whatever it has
             self.__dict__["inputs"] = {name: replace(item, optional=True) for name, item in self.inputs.items()}
-        given = [name for name in ("steps", "epochs") if getattr(self.train, name) is not None]
-        require(
-            len(given) < 2,
-            field="train.epochs",
-            got=self.train.epochs,
-            allowed="steps or epochs, not both",
-            fix="remove one",
-        )
-        return self
 
     def _check_stages(self) -> None:
         """Every output answered by one stage, every input read by one, no circle, and hand-offs that can carry."""
