@@ -127,22 +127,8 @@ def evaluate(
         fix="choose a split that has rows",
         error=DataError,
     )
-    notes: list[str] = []
-    if model.network.compares_rows:
-        notes.append(f"a loss that compares rows is that of batches of {BATCH_ROWS}, whatever training used")
     scored = _score(model, dataset, rows)
-    for name, item in scored.items():
-        if len(item.rows) < len(rows):
-            notes.append(
-                f"{name}: {len(rows) - len(item.rows)} of {len(rows)} rows have no {name} and are not in its metrics"
-            )
-        told = [*item.item.remarks(item.truths, item.answers, item.contract), *model.network.head(name).notes()]
-        notes += [f"{name}: {line}" for line in told]
-    if dataset.group is not None:
-        what = "whole groups (data.group), not over single rows"
-        if model.recipe.data.windows is not None:
-            what = "stretches of time as long as the future, since windows share steps"
-        notes.append(f"intervals are over {what}")
+    notes = _remarks(model, dataset, scored, len(rows))
     seen = bool(np.isin(rows, dataset.splits.train).any())  # what was learnt by heart raises no suspicion
     outputs = {name: _estimates(item) for name, item in scored.items()}
     certainty = {name: _worth_of_confidence(model, name, item, notes) for name, item in scored.items()}
@@ -173,6 +159,24 @@ def evaluate(
         suspects=None if seen else _of_each(suspected_labels, dataset, scored),
         certainty={name: found for name, found in certainty.items() if found},
     )
+
+
+def _remarks(model: Model, dataset: Dataset, scored: Mapping[str, Answered], rows: int) -> list[str]:
+    """What has to be known to read the scores."""
+    notes: list[str] = []
+    if model.network.compares_rows:
+        notes.append(f"a loss that compares rows is that of batches of {BATCH_ROWS}, whatever training used")
+    for name, item in scored.items():
+        if len(item.rows) < rows:
+            notes.append(f"{name}: {rows - len(item.rows)} of {rows} rows have no {name} and are not in its metrics")
+        told = [*item.item.remarks(item.truths, item.answers, item.contract), *model.network.head(name).notes()]
+        notes += [f"{name}: {line}" for line in told]
+    if dataset.group is not None:
+        what = "whole groups (data.group), not over single rows"
+        if model.recipe.data.windows is not None:
+            what = "stretches of time as long as the future, since windows share steps"
+        notes.append(f"intervals are over {what}")
+    return notes
 
 
 def _worth_of_confidence(model: Model, name: str, scored: Answered, notes: list[str]) -> dict[str, Any]:
