@@ -608,10 +608,15 @@ def test_boxes_are_handed_on_to_a_stage_that_counts_them() -> None:
         three, two = carrier(target, torch.tensor([[3]])), carrier(target, torch.tensor([[2]]))
         alone = carrier(target[:, :2], torch.tensor([[2]]))
         none = carrier(target[:, :0], torch.tensor([[0]]))
+        disturbed = target + torch.tensor([0.3, 0, 0, 0, 0]) * torch.tensor([[[1.0], [-1.0], [9.0]]])
+        heard = carrier(
+            disturbed, torch.tensor([[3]])
+        )  # a class with noise on it is the nearest, or none that is known
     assert three.mask.sum() == 4
     assert none.values.shape[1] == none.mask.sum() == 1
     torch.testing.assert_close(two.values[:, :3], alone.values)
     assert not torch.allclose(two.pooled(), three.pooled())
+    torch.testing.assert_close(heard.values, three.values)
     recipe = Recipe(
         data=[{}], inputs={"photo": "image"}, outputs={"count": "number"}, regime="modular",
         stages={"find": {"from": "photo", "to": {"cells": "boxes"}}, "count": {"from": "cells", "to": "count", "hand_off": "hard"}},

@@ -403,6 +403,19 @@ def test_noise_on_symbols_brings_in_what_was_said_and_nothing_else(
     assert share > 0 or torch.equal(found, values)
 
 
+def test_noise_on_numbers_is_in_the_deviations_of_each_and_padding_counts_for_nothing() -> None:
+    """Boxes: a class of 0 or 1 beside corners of hundreds of pixels must not be drowned in the corners' noise."""
+    chance = torch.Generator().manual_seed(0)
+    sizes = torch.full((64, 1), 20)
+    kinds, corners = torch.randint(0, 2, (64, 40, 1)).float(), 200 * torch.rand(64, 40, 4)
+    values = torch.cat([kinds, corners], dim=2)
+    values[:, 20:] = 1e6  # behind the ends
+    moved = (measure._noisy(Ragged(values, sizes), 0.1, chance).values - values)[:, :20].std((0, 1))
+    torch.testing.assert_close(moved, 0.1 * values[:, :20].std((0, 1)), rtol=0.1, atol=0)
+    whole = measure._noisy(Ragged(torch.zeros(3, 0, 5), torch.zeros(3, 1, dtype=torch.long)), 0.1, chance)
+    assert whole.values.shape == (3, 0, 5)
+
+
 def test_a_quarter_is_put_out_where_it_ranks_highest_and_padding_stays() -> None:
     sizes = torch.tensor([[32], [16]])
     values = torch.arange(1.0, 65.0).reshape(2, 32)

@@ -132,7 +132,7 @@ def with_truth(given: tuple[str, ...]) -> Predict:
 
 def with_noise(output: str, share: float) -> Predict:
     """Predictions where an answer is disturbed on its way to the next stage: about `share` of its symbols are replaced by
-    symbols of the other rows; numbers and tokens get Gaussian noise of so many standard deviations of the batch."""
+    symbols of the other rows; numbers and tokens get Gaussian noise of so many of their standard deviations in the batch."""
 
     def predict(model: Model, batch: Batch, number: int) -> Predictions:
         chance = torch.Generator(model.device).manual_seed(number)
@@ -187,9 +187,11 @@ def _other_symbols(given: Ragged, share: float, chance: torch.Generator) -> Ragg
 
 
 def _noisy(given: Ragged, share: float, chance: torch.Generator) -> Ragged:
-    values = given.values.float()
+    """Each number of a place in its own deviations, over all places that are no padding: of a box its class, its corners."""
+    values, places = given.values.float(), _real(given)
     noise = torch.randn(values.shape, generator=chance, device=values.device)
-    found = values + share * values.std(correction=0) * noise
+    deviation = values[places].std(0, correction=0) if bool(places.any()) else torch.zeros(())
+    found = values + share * deviation * noise
     if not given.values.is_floating_point():  # samples and pixels are whole numbers within limits
         limits = torch.iinfo(given.values.dtype)
         found = found.round().clamp(limits.min, limits.max)

@@ -290,8 +290,8 @@ class BoxesCarrier(Encoder):
 
     def forward(self, values: Tensor, sizes: Int[Tensor, "batch 1"]) -> Tokens:
         """[batch, box, 1 + corners] as a target has them -> [batch, 1 + box, width]."""
-        kinds = values[..., 0].long()
-        kinds = torch.where(kinds < 0, self.classes, kinds)
+        kinds = values[..., 0].round().long()
+        kinds = torch.where((kinds < 0) | (kinds > self.classes), self.classes, kinds)
         corners = values[..., 1:].float() * self.scale
         low, high = corners.chunk(2, dim=-1)
         own = self.kind(kinds) + self.place(torch.cat([corners, high - low], dim=-1))
