@@ -39,7 +39,7 @@ from endwise.scan import VolumeSegmentation
 
 WORST = 20  # mistakes shown
 EXPLAINED, WHY_PIECES = 4, 3  # of them with what they lean on
-LOOKS, EXPLAINING_S = 600, 60.0  # of a network that a graded explanation takes, and for those of all outputs together
+LOOKS, EXPLAINING_S = 750, 60.0  # of a network that a graded explanation takes, and for those of all outputs together
 PREVIEW_BYTES = 3_000_000  # of all previews together: the page must stay small enough to mail
 PAIRS, CURVE_POINTS = 2_000, 200  # drawn
 BINS = 10  # of confidence
