@@ -236,15 +236,9 @@ class Shape(Prior):
     def check(self, inputs: Fields, outputs: Fields) -> None:
         _one_of(self, "of", self.of, outputs, Mask)
         _some(self, "size", [item for item in (self.size, self.spread, self.rough) if item is not None])
-        for name, value, least in (("spread", self.spread, 0.0), ("rough", self.rough, 1.0)):
-            require(
-                value is None or value > least, field=f"{self.term}.{name}", got=value, allowed=f"a number above {least:g}",
-                fix="measure it on a few labels, and leave room",
-            )  # fmt: skip
-        require(
-            self.size is None or (len(self.size) == 2 and 0 <= self.size[0] < self.size[1]), field=f"{self.term}.size",
-            got=self.size, allowed="two numbers, the smaller one first", fix="write size: [800, 2400]",
-        )  # fmt: skip
+        _above(self, "spread", self.spread, 0.0)
+        _above(self, "rough", self.rough, 1.0)
+        _ordered(self, "size", self.size, "[800, 2400]")
 
     def loss(self, seen: "Seen") -> "Tensor":
         import torch
@@ -308,14 +302,8 @@ class Extent(Prior):
     def check(self, inputs: Fields, outputs: Fields) -> None:
         _one_of(self, "of", self.of, outputs, Boxes)
         _some(self, "sides", [item for item in (self.sides, self.long) if item is not None])
-        require(
-            self.long is None or self.long > 1, field=f"{self.term}.long", got=self.long, allowed="a number above 1",
-            fix="measure it on a few labels, and leave room",
-        )  # fmt: skip
-        require(
-            self.sides is None or (len(self.sides) == 2 and 0 <= self.sides[0] < self.sides[1]), field=f"{self.term}.sides",
-            got=self.sides, allowed="two lengths, the smaller one first", fix="write sides: [3, 12]",
-        )  # fmt: skip
+        _above(self, "long", self.long, 1.0)
+        _ordered(self, "sides", self.sides, "[3, 12]")
 
     def loss(self, seen: "Seen") -> "Tensor":
         import torch
@@ -467,6 +455,20 @@ def _some(prior: Prior, field: str, values: Sequence[Any]) -> None:
         allowed="at least one",
         fix=f"write {field}: with a value",
     )
+
+
+def _above(prior: Prior, field: str, value: float | None, least: float) -> None:
+    require(
+        value is None or value > least, field=f"{prior.term}.{field}", got=value, allowed=f"a number above {least:g}",
+        fix="measure it on a few labels, and leave room",
+    )  # fmt: skip
+
+
+def _ordered(prior: Prior, field: str, bounds: tuple[float, ...] | None, example: str) -> None:
+    require(
+        bounds is None or (len(bounds) == 2 and 0 <= bounds[0] < bounds[1]), field=f"{prior.term}.{field}",
+        got=bounds, allowed="two numbers, the smaller one first", fix=f"write {field}: {example}",
+    )  # fmt: skip
 
 
 def _listed(value: Any) -> Any:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from endwise.nn.size import Size
 
 ROW_ENDS = "/\n"
-STEPS, MOST_STEPS = 24, 256
+STEPS, MOST_STEPS = 24, 256  # the default, and as many as training differentiates through
 MOST_CELLS = 1_024
 MOST_SYMBOLS = 64
 
@@ -75,7 +75,9 @@ class Board(Modality):
         None, "the input board of the same size, cell by cell; null: the only input board, where there is one"
     )
     decoder: Literal["energy"] = output_field("energy", "energy: by descending a learnt energy of all cells together")
-    steps: int = output_field(STEPS, "of the descent; more are better and slower; training takes 24 at most")
+    steps: int = output_field(
+        STEPS, f"of the descent; more are better and slower; training differentiates through {STEPS} at most"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.errors import DataError, require
-from endwise.modalities.board import BoardContract
+from endwise.modalities.board import STEPS, BoardContract
 from endwise.nn.blocks import Dropout, Transformer, attend
 from endwise.nn.energy import PairEnergy, descended
 from endwise.nn.interface import Aim, Encoder, Head, Tokens, surer
@@ -23,7 +23,6 @@ LOOKED_AT = 3  # places of the descent that the loss looks at: a third, two thir
 CONTRAST = 0.1  # what the order of energies counts
 SPOILT = 0.15  # share of the cells that another symbol is put into, for the energy to tell apart
 NOT_MEASURED = 1e30  # above any energy
-UNROLLED = 24  # steps at most that training differentiates through; an answer may go further down what was learnt
 LEVELS = 33  # stored quantiles of the energies of validation rows
 
 
@@ -91,7 +90,7 @@ class BoardHead(Head):
         # below the best symbol of each cell: the energy is then what the answer costs beyond that, however much was given
         said = said - said.amax(-1, keepdim=True)
         with full_precision(said):
-            path = descended(self.energy, said, min(self.steps, UNROLLED) if self.training else self.steps)
+            path = descended(self.energy, said, min(self.steps, STEPS) if self.training else self.steps)
             along = torch.stack([path[len(path) * turn // LOOKED_AT - 1] for turn in range(1, LOOKED_AT + 1)], 1)
             answer = F.one_hot(along[:, -1].argmax(-1), self.symbols_known).float()
             return {"said": said, "along": along, "energy": self.energy(answer, said)}
