@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from endwise import checkpoint, lineage, metrics
+from endwise import checkpoint, heap, lineage, metrics
 from endwise.baselines import Baseline, baselines
 from endwise.batch import Batch
 from endwise.checkpoint import State
@@ -152,6 +152,7 @@ class _Progressed:
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "best"}
 
 
+@heap.kept()
 def fit(
     recipe: Recipe,
     *,
@@ -201,6 +202,7 @@ def fit(
     return model
 
 
+@heap.kept()
 def dry_run(recipe: Recipe, *, progress: Progress | None = None) -> tuple[Plan, dict[str, Any]]:
     """What `fit` would do, without doing it: the plan (with the measured time of a step) and the facts of the data.
     Reads the data into the store and trains nothing."""

@@ -583,6 +583,21 @@ def test_a_target_moves_with_its_picture() -> None:
     assert decoded[0, 0].tolist() == pytest.approx([10.0, 20.0, 30.0, 60.0])
 
 
+def test_first_boxes_are_as_large_as_those_of_training() -> None:
+    """Before anything is learnt some place already overlaps each thing that there is to find."""
+    photos, cells = drawn_boxes()
+    case = Case(Boxes(), cells, "output", (case_image(), photos))
+    model = case.model()
+    head: Any = model.network.eval().head("value")
+    batch = case.batch().to("cpu")
+    with torch.no_grad():
+        prediction = model.network(batch.inputs, batch.present)["value"]
+        target = batch.targets["value"]
+        truths, real = head._laid(prediction, target.values, target.sizes)
+        best = overlap(prediction["boxes"][:, :, None], truths[:, None]).amax(1)[real]
+    assert best.min() > 0.2 and best.median() > 0.4
+
+
 def test_boxes_are_handed_on_to_a_stage_that_counts_them() -> None:
     """The boxes that are given come first; a token a box, whatever the padding, and one where there is none."""
     photos, cells = drawn_boxes()

@@ -33,6 +33,7 @@ from endwise.modalities.volume.boxes import VolumeBoxes
 from endwise.modalities.volume.files import scan_of
 from endwise.modalities.volume.mask import VolumeMask
 from endwise.nn.placing import laid
+from endwise.nn.pyramid import Conv3d
 from endwise.nn.volumes import VolumeChanges, augment, behind, laid_out
 from endwise.objective import Randomness, Seen
 from endwise.patches import cores, covering, drawn, words
@@ -305,6 +306,36 @@ def test_an_answer_in_json_is_read_back_and_two_are_the_same_but_for_a_hundredth
     assert not differences([told(numbers)], [told(near)])
     assert differences([told(numbers)], [told(far)])
     assert differences([told(numbers)], [told(numbers[:5])])
+
+
+# ---- the network -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sides=st.tuples(*[st.integers(1, 6)] * 3), channels=st.sampled_from([(1, 8), (5, 16), (16, 32)]), stride=st.sampled_from([1, 2]),
+    rows=st.integers(1, 4), last=st.booleans(),
+)  # fmt: skip
+def test_convolutions_in_16_bits_have_the_gradients_of_32_however_few_the_cells(
+    sides: tuple[int, int, int], channels: tuple[int, int], stride: int, rows: int, last: bool
+) -> None:
+    torch.manual_seed(0)
+    layer = Conv3d(*channels, 3, stride=stride, padding=1)
+    layout = torch.channels_last_3d if last else torch.contiguous_format
+    x = torch.randn(rows, channels[0], *sides).contiguous(memory_format=layout).requires_grad_()
+    found = []
+    for enabled in (False, True):
+        layer.zero_grad()
+        x.grad = None
+        poison = [torch.full((2**power,), torch.nan) for power in range(4, 16) for _ in range(3)]
+        del poison  # what is left unset is then not a number
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = layer(x)
+        out.float().square().sum().backward()
+        assert layer.weight.grad is not None and x.grad is not None
+        found.append((layer.weight.grad.clone(), x.grad.clone()))
+    for exact, near in zip(*found, strict=True):
+        assert (exact - near).abs().max() <= 0.05 * exact.abs().max()
 
 
 # ---- boxes -----------------------------------------------------------------------------------------------------------

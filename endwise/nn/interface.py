@@ -138,8 +138,9 @@ class Encoder(nn.Module):
     meant; smaller batches, whose gradients are noisier, take the root of their share of it (Malladi et al. 2022, "On the SDEs and
     scaling rules for adaptive gradient algorithms"). None: whatever the batch. passes: most passes over the training rows that
     it profits from when its tokens serve a decision; beyond, it learns the rows by heart. None: the platform's. maps: the
-    feature maps in `Tokens.levels`, the finest first; canvas_px: the canvas they and `Tokens.placed` are of. A head that
-    lies on an input learns both in `meet`; empty where nothing can lie on it."""
+    feature maps in `Tokens.levels`, the finest first; canvas_px: the canvas they and `Tokens.placed` are of; reduced: how many
+    of the input's own pixels one of its is long, where that is the same for all rows. A head that lies on an input learns
+    these in `meet`; empty where nothing can lie on it."""
 
     augment: bool = True
     peak_rate: float | None = None
@@ -148,6 +149,7 @@ class Encoder(nn.Module):
     weight_decay: float | None = None
     maps: tuple[Map, ...] = ()
     canvas_px: tuple[int, ...] = ()
+    reduced: float | None = None
     chunk: int | None = None  # of an encoder with `feed`: raw places (samples, units) that make whole tokens
     colours: ClassVar[int] = 0  # trailing axes of a raw number array that are one place (the colours of a pixel)
 

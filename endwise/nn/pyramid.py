@@ -5,7 +5,6 @@ ones know. A network with one coarse map (a transformer over patches) gets the f
 2022, ViTDet). Any number of axes. Not here: what is answered at the places (heads), and the maps (encoders).
 """
 
-import contextlib
 import math
 from collections.abc import Sequence
 
@@ -16,18 +15,25 @@ from torch.nn import functional as F
 
 from endwise.nn.interface import Encoder, Map, Tokens
 
-CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+FEWEST_16_BIT = 4  # cells along each axis from which on a CPU convolves volumes in 16 bits
+
+
+class Conv3d(nn.Conv3d):
+    """A convolution over volumes, on a CPU in full precision where an axis has few cells: there oneDNN (torch 2.13) leaves
+    gradients of 16-bit weights partly unset and writes past their end (fewer than three cells, or two under a stride)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What torch's does."""
+        if input.device.type != "cpu" or torch.compiler.is_exporting() or min(input.shape[2:]) >= FEWEST_16_BIT:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
+
+
+CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 GROUP = 8  # channels normalised together
-
-
-def steady(like: Tensor, axes: int) -> contextlib.AbstractContextManager[object]:
-    """Around convolutions over volumes on a CPU: no autocast, since the weights' gradients of 16-bit ones over few cells
-    are partly left unset there (oneDNN in torch 2.13: NaN now and then). Elsewhere as it is."""
-    if axes < 3 or like.device.type != "cpu" or torch.compiler.is_exporting():
-        return contextlib.nullcontext()
-    return torch.autocast("cpu", enabled=False)
 
 
 class Mix(nn.Sequential):
@@ -173,10 +179,6 @@ class Narrowing(Scored):
 
     def forward(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
         """Of rows without the input what the tokens alone say."""
-        with steady(tokens.values, len(self.canvas)):
-            return self._scores(tokens.with_values(tokens.values.float()), on)
-
-    def _scores(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
         levels = tokens.levels[on]
         present = tokens.present.get(on)
         if present is not None:

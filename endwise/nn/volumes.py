@@ -155,10 +155,11 @@ class VolumeNet(nn.Module):
             nn.Sequential(Mix(AXES, before, after, stride=2), *(Residual(after) for _ in range(count)))
             for before, after, count in zip(widths, widths[1:], blocks, strict=False)
         )
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "batch channel x y z"]) -> list[Tensor]:
         """A feature map of the stem and of every stage, the finest first."""
-        x = self.stem(x)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last_3d))
         maps = [x]
         for stage in self.stages:
             x = stage(x)

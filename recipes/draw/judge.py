@@ -1,6 +1,7 @@
 """Whether a drawn picture shows what was asked for: `python -m recipes.draw.judge RUN JUDGE_RUN [--rows 500]`.
 
-A network that knows pictures says the shape and the colour of those that were drawn for test captions, beside the same
+`--guidance 1 2 4` draws with each of these weights, and `--side val` for the captions of the validation rows: what a weight
+is chosen by. A network that knows pictures says the shape and the colour of those that were drawn for test captions, beside the same
 network told nothing (guidance 0), told without extra weight (guidance 1), the training picture whose caption is the nearest,
 and the true pictures, which is what the judge itself can reach. The Fréchet distance is by hand-made features.
 """
@@ -49,17 +50,22 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("judge")
     parser.add_argument("--rows", type=int, default=500, help="test rows to draw, evenly through them")
+    parser.add_argument("--side", choices=["test", "val"], default="test", help="whose captions are drawn")
+    parser.add_argument(
+        "--guidance", type=float, nargs="+", help="weights of the caption; default: as trained, 1 and 0"
+    )
     given = parser.parse_args()
     run, judge = Run.open(given.run), Run.open(given.judge).model()
     model, dataset = run.model(), prepare(run.recipe)
     (name,) = run.recipe.outputs
     head = model.network.head(name)
     assert isinstance(head, FlowHead)
-    test = dataset.splits.test
-    rows = test[np.unique(np.linspace(0, len(test) - 1, given.rows).astype(int))]
+    side = getattr(dataset.splits, given.side)
+    rows = side[np.unique(np.linspace(0, len(side) - 1, given.rows).astype(int))]
     truths = [run.recipe.outputs[name].truth(dataset.fields[name][row], model.contracts[name]) for row in rows.tolist()]
     arms = {}
-    for label, guidance in (("as trained", head.guidance), ("guidance 1", 1.0), ("told nothing", 0.0)):
+    weights = {"as trained": head.guidance, "guidance 1": 1.0, "told nothing": 0.0}
+    for label, guidance in ({f"guidance {weight:g}": weight for weight in given.guidance or ()} or weights).items():
         head.guidance = guidance
         arms[label] = drawn(model, dataset, rows, name)
     nearest = baselines(model.contracts, run.recipe, dataset, dataset.splits.train, rows)[name]["classical"]

@@ -15,7 +15,7 @@ volumes three. Not here: geometry and assignment
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,7 @@ from endwise.modalities.boxes import MOST
 from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
 from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens
 from endwise.nn.placing import centres, lies_at, seen_at
-from endwise.nn.pyramid import CONVS, Mix, Pyramid, steady
+from endwise.nn.pyramid import CONVS, Mix, Pyramid
 from endwise.nn.scalars import Residual
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ PICTURE = 4  # axes of its feature maps
 VOLUME = 3  # axes of a canvas that may be a window
 FINEST_PX = 8  # canvas pixels from place to place ...
 FEWEST_A_SIDE = {2: 16, 3: 8}  # ... or as many places as this along the shortest side, by axes, where that is finer
-REACH = 3.0  # what a place reaches to each side before it has learnt anything, in distances between places
-FURTHEST = 4.0  # of the logarithm of a reach
+FURTHEST = 4.0  # of the logarithm of a reach, whose unit is half a usual box
 PRIOR = 0.01  # the chance of a thing at a place before anything is learnt (Lin et al. 2017)
 NEIGHBOURS = 5  # a place is compared with the best of so many along each axis
 VISIBLE = 0.25  # share of a box that has to be on the canvas
@@ -58,12 +57,13 @@ class BoxesHead(Head):
     passes = 300  # over the training rows: a detector from nothing learns slowly (Zhu et al. 2019, "ScratchDet")
     thresholds: Tensor
     places: Tensor
-    step: Tensor
+    usual: Tensor
 
     def __init__(self, declared: "Boxes", contract: "BoxesContract", size: "Size") -> None:
         super().__init__()
         self.on, self.in_pixels, self.matching = declared.under(), declared.unit == "px", declared.matching
         self.overlap, self.stride_px, self.given = declared.overlap, declared.stride_px, declared.threshold
+        self.sides, self.furthest = usual_sides(contract), max(contract.reach, 1.0)
         self.names, self.corners = contract.classes, slice(1, 1 + len(declared.corners))  # of a target's numbers
         self.classes, self.token_width, self.width = len(contract.classes), size.width, max(32, size.width // 2)
         self.register_buffer("thresholds", torch.full((self.classes,), declared.threshold or UNSET))
@@ -77,9 +77,8 @@ class BoxesHead(Head):
         self.pyramid = Pyramid(encoder.maps, self.token_width, width=width, finest=finest)
         stride = self.pyramid.strides[0]
         shape = tuple(math.ceil(side / step) for side, step in zip(canvas, stride, strict=True))
-        step = torch.tensor([step / side for side, step in zip(canvas, stride, strict=True)])
-        self.register_buffer("step", step, persistent=False)
-        covered = torch.tensor([count * part for count, part in zip(shape, step.tolist(), strict=True)])
+        self.register_buffer("usual", self._half_a_box(encoder, stride), persistent=False)
+        covered = torch.tensor([count * step / side for count, step, side in zip(shape, stride, canvas, strict=True)])
         self.register_buffer("places", centres(shape, covered.device) * covered, persistent=False)
         axes = len(canvas)
         self.naming, self.reaching = (nn.Sequential(Mix(axes, width, width), Mix(axes, width, width)) for _ in range(2))
@@ -90,13 +89,18 @@ class BoxesHead(Head):
             nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
 
+    def _half_a_box(self, encoder: Encoder, stride: Sequence[float]) -> Float[Tensor, " axes"]:
+        """What a place reaches to each side before it has learnt anything, in shares of the canvas: overlaps, and with them all
+        that is learnt of classes, are next to nothing where first boxes are far too large. At least half the way to the next
+        place. Where pixels are reduced by another factor in each picture, the largest coordinate lies near the canvas's end."""
+        canvas, sides = torch.tensor(encoder.canvas_px), self._turned(torch.tensor(self.sides))
+        if self.in_pixels:
+            sides = sides / (encoder.reduced or self.furthest / max(encoder.canvas_px)) / canvas
+        return torch.maximum(sides, torch.tensor(stride) / canvas).clamp(max=1) / 2
+
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """{'one', 'many': [batch, place, class], 'boxes': [batch, place, corners], 'places': [batch, place, axes], 'seen',
         'sizes': where they lie}."""
-        with steady(tokens.values, len(self.step)):
-            return self._proposed(tokens.with_values(tokens.values.float()))
-
-    def _proposed(self, tokens: Tokens) -> dict[str, Tensor]:
         x = self.pyramid(tokens, self.on)[0]
         many = self.many(self.naming(x))
         # what stands out among its neighbours is most of what the one that answers has to know (Wang et al. 2021)
@@ -110,7 +114,7 @@ class BoxesHead(Head):
         return {
             "one": one.flatten(2).transpose(1, 2).float(),
             "many": many.flatten(2).transpose(1, 2).float(),
-            "boxes": around_places(self.places, reach.exp() * REACH * torch.cat([self.step, self.step])),
+            "boxes": around_places(self.places, reach.exp() * torch.cat([self.usual, self.usual])),
             "places": self.places.expand(reach.shape[0], -1, -1),
             "seen": placed.seen.float(),
             "sizes": placed.sizes,
@@ -209,7 +213,7 @@ class BoxesHead(Head):
             "classes": classes,
             "given": ranked >= self.thresholds[classes],
         }
-        return found if len(self.step) < VOLUME else {**found, "alone": ranked}
+        return found if len(self.usual) < VOLUME else {**found, "alone": ranked}
 
     def ranked(self, prediction: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(scores, classes, places [batch, rank], boxes on the canvas [batch, rank, corners]) of the surest."""
@@ -270,6 +274,13 @@ class BoxesHead(Head):
         ]
         self.thresholds.copy_(torch.tensor(chosen))
         return {f"threshold of {name}": value for name, value in zip(self.names, chosen, strict=True)}
+
+
+def usual_sides(contract: "BoxesContract") -> list[float]:
+    """Of a box, along x, y and z in the unit of the contract: its class's median, averaged over the boxes as logarithms."""
+    logs = np.log(np.maximum(contract.medians, 1e-6))
+    sides: list[float] = np.exp(np.average(logs, axis=0, weights=contract.counts)).tolist()
+    return sides
 
 
 class BoxesCarrier(Encoder):

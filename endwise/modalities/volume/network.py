@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from endwise.modalities.volume import Volume, VolumeContract, seen_at_once
 from endwise.nn.interface import Encoder, Map, Tokens
 from endwise.nn.placing import Placed
-from endwise.nn.pyramid import steady
 from endwise.nn.size import Size
 from endwise.nn.volumes import VolumeChanges, VolumeNet, augment, behind, inside, laid_out
 
@@ -31,6 +30,7 @@ class VolumeEncoder(Encoder):
     colours = 1
     mean: Tensor
     deviation: Tensor
+    reduced: float
     peak_rate = 2e-3
 
     def __init__(self, declared: Volume, contract: VolumeContract, size: Size) -> None:
@@ -62,9 +62,8 @@ class VolumeEncoder(Encoder):
         if self.training and self.augment:
             x, moved = augment(x, self.changes)
             seen = behind(seen, moved)
-        with steady(x, len(self.canvas_px)):
-            levels = self.net(x)
-            values = self.norm(self.project(levels[-1].flatten(2).transpose(1, 2)))
+        levels = self.net(x)
+        values = self.norm(self.project(levels[-1].flatten(2).transpose(1, 2)))
         return _tokens(values, levels, Placed(self.canvas_px, sizes, seen, x))
 
 
@@ -89,9 +88,8 @@ class VolumeMaskCarrier(Encoder):
             values = (values[..., None] == torch.arange(self.classes, device=values.device)).float()
         with torch.autocast(values.device.type, enabled=False):
             x, seen = laid_out(values.float().movedim(4, 1), sizes, self.canvas_px, 1.0)
-        with steady(x, 3):
-            levels = self.net(x)
-            found = self.norm(self.project(levels[-1].flatten(2).transpose(1, 2)))
+        levels = self.net(x)
+        found = self.norm(self.project(levels[-1].flatten(2).transpose(1, 2)))
         return _tokens(found, levels, Placed(self.canvas_px, sizes, seen, x))
 
 
