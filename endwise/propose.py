@@ -23,6 +23,7 @@ from endwise.data.gather import gathered
 from endwise.data.join import joined
 from endwise.data.split import SIDES, side_of
 from endwise.data.table import Table, family, is_table, open_table
+from endwise.dicom import is_dicom
 from endwise.errors import DataError, refusal, require, unknown_name
 from endwise.modalities.boxes import Boxes
 from endwise.modalities.number import MISSING_WORDS
@@ -308,11 +309,13 @@ def _bytes(cell: Any) -> bytes:
 
 
 def _magic(cell: Any) -> str | None:
-    head = _bytes(cell)[:16]
+    head = _bytes(cell)[:132]
     if head[:4] == b"RIFF":
         return {b"WEBP": "image", b"WAVE": "audio"}.get(head[8:12])
     if not head and isinstance(cell, Mapping) and isinstance(cell.get("path"), str):
         return family(cell["path"])
+    if is_dicom(head):
+        return "image"
     return next((kind for start, kind in MAGIC if head.startswith(start)), None)
 
 

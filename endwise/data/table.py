@@ -49,7 +49,9 @@ from endwise.data.split import SIDES, side_of
 from endwise.delimited import distinct, rows_of, wide_fields
 from endwise.errors import DataError, need, refusal, require, unknown_name
 
-IMAGE_FILES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm"})
+IMAGE_FILES = frozenset(
+    {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".dcm", ".dicom"}
+)
 AUDIO_FILES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".m4a"})
 TEXT_FILES = frozenset({".txt", ".text", ".md"})
 FAMILIES = {"image": IMAGE_FILES, "audio": AUDIO_FILES, "text": TEXT_FILES}

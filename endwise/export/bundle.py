@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from endwise import __version__
+from endwise.dicom import is_dicom
 from endwise.errors import BadValue, ExportError, require
 from endwise.export.graph import picked_of, tensor_names
 from endwise.files import plain, write_json, write_text
@@ -203,6 +204,10 @@ def write_runner(model: "Model", folder: Path) -> None:
         for module, package in DECODERS.items()
         if any(_mentions(copied[name], module) for name in copied if _serves(name, used))
     ]
+    if any(
+        is_dicom(file.read_bytes()[:132]) for file in folder.glob("golden/*")
+    ):  # pictures need it where they are DICOM
+        wanted = sorted({*wanted, DECODERS["pydicom"]})
     write_text(folder / "requirements.txt", "\n".join(["numpy", "onnxruntime", *sorted(wanted)]) + "\n")
     write_text(folder / "README.md", _page(model))
 

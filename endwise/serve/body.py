@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from endwise.errors import BadValue
+from endwise.dicom import is_dicom, promised_pixels
+from endwise.errors import BadValue, SetupError
 from endwise.files import parse_json
 from endwise.modalities.base import Modality
 from endwise.rows import DATA_URI, value_hash
@@ -242,6 +243,11 @@ def _members(data: bytes) -> int:
 
 def _pixels(data: bytes) -> int:
     """Of all frames, by the header alone; 0 for what is no picture, which is said where it is read."""
+    if is_dicom(data):
+        try:
+            return promised_pixels(data)
+        except (BadValue, SetupError):
+            return 0
     from PIL import Image as Pillow
 
     try:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from endwise.dicom import is_dicom, picture_of, promised_pixels
 from endwise.drawing import Picture, antialias, png, resizing, to_uri
 from endwise.errors import BadValue, require
 from endwise.modalities.base import (
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from endwise.nn.size import Size
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # never EPS and the like, which run programs
-SPELLED_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF or PPM"
+SPELLED_FORMATS = "JPEG, PNG, TIFF, WebP, BMP, GIF, PPM or DICOM"
 MAX_PIXELS = 80_000_000  # a picture of more is a mistake or an attack: 240 MB when unpacked
 LARGEST_SIDE_PX = 224  # of auto: what an ImageNet network looks at (He et al. 2016)
 OWN_SIDE_PX = 64  # pictures up to this size are seen as they are
@@ -88,13 +89,17 @@ class ImageContract(Contract):
 @dataclass(frozen=True, kw_only=True)
 class Image(PretrainedInput):
     """A picture, given or, as an output, made of one that is given (restored, coloured, compressed) or drawn from what the
-    inputs say (`decoder: flow`). JPEG, PNG, TIFF, WebP, BMP, GIF or PPM (a path, the bytes, a data URI), or pixels in memory.
+    inputs say (`decoder: flow`). JPEG, PNG, TIFF, WebP, BMP, GIF, PPM or DICOM (a path, the bytes, a data URI), or pixels in memory.
 
     In memory: a PIL image; or an array [height, width] or [height, width, channels] of uint8, uint16, other whole
     numbers from 0 to 255, or floats in [0, 1] (kept with 16 bits). Turned as its EXIF orientation says; a picture with
     transparency is laid on white; CMYK becomes RGB; colour profiles are not applied; 16-bit grey keeps its 16 bits.
     A file with several frames or pages is refused: which one is meant cannot be known. An output is as large as the input
     that it lies on, or has `side_px`; its answer is a `Picture`.
+
+    DICOM (a radiograph, a mammogram; `endwise[medical]`) is known by its content. Grey becomes 16 bits from black to white as
+    a viewer shows it: by the file's slope and intercept, then by its first window (or table of values); of a file that declares
+    none, by all that its stored bits can say. MONOCHROME1, where low is white, is turned round.
     """
 
     type: ClassVar[str] = "image"
@@ -488,6 +493,10 @@ def decode(data: bytes, kept_area: int, *, grey: bool = False) -> np.ndarray:
         found = _fast_jpeg(data, kept_area, grey=grey)
         if found is not None:
             return found
+    if is_dicom(data):
+        if (promised := promised_pixels(data)) > MAX_PIXELS:
+            raise BadValue(_too_large(f"{promised:,}"))
+        return picture_of(data)
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 

@@ -203,7 +203,7 @@ def _series(files: Mapping[str, bytes]) -> Scan:
             f"{len(series)} series in one folder ({', '.join(f'{count} slices' for count in series.values())}): a volume is one series"
         )
     if len(slices) < 2:
-        raise BadValue("one slice is no volume: give all slices of the series")
+        raise BadValue("one slice is no volume: give all slices of the series; a single picture is type: image")
     first = slices[0]
     lacking = next(
         (name for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing") if name not in first),
