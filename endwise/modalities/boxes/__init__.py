@@ -80,6 +80,7 @@ class Boxes(Spatial):
     hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     contract_class = BoxesContract
     can_be_said: ClassVar[bool] = True
+    classical_of_places: ClassVar[bool] = True
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("columns", "format", "unit")
     corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "xmax", "ymax")  # the low ones before the high ones
@@ -387,14 +388,15 @@ class Boxes(Spatial):
         return [made(contract.classes) for made in (boxes.ap50, boxes.ap, boxes.ar, boxes.froc, boxes.f1)]
 
     def classical(self, contract: BoxesContract) -> Any:
-        """The boxes of the training picture that is most alike in hand features."""
-        from endwise.modalities.boxes.layout import Nearest
+        """A window of the usual size over what a pixel classifier says."""
+        from endwise.modalities.boxes.detector import SlidingWindow
 
-        return Nearest()
+        return SlidingWindow(in_pixels=self.unit == "px", turned=True)
 
     def from_classical(self, predicted: Any, contract: BoxesContract) -> Answer:
-        """The boxes as they are, all sure."""
-        return Answer([{**box, "score": 1.0} for box in predicted])
+        """(boxes that are given, candidates below)."""
+        given, more = predicted
+        return Answer(given, detail={"more": more} if more else {})
 
     def trivial(self, truths: Sequence[Any], contract: BoxesContract) -> Answer:
         """The training picture whose boxes fit the others best."""

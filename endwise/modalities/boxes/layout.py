@@ -1,4 +1,4 @@
-"""What found boxes are held against: the boxes of one training picture for all, and of the most similar one for each.
+"""What found boxes are held against: the boxes of one training picture for all, and (of instances) of the most similar one.
 
 Neither looks for anything on the picture: where things always lie in the same places, they are hard to beat, elsewhere
 they say what chance gives. Numpy and scikit-learn only. Not here: features of pictures (image/features.py).

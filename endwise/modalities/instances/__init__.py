@@ -45,6 +45,7 @@ class Instances(Boxes):
     type: ClassVar[str] = "instances"
     hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
     can_be_said: ClassVar[bool] = False
+    classical_of_places: ClassVar[bool] = False
     columns: tuple[str, ...] = output_field(
         (), "of a table with one row a thing (data.gather): the columns of the class and of the mask"
     )
@@ -130,6 +131,16 @@ class Instances(Boxes):
         from endwise.metrics import boxes
 
         return [boxes.mask_ap50(contract.classes), boxes.mask_ap(contract.classes), *super().metrics(contract)]
+
+    def classical(self, contract: BoxesContract) -> Any:
+        """The things of the training picture that is most alike in hand features."""
+        from endwise.modalities.boxes.layout import Nearest
+
+        return Nearest()
+
+    def from_classical(self, predicted: Any, contract: BoxesContract) -> Answer:
+        """The things as they are, all sure."""
+        return Answer([{**thing, "score": 1.0} for thing in predicted])
 
     # ---- network side ----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import numpy as np
 from endwise.errors import DataError, require
 from endwise.modalities.boxes import MOST, Boxes, BoxesContract, boxes_of, has_area
 from endwise.patches import cores
-from endwise.scan import AXES
+from endwise.scan import AXES, Scan
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -42,6 +42,12 @@ class VolumeBoxes(Boxes):
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """None: a plane shows few of them."""
         return []
+
+    def classical(self, contract: BoxesContract) -> Any:
+        """As of pictures, on what is around each voxel."""
+        from endwise.modalities.boxes.detector import SlidingWindow
+
+        return SlidingWindow(in_pixels=self.unit == "px", turned=False, opened=_voxels)
 
     def metrics(self, contract: BoxesContract) -> Sequence["Metric"]:
         """froc by the middles of boxes, ap50, ap, ar and f1 by their overlap."""
@@ -112,6 +118,11 @@ class VolumeBoxes(Boxes):
         gone = np.zeros(len(surest), bool) if self.overlap is None else _suppressed(found, self.overlap)
         found["boxes"] /= np.tile(whole, 2) if self.unit == "share" else 1.0
         return {**found, "scores": np.where(gone, 0.0, found["alone"])}
+
+
+def _voxels(value: np.ndarray) -> np.ndarray:
+    """float32 [x, y, z, channel] in deviations of the volume."""
+    return Scan.unpacked(value).standardised()
 
 
 def _joined_places(
