@@ -288,6 +288,15 @@ class _Previews:
         self.left -= len(found)
         return found
 
+    def afforded(self, views: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that the page has room for."""
+        found = []
+        for view in views:
+            if len(view["data"]) <= self.left:
+                self.left -= len(view["data"])
+                found.append(view)
+        return found
+
     def _one(self, name: str, item: Modality, row: int) -> dict[str, str]:
         store = self.dataset.fields.get(name)
         if store is None or not store.present[row]:
@@ -326,7 +335,7 @@ def mistakes(
             "confidence": answers[index].confidence,
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
-            **_drawn(scored, index, answers[index], dataset),
+            **_drawn(scored, index, answers[index], previews),
             **(_why(scored, index, output, previews.model, dataset, share_s) if place < explained_ones else {}),
         }
         for place, index in enumerate(_shown(wrong, scored))
@@ -377,14 +386,18 @@ def _look_s(model: Model, values: Mapping[str, np.ndarray | None]) -> float:
     return min(taken)
 
 
-def _drawn(scored: Answered, index: int, answer: Answer, dataset: Dataset) -> dict[str, Any]:
-    """{"drawn": {"on", "truth", "answer"}} of an output that lies on an input of this row and can be outlined there."""
+def _drawn(scored: Answered, index: int, answer: Answer, previews: "_Previews") -> dict[str, Any]:
+    """{"drawn": {"on", "truth", "answer"}} of an output that lies on an input of this row and can be outlined there;
+    {"drawn": {"on", "views"}} where pictures of parts of the input show it."""
     item, row = scored.item, int(scored.rows[index])
-    if not isinstance(item, Spatial) or answer.value is None or not dataset.fields[item.under()].present[row]:
+    if not isinstance(item, Spatial) or answer.value is None or not previews.dataset.fields[item.under()].present[row]:
         return {}
-    shape = dataset.fields[item.under()][row].shape
-    truth, given = (item.outlines(value, shape) for value in (scored.truths[index], answer.value))
-    return {"drawn": {"on": item.under(), "truth": truth, "answer": given}} if truth or given else {}
+    under = previews.dataset.fields[item.under()][row]
+    truth, given = (item.outlines(value, under.shape) for value in (scored.truths[index], answer.value))
+    if truth or given:
+        return {"drawn": {"on": item.under(), "truth": truth, "answer": given}}
+    views = previews.afforded(item.views(scored.truths[index], answer.value, under))
+    return {"drawn": {"on": item.under(), "views": views}} if views else {}
 
 
 def _shown(wrong: Sequence[int], scored: Answered) -> Sequence[int]:

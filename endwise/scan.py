@@ -1,7 +1,7 @@
 """A volume as a value: voxels on a grid that lies in the patient or the specimen, in millimetres.
 
 Here: the grid's geometry (orientation, spacing), how a volume is kept as one array with it, resampling, an answer that is a
-class for every voxel, and drawing the three middle planes. Numpy and the standard library only, so that exported bundles
+class for every voxel, and drawing three planes. Numpy and the standard library only, so that exported bundles
 read and write the same. Not here: files (modalities/volume/files.py).
 
 Axes are x, y, z and run to the right, to the front and up (RAS+, as in NIfTI) where a file says how it lies.
@@ -29,6 +29,7 @@ HEADER = struct.Struct("<4sBBhiii12d")  # mark, dtype, has a place, channels (0:
 MARK = b"vox1"
 SIDE_PX, GAP_PX = 128, 4  # of a drawn plane: its longer side
 COVER = 0.5  # how much of a class covers what is beneath
+PLANES = ((2, (0, 1)), (1, (0, 2)), (0, (1, 2)))  # that are drawn: the axis that is looked along, those across and up
 EDGES = (0.01, 0.99)  # shares of the voxels that are drawn black and white
 
 
@@ -236,12 +237,36 @@ def drawn(scan: Scan) -> str:
     return to_uri(png(np.concatenate(_framed(_planes(greys(scan), scan.spacing_mm)), axis=1)))
 
 
-def _planes(voxels: np.ndarray, spacing_mm: Sequence[float] | None) -> list[np.ndarray]:
-    """The middle planes (x, y), (x, z) and (y, z), the second axis upwards, as large as they are in millimetres."""
+def drawn_through(
+    scan: Scan, place: Sequence[float], boxes: Sequence[Sequence[float]]
+) -> tuple[str, list[list[list[float]]]]:
+    """(a PNG data URI of the three planes through a place, in voxels; of each box [low corner, high corner] where it lies on
+    them: [x, y, width, height] in shares of the picture, of the planes that it reaches alone)."""
+    at = [min(max(int(point), 0), side - 1) for point, side in zip(place, scan.shape, strict=True)]
+    planes = _planes(greys(scan), scan.spacing_mm, at)
+    wide, high = sum(plane.shape[1] + GAP_PX for plane in planes) - GAP_PX, max(len(plane) for plane in planes)
+    found: list[list[list[float]]] = [[] for _ in boxes]
+    left = 0
+    for plane, (away, axes) in zip(planes, PLANES, strict=True):
+        for places, box in zip(found, np.asarray(boxes, np.float64).reshape(-1, 2, AXES), strict=True):
+            (x0, y0), (x1, y1) = (box[:, axes] / np.array(scan.shape)[list(axes)]).clip(0.0, 1.0)
+            if box[0, away] < at[away] + 1 and box[1, away] > at[away] and x1 > x0 and y1 > y0:
+                x, y, width, height = left + x0 * plane.shape[1], 1 - y1, (x1 - x0) * plane.shape[1], y1 - y0
+                places.append([float(x / wide), float(y * len(plane) / high),
+                               float(width / wide), float(height * len(plane) / high)])  # fmt: skip
+        left += plane.shape[1] + GAP_PX
+    return to_uri(png(np.concatenate(_framed(planes), axis=1))), found
+
+
+def _planes(
+    voxels: np.ndarray, spacing_mm: Sequence[float] | None, at: Sequence[int] | None = None
+) -> list[np.ndarray]:
+    """The planes (x, y), (x, z) and (y, z) through a voxel, by default the middle one; the second axis upwards, as large as
+    they are in millimetres."""
     step = spacing_mm or (1.0,) * AXES
     found = []
-    for away, (across, up) in ((2, (0, 1)), (1, (0, 2)), (0, (1, 2))):
-        plane = voxels.take(voxels.shape[away] // 2, axis=away).T[::-1]
+    for away, (across, up) in PLANES:
+        plane = voxels.take(voxels.shape[away] // 2 if at is None else at[away], axis=away).T[::-1]
         sides = [plane.shape[0] * step[up], plane.shape[1] * step[across]]
         found.append(nearest(plane, [max(1, round(SIDE_PX * side / max(sides))) for side in sides]))
     return found
@@ -307,4 +332,14 @@ def volume_file(text: str) -> bytes:
     return base64.b64decode(text.removeprefix(NIFTI_URI), validate=True)
 
 
-__all__ = ["NIFTI_URI", "Scan", "VolumeSegmentation", "drawn", "nifti", "orientation", "uri_volume", "volume_file"]
+__all__ = [
+    "NIFTI_URI",
+    "Scan",
+    "VolumeSegmentation",
+    "drawn",
+    "drawn_through",
+    "nifti",
+    "orientation",
+    "uri_volume",
+    "volume_file",
+]

@@ -1,7 +1,9 @@
 """Volumes: files, geometry, errors, answers on the scan's own grid, windows. The usual promises are the contract suite's
 (test_every_modality)."""
 
+import base64
 import io
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as Pillow
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import endwise as ew
@@ -675,6 +678,44 @@ def test_a_box_anywhere_in_a_volume_larger_than_what_is_looked_at_is_found_in_it
     scored = ew.evaluate(model, dataset, dataset.splits.val)
     assert {"froc", "ap50"} <= set(scored.outputs["spots"])
     assert np.isfinite(scored.outputs["spots"]["froc"].value)
+    assert model.run is not None
+    page = build(model.run).read_text(encoding="utf-8")
+    assert '<rect class="right"' in page
+    assert re.search(r"truth <span class=\"right\">spot at \d+, \d+, \d+ \(5 x 5 x 5\)</span>", page)
+    assert "&quot;box&quot;: [" not in page
+
+
+def test_the_report_shows_the_planes_through_what_was_missed_and_what_is_not_there() -> None:
+    voxels = np.zeros((60, 50, 40, 1), np.uint8)
+    corners = [[4, 30, 6, 10, 38, 12], [40, 8, 20, 47, 16, 26], [25, 25, 25, 28, 28, 28]]
+    truth = [{"label": "lesion", "box": box} for box in corners]
+    for low_x, low_y, low_z, high_x, high_y, high_z in corners:
+        voxels[low_x:high_x, low_y:high_y, low_z:high_z] = 255
+    answer = [
+        {"label": "lesion", "box": [39, 8, 19, 47, 16, 26], "score": 0.9},
+        {"label": "lesion", "box": [50, 40, 30, 54, 44, 36], "score": 0.3},
+    ]
+    kept = Scan(voxels, np.eye(3, 4) * [[1], [1], [2]]).packed()
+    views = VolumeBoxes().views(truth, answer, kept)
+    outlined = [
+        ([item["label"] for item in view["truth"]], [item["score"] for item in view["answer"]]) for view in views
+    ]
+    assert outlined == [
+        (["lesion"] * 3, []),
+        (["lesion"] * 3, []),
+        ([], [0.3] * 3),
+    ]  # two missed, one that is not there
+    for view in views[:2]:
+        with Pillow.open(io.BytesIO(base64.b64decode(view["data"].partition(",")[2]))) as picture:
+            pixels = np.asarray(picture.convert("L"))
+        inside = np.zeros(pixels.shape, bool)
+        for item in view["truth"]:
+            x, y, width, height = np.array(item["box"]) * np.tile(pixels.shape[::-1], 2)
+            inside[round(y) : round(y + height), round(x) : round(x + width)] = True
+        assert pixels[inside].mean() > 240  # the outline lies around what is bright
+        assert pixels[~inside].mean() < 15
+    shares = [{**item, "box": (np.array(item["box"]) / np.tile([60, 50, 40], 2)).tolist()} for item in truth]
+    assert VolumeBoxes(unit="share").views(shares, [], kept)[0] == VolumeBoxes().views(truth, [], kept)[0]
 
 
 def _row(model: ew.Model, voxels: np.ndarray) -> dict[str, np.ndarray | None]:

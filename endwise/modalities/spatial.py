@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from endwise.errors import refusal, require, unknown_name
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Modality, Role, output_field
 
@@ -31,6 +33,11 @@ class Spatial(Modality):
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """What of a truth or an answer the report draws over the decoded input of this shape: {'label', 'box': [x, y,
         width, height] in shares of its sides} and 'score' where there is one. Default: nothing."""
+        return []
+
+    def views(self, truth: Any, answer: Any, under: np.ndarray) -> list[dict[str, Any]]:
+        """Of a decoded input that one picture does not show: pictures of the parts that matter, each {'about', 'data': a PNG data
+        URI, 'truth', 'answer': what `outlines` would say of it}. Default: none, the input's own preview shows it."""
         return []
 
     def under(self) -> str:

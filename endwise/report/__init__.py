@@ -20,8 +20,13 @@ from endwise.run import Run
 from endwise.scores import verdict
 
 MAX_CLASSES_DRAWN = 80
+MOST_THINGS = 12  # in boxes, told one by one
 BETTER = {"min": "smaller is better", "max": "larger is better"}
 ARROWS = {"min": '<span title="smaller is better">↓</span>', "max": '<span title="larger is better">↑</span>'}
+PLANES_TOLD = (
+    "Planes through the middle of a thing, first of what was missed and of what is not there: from above, from the front, from "
+    "the side. Green: the truth; red and dashed: the answer. In words a box is its middle and its sides."
+)
 SAFE_MEDIA = ("data:image/png;base64,", "data:image/jpeg;base64,", "data:audio/wav;base64,")
 
 
@@ -250,7 +255,9 @@ def _mistakes(facts: _Facts) -> str:
         if not items:
             continue
         cards = "".join(f"<li>{_card(item)}</li>" for item in items)
-        parts.append(f'<h3>{escape(output)}</h3><ul class="mistakes">{cards}</ul>')
+        wide = any("views" in (item.get("drawn") or {}) for item in items)
+        told = f'<p class="quiet">{PLANES_TOLD}</p>' if wide else ""
+        parts.append(f'<h3>{escape(output)}</h3>{told}<ul class="mistakes{" wide" if wide else ""}">{cards}</ul>')
     return "".join(parts)
 
 
@@ -278,16 +285,26 @@ def _drawings(facts: _Facts) -> str:
 def _card(item: Mapping[str, Any]) -> str:
     drawn = item.get("drawn") or {}
     shown = "".join(
-        _outlined(name, value, drawn) if name == drawn.get("on") else _preview(name, value)
+        _shown_input(name, value, drawn if name == drawn.get("on") else {})
         for name, value in item.get("inputs", {}).items()
     )
     confidence = item.get("confidence")
     sure = f' <span class="quiet">({confidence:.0%} sure)</span>' if isinstance(confidence, int | float) else ""
-    answer, truth = (_counted(drawn[side]) if drawn else item[side] for side in ("answer", "truth"))
+    answer, truth = (_counted(drawn[side]) if side in drawn else item[side] for side in ("answer", "truth"))
     return (
         f"{shown}<div>answer {_value('wrong', answer)}{sure}</div>"
         f'<div>truth {_value("right", truth)}</div><div class="quiet">{escape(str(item.get("origin", "")))}</div>{_leaning(item)}'
     )
+
+
+def _shown_input(name: str, value: Mapping[str, str], drawn: Mapping[str, Any]) -> str:
+    """An input as it is, with what lies on it, or in pictures of its parts."""
+    if "views" in drawn:
+        return "".join(
+            _outlined(f"planes of {name} through {view['about']}", {"kind": "image", "data": view["data"]}, view)
+            for view in drawn["views"]
+        )
+    return _outlined(name, value, drawn) if drawn else _preview(name, value)
 
 
 def _leaning(item: Mapping[str, Any]) -> str:
@@ -314,9 +331,33 @@ def _value(kind: str, value: Any) -> str:
     """An answer or a truth: a player, a picture, or text."""
     if isinstance(value, str) and value.startswith(SAFE_MEDIA):
         return _preview(kind, {"kind": "audio" if value.startswith("data:audio") else "image", "data": value})
-    if value == "":
+    if value == "" or value == []:
         return f'<span class="{kind}">(nothing)</span>'
+    if _are_things(value):
+        return f'<span class="{kind}">{"<br>".join(map(escape, _things(value)))}</span>'
     return f'<span class="{kind}">{escape(_text(value))}</span>'
+
+
+def _are_things(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, Mapping) and {"label", "box"} <= set(item) for item in value)
+    )
+
+
+def _things(value: Sequence[Mapping[str, Any]]) -> list[str]:
+    """'nodule at 13, 30, 13 (9 x 11 x 8), 27 %' of each thing in a box: its middle, its sides."""
+    told = []
+    for item in value[:MOST_THINGS]:
+        half = len(item["box"]) // 2
+        ends = list(zip(item["box"][:half], item["box"][half:], strict=True))
+        form = ".3g" if max(map(abs, item["box"])) <= 1 else ".0f"  # shares, or places
+        middle = ", ".join(f"{(low + high) / 2:{form}}" for low, high in ends)
+        sides = " x ".join(f"{high - low:{form}}" for low, high in ends)
+        score = f", {100 * item['score']:.0f} %" if "score" in item else ""
+        told.append(f"{item['label']} at {middle} ({sides}){score}")
+    return [*told, f"and {len(value) - MOST_THINGS} more"] if len(value) > MOST_THINGS else told
 
 
 def _counted(outlines: Sequence[Mapping[str, Any]]) -> str:

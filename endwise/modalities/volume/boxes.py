@@ -15,11 +15,14 @@ import numpy as np
 from endwise.errors import DataError, require
 from endwise.modalities.boxes import MOST, Boxes, BoxesContract, boxes_of, has_area
 from endwise.patches import cores
-from endwise.scan import AXES, Scan
+from endwise.scan import AXES, Scan, drawn_through
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
 
+Thing = tuple[str, Mapping[str, Any], np.ndarray]  # "truth" or "answer", {"label", "box" ...}, its box in voxels
+MOST_VIEWS = 3  # of a volume in the report
+AROUND, LEAST_AROUND = 12, 24  # of a thing's longest side, and voxels: how much of a volume is drawn around it
 NOWHERE = -1e4  # the logit of a place that is none
 PER_PLACE = ("one", "many", "boxes", "places")  # what the head says of each place
 
@@ -40,7 +43,7 @@ class VolumeBoxes(Boxes):
     corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")
 
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
-        """None: a plane shows few of them."""
+        """None: the preview's planes lead through few of them."""
         return []
 
     def classical(self, contract: BoxesContract) -> Any:
@@ -48,6 +51,23 @@ class VolumeBoxes(Boxes):
         from endwise.modalities.boxes.detector import SlidingWindow
 
         return SlidingWindow(in_pixels=self.unit == "px", turned=False, opened=_voxels)
+
+    def views(self, truth: Any, answer: Any, under: np.ndarray) -> list[dict[str, Any]]:
+        """The planes through the middles of at most three things, first of those that were missed and of false alarms, and
+        what is around them up to some times their longest side. A thing through which others' planes lead is shown with them."""
+        scan = Scan.unpacked(under)
+        sides = np.tile(scan.shape if self.unit == "share" else (1.0,) * AXES, 2)
+        things = [
+            (side, item, sides * item["box"]) for side, all_ in (("truth", truth), ("answer", answer)) for item in all_
+        ]
+        found: list[dict[str, Any]] = []
+        seen: list[np.ndarray] = []
+        for _, item, box in sorted(things, key=lambda thing: _agreed(thing, things)):
+            middle = box.reshape(2, AXES).mean(0)
+            if len(found) < MOST_VIEWS and not any(_holds(box, place) for place in seen):
+                seen.append(middle)
+                found.append({"about": item["label"], **_view(scan, box, things)})
+        return found
 
     def metrics(self, contract: BoxesContract) -> Sequence["Metric"]:
         """froc by the middles of boxes, ap50, ap, ar and f1 by their overlap."""
@@ -123,6 +143,38 @@ class VolumeBoxes(Boxes):
 def _voxels(value: np.ndarray) -> np.ndarray:
     """float32 [x, y, z, channel] in deviations of the volume."""
     return Scan.unpacked(value).standardised()
+
+
+def _holds(box: np.ndarray, place: np.ndarray) -> bool:
+    low, high = box.reshape(2, AXES)
+    return bool(((low <= place) & (place <= high)).all())
+
+
+def _agreed(thing: Thing, things: Sequence[Thing]) -> bool:
+    """Whether a truth has an answer whose middle lies in it, or an answer lies so in a truth."""
+    side, item, box = thing
+    for other, another, its in things:
+        inner, outer = (its, box) if side == "truth" else (box, its)
+        if other != side and item["label"] == another["label"] and _holds(outer, inner.reshape(2, AXES).mean(0)):
+            return True
+    return False
+
+
+def _view(scan: Scan, box: np.ndarray, things: Sequence[Thing]) -> dict[str, Any]:
+    """The planes through the middle of a box, of what is around it."""
+    low, high = box.reshape(2, AXES)
+    step = np.array(scan.spacing_mm or (1.0,) * AXES)
+    room = np.maximum(AROUND / 2 * ((high - low) * step).max() / step, LEAST_AROUND / 2)
+    begin = np.floor((low + high) / 2 - room).clip(0, np.array(scan.shape) - 1).astype(int)
+    end = np.ceil((low + high) / 2 + room).clip(begin + 1, scan.shape).astype(int)
+    moved = np.tile(begin, 2)
+    part, boxes = scan.part(begin.tolist(), (end - begin).tolist()), [its - moved for _, _, its in things]
+    data, places = drawn_through(part, (low + high) / 2 - begin, boxes)
+    shown: dict[str, list[dict[str, Any]]] = {"truth": [], "answer": []}
+    for (side, item, _), on_planes in zip(things, places, strict=True):
+        score = {"score": item["score"]} if "score" in item else {}
+        shown[side] += [{"label": item["label"], "box": place, **score} for place in on_planes]
+    return {"data": data, **shown}
 
 
 def _joined_places(
