@@ -195,6 +195,29 @@ def test_a_missing_slice_and_two_series_are_refused() -> None:
         Volume().read(zipped({**files, "again.dcm": files["00.dcm"]}), nothing)
 
 
+def test_a_series_of_a_tilted_gantry_is_refused_and_positions_that_were_rounded_are_not() -> None:
+    def shifted(aside: float) -> dict[str, bytes]:
+        files = {}
+        for number, (name, data) in enumerate(dicom_slices(VOXELS).items()):
+            item = pydicom.dcmread(io.BytesIO(data))
+            x, y, z = map(float, item.ImagePositionPatient)
+            item.ImagePositionPatient = [x, y + aside * number, z]
+            out = io.BytesIO()
+            item.save_as(out)
+            files[name] = out.getvalue()
+        return files
+
+    with pytest.raises(BadValue, match=r"tilted by about 1[0-9] degrees.*dcm2niix"):
+        scan_of(zipped(shifted(0.6)), nothing)
+    exact, rounded = (scan_of(zipped(shifted(aside)), nothing) for aside in (0.0, 0.01))
+    assert exact.affine is not None
+    assert rounded.affine is not None
+    ends = [
+        scan.affine @ [0, 0, VOXELS.shape[2] - 1, 1] for scan in (exact, rounded)
+    ]  # the last slice is where it says
+    assert np.abs(ends[1] - ends[0]).max() == pytest.approx(0.01 * (VOXELS.shape[2] - 1), abs=1e-6)
+
+
 def test_spacing_is_brought_to_what_is_declared_and_must_be_one_otherwise() -> None:
     ramp = np.broadcast_to(np.arange(20.0)[:, None, None], (20, 6, 8)).copy()
     declared = Volume(spacing_mm=(2.0, 1.0, 1.0))

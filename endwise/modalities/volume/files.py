@@ -23,7 +23,7 @@ MOST_BYTES = 4 << 30  # of one volume, unpacked: a file that becomes more is a m
 MOST_CHANNELS = 32  # more is an axis of space or time
 EXACT = 1 << 24  # whole numbers beyond are not kept by 32-bit floats
 PARALLEL = 1e-3  # how far directions of slices may differ
-EVEN = 0.02  # of the distance of two slices, relative
+EVEN = 0.02  # of the distance of two slices, relative: how much it may differ, and how far one may be shifted aside
 SHAPES = "[x, y, z] or [x, y, z, channel]"
 NPY, ZIP, GZIP = b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b"
 NAMES = ("voxels", "volume", "image", "data", "mask", "label")  # of the array in an NPZ that holds several
@@ -221,10 +221,10 @@ def _series(files: Mapping[str, bytes]) -> Scan:
         if np.abs(np.array(item.ImageOrientationPatient, np.float64) - [*across, *down]).max() > PARALLEL:
             raise BadValue("the slices of the series are not parallel")
     slices.sort(key=lambda item: float(normal @ np.array(item.ImagePositionPatient, np.float64)))
-    step = _step(slices, normal)
+    along = _along(slices, normal)
     rows, columns = (float(value) for value in first.PixelSpacing)
     place = np.array(slices[0].ImagePositionPatient, np.float64)
-    affine = np.stack([across * columns, down * rows, normal * step, place], axis=1)
+    affine = np.stack([across * columns, down * rows, along, place], axis=1)
     affine[:2] *= -1  # DICOM's axes run to the left and to the back
     voxels = np.stack([_pixels(item).T for item in slices], axis=2)
     return _of_array(voxels, affine)
@@ -242,6 +242,21 @@ def _slice(name: str, data: bytes) -> Any:
     if int(getattr(found, "NumberOfFrames", 1) or 1) > 1:
         raise BadValue(f"{name} holds {found.NumberOfFrames} frames in one file: convert it to NIfTI (dcm2niix)")
     return found if "PixelData" in found and "SeriesInstanceUID" in found else None
+
+
+def _along(slices: Sequence[Any], normal: np.ndarray) -> np.ndarray:
+    """From one slice to the next, in millimetres. BadValue where slices are shifted against each other: the grid of a volume
+    has right angles, and what is read as if it had would be sheared."""
+    step = _step(slices, normal)
+    places = np.array([item.ImagePositionPatient for item in slices], np.float64)
+    aside = np.diff(places - (places @ normal)[:, None] * normal, axis=0)
+    most = float(np.linalg.norm(aside, axis=1).max())
+    if most > EVEN * step:
+        raise BadValue(
+            f"each slice is shifted by up to {most:.2f} mm against the one before it, {step:.2f} mm away: the scanner's gantry was "
+            f"tilted by about {np.degrees(np.arctan2(most, step)):.0f} degrees. Convert the series to NIfTI with dcm2niix, which undoes it"
+        )
+    return np.asarray((places[-1] - places[0]) / (len(places) - 1))
 
 
 def _step(slices: Sequence[Any], normal: np.ndarray) -> float:
