@@ -26,6 +26,7 @@ from endwise.drawing import Drawing, Segmentation
 from endwise.explanation import Row, explained
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
+from endwise.modalities.boxes import Boxes, BoxesContract
 from endwise.modalities.series import Series, SeriesContract, continued
 from endwise.modalities.spatial import Spatial
 from endwise.modalities.trajectories import Trajectories
@@ -103,7 +104,7 @@ class Answered:
 
 def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered]) -> dict[str, Any]:
     """{output: {"directions", "mistakes", and what applies of "confusion", "confusions", "reliability", "roc", "pr",
-    "classes", "pairs", "coverage", "retrieval", "forecasts", "paths",
+    "classes", "pairs", "coverage", "froc", "retrieval", "forecasts", "paths",
     "drawings"}}."""
     previews = _Previews(model, dataset)
     out: dict[str, Any] = {}
@@ -128,6 +129,9 @@ def output_details(model: Model, dataset: Dataset, scored: Mapping[str, Answered
 def _behaviour(scored: Answered) -> dict[str, Any]:
     first = scored.truths[0]
     found: dict[str, Any] = {}
+    if isinstance(scored.item, Boxes):
+        assert isinstance(scored.contract, BoxesContract)
+        found["froc"] = scored.item.sensitivities(scored.truths, scored.answers, scored.contract)
     if (isinstance(first, list | tuple) and (not first or isinstance(first[0], str))) or isinstance(first, str | bool):
         found["reliability"] = reliability(scored)
     if isinstance(first, str | bool):

@@ -711,6 +711,10 @@ def test_it_finds_things_and_the_report_draws_them(tmp_path: Path) -> None:
 
     page = build(model.run).read_text(encoding="utf-8")
     assert "<rect" in page
+    points = model.run.read("details.json")["outputs"]["things"]["froc"]
+    assert [alarms for alarms, _ in points] == [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8]
+    assert np.mean([share for _, share in points]) == pytest.approx(scores["outputs"]["things"]["froc"]["value"])
+    assert "Sensitivity of things by false alarms" in page
     again = Model.load(tmp_path / "run" / "model")
     prediction = again.predict({"photo": rows[0]["photo"]})
     json.dumps(prediction.to_dict(), allow_nan=False)

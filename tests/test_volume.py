@@ -403,6 +403,22 @@ def test_a_box_finds_a_thing_when_its_middle_lies_in_it() -> None:
     assert late == pytest.approx(4 / 7)  # found behind one false alarm: from one a scan on
 
 
+def test_sensitivity_is_told_at_every_rate_of_false_alarms_and_froc_is_their_mean() -> None:
+    """Four scans with a thing each: half are found before any false alarm, one behind two of them, one never."""
+    truths = [[{"label": "a", "box": [10, 10, 10, 16, 16, 16]}]] * 4
+    right, wrong = [11.0, 11, 11, 15, 15, 15], [30.0, 30, 30, 36, 36, 36]
+    said = [[(right, 0.9)], [(right, 0.8)], [(wrong, 0.7), (wrong, 0.6), (right, 0.5)], []]
+    answers = [Answer([{"label": "a", "box": box, "score": score} for box, score in one]) for one in said]
+    found = boxes_metrics.sensitivities(["a"], truths, answers, by_middles=True)
+    assert found == [(0.125, 0.5), (0.25, 0.5), (0.5, 0.75), (1, 0.75), (2, 0.75), (4, 0.75), (8, 0.75)]
+    assert np.mean([share for _, share in found]) == metrics.value(boxes_metrics.froc_centre(["a"]), truths, answers)
+    overlapping = boxes_metrics.sensitivities(
+        ["a"], truths, answers, by_middles=False
+    )  # eight 27ths are less than half
+    assert overlapping == [(alarms, 0.0) for alarms, _ in found]
+    assert boxes_metrics.sensitivities(["a"], [[]] * 4, answers, by_middles=True) == []
+
+
 def test_boxes_move_with_the_volume_and_come_back() -> None:
     """What is learnt of a box that training has moved is where it is seen; an answer is in voxels of the file."""
     torch.manual_seed(0)
@@ -704,6 +720,7 @@ def test_a_box_anywhere_in_a_volume_larger_than_what_is_looked_at_is_found_in_it
     assert model.run is not None
     page = build(model.run).read_text(encoding="utf-8")
     assert '<rect class="right"' in page
+    assert "Sensitivity of spots by false alarms" in page
     assert re.search(r"truth <span class=\"right\">spot at \d+, \d+, \d+ \(5 x 5 x 5\)</span>", page)
     assert "&quot;box&quot;: [" not in page
 

@@ -52,13 +52,28 @@ def ar(classes: Sequence[str]) -> Metric:
 def froc(classes: Sequence[str]) -> Metric:
     """Sensitivity at an overlap of 0.5, mean over 1/8 to 8 false alarms a picture and over classes: the score of free-response
     ROC curves of LUNA16, with boxes in the place of distances."""
-    return _ranking("froc", classes, THRESHOLDS[:1], _sensitivity)
+    return _ranking("froc", classes, THRESHOLDS[:1], _sensitivity_at(ALARMS_PER_PICTURE))
 
 
 def froc_centre(classes: Sequence[str]) -> Metric:
     """As `froc`, where a box finds a true one as soon as its middle lies inside it: LUNA16's own rule, with boxes in the
     place of spheres."""
-    return _ranking("froc", classes, (0.0,), _sensitivity, by=of_middles)
+    return _ranking("froc", classes, (0.0,), _sensitivity_at(ALARMS_PER_PICTURE), by=of_middles)
+
+
+def sensitivities(
+    classes: Sequence[str], truths: Sequence[Any], answers: Sequence[Any], *, by_middles: bool
+) -> list[tuple[float, float]]:
+    """(false alarms a picture, sensitivity) at each of those whose mean is `froc`, or `froc_centre` by middles; none where there
+    is nothing to find."""
+    least, by = ((0.0,), of_middles) if by_middles else (THRESHOLDS[:1], of_boxes)
+    points = [
+        (alarms, _ranking("sensitivity", classes, least, _sensitivity_at((alarms,)), by=by))
+        for alarms in ALARMS_PER_PICTURE
+    ]
+    rows = points[0][1].rows(truths, answers)  # the matching is one for all
+    found = [(alarms, point.combine(rows, np.ones(len(rows)))) for alarms, point in points]
+    return [point for point in found if np.isfinite(point[1])]
 
 
 def f1(classes: Sequence[str]) -> Metric:
@@ -252,13 +267,18 @@ def _recall(hits: np.ndarray) -> OfClass:
     return lambda weight, real, pictures: float((hits @ weight / real).mean())
 
 
-def _sensitivity(hits: np.ndarray) -> OfClass:
-    def of_class(weight: np.ndarray, real: float, pictures: float) -> float:
-        right, alarms = np.cumsum(hits[0] * weight), np.cumsum((1 - hits[0]) * weight) / pictures
-        reached = np.append(0.0, right / real)
-        return float(np.mean(reached[np.searchsorted(alarms, ALARMS_PER_PICTURE, side="right")]))
+def _sensitivity_at(alarms_per_picture: Sequence[float]) -> Callable[[np.ndarray], OfClass]:
+    """The mean over these."""
 
-    return of_class
+    def of_hits(hits: np.ndarray) -> OfClass:
+        def of_class(weight: np.ndarray, real: float, pictures: float) -> float:
+            right, alarms = np.cumsum(hits[0] * weight), np.cumsum((1 - hits[0]) * weight) / pictures
+            reached = np.append(0.0, right / real)
+            return float(np.mean(reached[np.searchsorted(alarms, alarms_per_picture, side="right")]))
+
+        return of_class
+
+    return of_hits
 
 
 def _f1(hits: np.ndarray) -> OfClass:

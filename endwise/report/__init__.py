@@ -426,6 +426,9 @@ def _behaviour(facts: _Facts) -> str:
                     alt=f"ROC of {output}",
                 )
             )
+        if detail.get("froc"):
+            alt = f"Sensitivity of {output} by false alarms: the metric froc is the mean of these"
+            drawn.append(plots.froc([(float(alarms), float(found)) for alarms, found in detail["froc"]], alt=alt))
         if detail.get("pairs"):
             pairs = [(float(pair[0]), float(pair[1])) for pair in detail["pairs"]]
             drawn.append(plots.scatter(pairs, x="truth", y="answer", alt=f"Answers of {output} against the truth"))

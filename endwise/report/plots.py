@@ -262,6 +262,23 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{'M' if at == 0 else 'L'}{px:.1f} {py:.1f}" for at, (px, py) in enumerate(points))
 
 
+def froc(points: Sequence[tuple[float, float]], *, alt: str) -> str:
+    """Sensitivity over false alarms a picture, which double from one point to the next; each with its number."""
+    if not points:
+        return _nothing(alt)
+    xs = [math.log10(alarms) for alarms, _ in points]
+    frame = _Frame(xs, [0.0, 1.0])
+    places = [(frame.x(at), frame.y(found)) for at, (_, found) in zip(xs, points, strict=True)]
+    parts = [frame.axes("false alarms a picture", "sensitivity", log_x=True)]
+    parts.append(f'<path d="{_path(places)}" style="stroke:var(--series-0);stroke-width:2;fill:none"/>')
+    for (x, y), (alarms, found) in zip(places, points, strict=True):
+        told = f"<title>{alarms:g} false alarms a picture: {found:.3f}</title>"
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" style="fill:var(--series-0)">{told}</circle>')
+        below = 18 if y < TOP + 20 else -8
+        parts.append(f'<text x="{x:.1f}" y="{y + below:.1f}" class="tick" text-anchor="middle">{found:.2f}</text>')
+    return _figure("".join(parts), alt)
+
+
 def curves(lines: Sequence[Line], *, x: str, y: str, alt: str, log_y: bool = False) -> str:
     """Curves over a common x axis, with a legend when there are several. Values at one place are no curve: they are
     written out."""

@@ -83,6 +83,7 @@ class Boxes(Spatial):
     classical_of_places: ClassVar[bool] = True
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("columns", "format", "unit")
+    by_middles: ClassVar[bool] = False  # of froc: a box finds a thing by where its middle lies, else by their overlap
     corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "xmax", "ymax")  # the low ones before the high ones
 
     columns: tuple[str, ...] = output_field(
@@ -386,6 +387,14 @@ class Boxes(Spatial):
         from endwise.metrics import boxes
 
         return [made(contract.classes) for made in (boxes.ap50, boxes.ap, boxes.ar, boxes.froc, boxes.f1)]
+
+    def sensitivities(
+        self, truths: Sequence[Any], answers: Sequence[Answer], contract: BoxesContract
+    ) -> list[tuple[float, float]]:
+        """(false alarms a picture, sensitivity) of the curve whose mean is the metric froc."""
+        from endwise.metrics import boxes
+
+        return boxes.sensitivities(contract.classes, truths, answers, by_middles=self.by_middles)
 
     def classical(self, contract: BoxesContract) -> Any:
         """A window of the usual size over what a pixel classifier says."""

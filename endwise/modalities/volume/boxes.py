@@ -40,6 +40,7 @@ class VolumeBoxes(Boxes):
 
     type: ClassVar[str] = "volume_boxes"
     lies_on_axes: ClassVar[frozenset[int]] = frozenset({AXES})
+    by_middles: ClassVar[bool] = True
     corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")
 
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
