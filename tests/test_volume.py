@@ -364,6 +364,28 @@ def test_convolutions_in_16_bits_have_the_gradients_of_32_however_few_the_cells(
         assert (exact - near).abs().max() <= 0.05 * exact.abs().max()
 
 
+def test_edges_are_as_far_apart_as_they_are_in_millimetres() -> None:
+    """One voxel off is 1 mm along every axis of cubes of 1 mm; of slices that are 5 mm apart it is 5."""
+
+    def score(axis: int, spacing: tuple[float, ...] | None, off: int) -> float:
+        true, said = np.zeros((2, 20, 20, 20), np.uint8)
+        true[(slice(None),) * axis + (slice(10, None),)] = 1
+        said[(slice(None),) * axis + (slice(10 + off, None),)] = 1
+        truth, answer = (VolumeSegmentation(numbers, NAMES, spacing_mm=spacing) for numbers in (true, said))
+        return metrics.value(metrics.boundary_f1(), [truth], [Answer(answer)])
+
+    cubes = [
+        score(0, (1.0, 1.0, 1.0), 1),
+        score(2, (1.0, 1.0, 1.0), 1),
+        score(2, None, 1),
+        score(0, (5.0, 5.0, 5.0), 1),
+    ]
+    assert cubes == [1.0] * 4
+    assert score(0, (1.0, 1.0, 5.0), 1) == 1.0
+    assert score(2, (1.0, 1.0, 5.0), 1) == 0.0
+    assert score(2, (1.0, 1.0, 5.0), 0) == 1.0
+
+
 # ---- boxes -----------------------------------------------------------------------------------------------------------
 
 

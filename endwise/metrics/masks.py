@@ -11,6 +11,7 @@ import numpy as np
 
 from endwise.drawing import Segmentation
 from endwise.metrics.engine import Metric, mean_defined, ratio, summable
+from endwise.scan import VolumeSegmentation
 
 UNLABELLED, NO_CLASS = 255, 254  # of `Segmentation.places`
 TOLERANCE = 0.0075  # of the diagonal: how far apart two edges may be (Csurka et al. 2013)
@@ -59,8 +60,8 @@ def pixel_accuracy() -> Metric:
 
 def boundary_f1(name: str | None = None, place: int | None = None) -> Metric:
     """F1 of the edges between classes: an edge place is right where the other has an edge of the same class at most
-    0.75 % of the diagonal away (Csurka et al. 2013, here over all places together), and at least one place. Of all
-    classes, or of the one at `place`. Undefined where no truth has an edge, and for more than 63 classes."""
+    0.75 % of the diagonal away (Csurka et al. 2013, here over all places together), and at least one place; of volumes whose
+    spacing is known in millimetres, at least the finest step. Of all classes, or of the one at `place`. Undefined where no truth has an edge, and for more than 63 classes."""
     own = slice(None) if place is None else slice(place, place + 1)
 
     def from_sums(sums: np.ndarray) -> np.ndarray:
@@ -102,7 +103,9 @@ def _compared(truth: Segmentation, answer: Any) -> np.ndarray:
     found = np.concatenate(
         [
             *(np.bincount(part, minlength=256)[:classes] for part in (true[true == said], true.ravel(), said.ravel())),
-            _edges(true, said, classes) if classes <= MOST_EDGED else np.full(4 * classes, np.nan),
+            _edges(true, said, classes, _reach(truth, true.shape))
+            if classes <= MOST_EDGED
+            else np.full(4 * classes, np.nan),
             [labelled.sum()],
         ]
     ).astype(np.float64)
@@ -112,9 +115,16 @@ def _compared(truth: Segmentation, answer: Any) -> np.ndarray:
     return found
 
 
-def _edges(true: np.ndarray, said: np.ndarray, classes: int) -> np.ndarray:
+def _reach(truth: Segmentation, shape: Sequence[int]) -> list[int]:
+    """How many places along each axis two edges may be apart: as far along all of them, where it is known how far places are."""
+    spacing = truth.spacing_mm if isinstance(truth, VolumeSegmentation) else None
+    step = np.array(spacing or (1.0,) * len(shape))
+    most = max(TOLERANCE * float(np.linalg.norm(np.array(shape) * step)), float(step.min()))
+    return [round(float(places)) for places in most / step]
+
+
+def _edges(true: np.ndarray, said: np.ndarray, classes: int, reach: Sequence[int]) -> np.ndarray:
     """Of each class: edges said that are right, edges said, true edges that were found, true edges."""
-    reach = max(1, round(TOLERANCE * float(np.sqrt(np.square(true.shape).sum()))))
     own, other = _edge_bits(true), _edge_bits(said)
     parts = ((said, other & _spread(own, reach)), (said, other), (true, own & _spread(other, reach)), (true, own))
     counts = [np.bincount(numbers[edge != 0], minlength=256)[:classes] for numbers, edge in parts]
@@ -135,12 +145,12 @@ def _edge_bits(classes: np.ndarray) -> np.ndarray:
     return np.where(edge, bit, np.uint64(0)).astype(np.uint64)
 
 
-def _spread(bits: np.ndarray, reach: int) -> np.ndarray:
-    """The bits of all places at most `reach` away along every axis."""
-    for axis in range(bits.ndim):
+def _spread(bits: np.ndarray, reach: Sequence[int]) -> np.ndarray:
+    """The bits of all places at most `reach` away along each axis."""
+    for axis, most in enumerate(reach):
         moved = np.moveaxis(bits, axis, 0)
         out = moved.copy()
-        for step in range(1, min(reach, len(moved) - 1) + 1):
+        for step in range(1, min(most, len(moved) - 1) + 1):
             out[step:] |= moved[:-step]
             out[:-step] |= moved[step:]
         bits = np.moveaxis(out, 0, axis)
