@@ -192,6 +192,92 @@ def test_without_a_time_training_sees_nothing_of_held_out_nodes() -> None:
     assert np.nanmax(whole.inputs["around"].values[..., 4]) > 24
 
 
+# ---- a row that is an edge -------------------------------------------------------------------------------------------
+
+
+def links(count: int = 240, nodes: int = 40) -> list[dict[str, Any]]:
+    """Random edges whose kind nothing tells; `colour` is another name of it."""
+    random = np.random.default_rng(0)
+    ends = [[f"n{end}" for end in random.choice(nodes, 2, replace=False)] for _ in range(count)]
+    kinds = [["love", "hate"][random.integers(2)] for _ in range(count)]
+    return [{"a": one, "b": two, "kind": kind, "colour": kind} for (one, two), kind in zip(ends, kinds, strict=True)]
+
+
+def of_links(rows: list[dict[str, Any]], edges: list[dict[str, Any]] | None = None, **graph: Any) -> ew.Recipe:
+    graph = {"at": ["a", "b"], "ends": ["a", "b"], "edges": "links", **graph}
+    return ew.Recipe(
+        data={"path": rows, "tables": {"links": rows if edges is None else edges}},
+        inputs={"around": {"type": "graph", **graph}},
+        outputs={"kind": "category"},
+    )
+
+
+def test_without_a_time_a_row_does_not_see_its_own_edge() -> None:
+    graph = Graph(at=("a", "b"), ends=("a", "b"), classes=("kind",))
+    near = [
+        {"a": "x", "b": "y", "kind": "near"},
+        {"a": "y", "b": "z", "kind": "far"},
+        {"a": "z", "b": "x", "kind": "far"},
+    ]
+    own = [{"a": "x", "b": "y", "kind": "own"}, {"a": "y", "b": "x", "kind": "own"}]
+
+    def seen(edges: list[dict[str, Any]], *at: str) -> np.ndarray:
+        return graph.read({"at": list(at), "edges": edges}, str.encode)
+
+    assert np.array_equal(seen([*near, *own], "x", "y"), seen(near[1:], "x", "y"), equal_nan=True)
+    assert np.array_equal(seen([*near, *own], "y", "x"), seen(near[1:], "y", "x"), equal_nan=True)
+    assert hash_of("own") in seen([*near, *own], "y", "z")  # of another row
+    hub = [{"a": "x", "b": f"n{place}", "kind": "far"} for place in range(30)]
+    assert (seen([*hub, *own * 40], "x", "y")[:, HOP] == 1).sum() == 20  # others take their places
+
+
+def test_what_a_row_sees_does_not_depend_on_what_its_own_edge_says() -> None:
+    rows = links()
+    before = prepare(of_links(rows, classes=["colour"])).fields["around"]
+    for row in (0, 7, 40):
+        other = {"love": "hate", "hate": "love"}[rows[row]["colour"]]
+        edges = [{**one, "colour": other} if place == row else one for place, one in enumerate(rows)]
+        after = prepare(of_links(rows, edges, classes=["colour"])).fields["around"]
+        assert np.array_equal(before[row], after[row], equal_nan=True)  # so that nothing can guess it from there
+        changed = [
+            place for place in range(len(rows)) if not np.array_equal(before[place], after[place], equal_nan=True)
+        ]
+        assert changed  # others see it
+
+
+def test_a_row_of_a_table_brings_no_edge_of_its_own() -> None:
+    recipe = of_links(links(), classes=["colour"])
+    dataset, item = prepare(recipe), recipe.inputs["around"]
+    for row in (0, 7, 40):
+        brought = json.loads(json.dumps(dict(dataset.raw("around", row))))
+        assert not any({one["a"], one["b"]} == set(brought["at"]) for one in brought["edges"])
+        assert np.array_equal(item.read(brought, str.encode), dataset.fields["around"][row], equal_nan=True)
+
+
+def test_edges_that_tell_every_rows_answer_are_refused_and_those_of_other_rows_are_not() -> None:
+    rows = links()
+    for found in (prepare, ew.check):
+        with pytest.raises(RecipeError, match=r"Graph\.classes.*'kind' is an output.*Fix: remove 'kind'"):
+            found(of_links(rows, classes=["kind"]))
+    turned = [{"a": row["b"], "b": row["a"], "kind": row["kind"]} for row in rows]
+    with pytest.raises(RecipeError, match="'kind' is an output"):
+        prepare(of_links(rows, turned, classes=["kind"]))
+    prepare(of_links(rows, rows[:100], classes=["kind"]))  # known ones, as in the completion of a graph
+
+
+def test_a_table_of_nodes_that_tells_every_rows_answer_is_refused() -> None:
+    people = [{"id": name, "label": "xy"[place % 2]} for place, name in enumerate("abcdefgh")]
+    edges = [{"source": "a", "target": name} for name in "bcdefgh"]
+    inputs = {"around": Graph(at=("id",), nodes="people", node_classes=("label",), edges="knows")}
+    recipe = ew.Recipe(
+        data={"path": people, "tables": {"knows": edges, "people": people}},
+        inputs=inputs,
+        outputs={"label": "category"},
+    )
+    with pytest.raises(RecipeError, match=r"Graph\.node_classes"):
+        prepare(recipe)
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 

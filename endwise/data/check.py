@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from endwise.data.dataset import BadRow, Dataset, Progress, enough_bad, fit_contract, prepare
+from endwise.data.lookup import doubts
 from endwise.errors import DataError
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
 from endwise.recipe import in_order
@@ -151,6 +152,8 @@ def check(
         findings.append(
             Finding("error", "empty", "data", "no training row is left", "see the broken rows and missing labels")
         )
+    unclear = [] if source is not None else doubts(dataset.tables, recipe)
+    findings += [Finding("warning", "unclear", name, message, fix) for name, message, fix in unclear]
     looker = _Looker(recipe, dataset, findings)
     fields = looker.look()
     order = {"error": 0, "warning": 1, "note": 2}

@@ -151,9 +151,12 @@ def prepare(
     Raises DataError naming the first rows when more than `data.max_bad` of them cannot be read; RecipeError for a
     declared column that is not there (DataError when `source` was given).
     """
+    from endwise.data.lookup import doubts
+
     tables = _opened(recipe, source)
     everything = list(tables.values())
     columns = _columns(recipe, everything, need_targets, other=source is not None)
+    unclear = [] if source is not None else doubts(everything, recipe)
     declared = {**recipe.inputs, **recipe.outputs}
     jobs = num_workers(workers)
     fields = {
@@ -171,6 +174,7 @@ def prepare(
     _check_bad(bad, count, recipe.data.max_bad)
     present = {name: store.present for name, store in fields.items()}
     notes = [note for table in everything for note in table.notes]
+    notes += [f"{name}: {message}. Fix: {fix}" for name, message, fix in unclear]
     notes += [f"{name} has no column in {everything[0].name} and is missing in all of its rows (it is optional)"
               for name, item in recipe.inputs.items() if item.optional and name not in fields]  # fmt: skip
     keep = _kept(recipe, present, bad, everything, need_targets, notes)
@@ -189,6 +193,8 @@ def prepare(
 
 def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
     """What is learnt from the training rows, field by field, in one streaming pass over each."""
+    from endwise.data.lookup import opened
+
     contracts: dict[str, Contract] = {}
     rows = dataset.splits.train
     for role, section in ((INPUT_ROLE, recipe.inputs), (OUTPUT_ROLE, recipe.outputs)):
@@ -204,15 +210,8 @@ def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
     for name in recipe.outputs:
         if name in contracts:
             contracts |= recipe.standing(name).agreed(name, contracts)
-            contracts |= recipe.standing(name).furnished(name, contracts, partial(_tables, recipe))
+            contracts |= recipe.standing(name).furnished(name, contracts, partial(opened, recipe))
     return contracts
-
-
-def _tables(recipe: "Recipe") -> "dict[str, Table]":
-    """The tables beside those of the rows."""
-    from endwise.data.table import open_table
-
-    return {name: open_table(source) for name, source in recipe.data.tables.items()}
 
 
 def _unlabelled(recipe: "Recipe", name: str, found: str) -> EndwiseError:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
@@ -253,6 +253,14 @@ class Modality:
         missing. Such a value also reads as one that needs no table (a mapping), for whoever writes it down. Raises
         RecipeError or DataError. Default: a field is read from its column."""
         return None
+
+    def doubts(
+        self, tables: Mapping[str, Any], rows: Sequence[Any], answers: Collection[str]
+    ) -> Sequence[tuple[str, str]]:
+        """What is unclear about `data.tables` where a field looks things up there, as (message, fix): `check` warns of it, and
+        training says it. rows: the tables of the recipe's own rows; answers: the columns of its outputs. Raises RecipeError
+        where the tables tell the answers. Default: nothing."""
+        return ()
 
     def sample(self, value: np.ndarray, key: Sequence[int]) -> np.ndarray:
         """A part of a transformed value: a function of the value and the key (seed, step, row), drawn by numpy's raw Philox words.

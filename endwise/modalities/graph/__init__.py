@@ -6,7 +6,7 @@ Here: how a row finds its edges, or brings them along, and what is learnt about 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +28,7 @@ from endwise.modalities.graph.index import (
     moment,
     thinned,
 )
+from endwise.modalities.graph.tables import refuse_answers
 
 if TYPE_CHECKING:
     from endwise.nn.interface import Encoder
@@ -66,8 +67,9 @@ class Graph(Modality):
     mapping or as JSON; one without "at" is about all of its nodes.
 
     Training sees a part of them, drawn anew in each step (Hamilton et al. 2017); everything else sees all, up to `cap`. Only
-    edges with an earlier time are seen. Where there is no time, training rows see nothing of the nodes that validation and
-    test rows are about (inductive).
+    edges with an earlier time are seen. Where there is no time, a row that is about two nodes sees none of the edges between
+    them, which are its own, neither in training nor later; and training rows see nothing of the nodes that validation and test
+    rows are about (inductive).
     """
 
     type: ClassVar[str] = "graph"
@@ -124,6 +126,12 @@ class Graph(Modality):
             self.ends, self.time, self.numbers, self.classes, self.node, self.node_numbers, self.node_classes
         )
 
+    @property
+    def apart(self) -> bool:
+        """Whether edges between the nodes that a row is about are its own, which it must not see: no time says that they were
+        there before it."""
+        return self.time is None and len(self.at) > 1
+
     # ---- a row and its tables --------------------------------------------------------------------------------------
 
     def looks_up(self, tables: Mapping[str, Any]) -> Callable[[Any], Sequence[Any]] | None:
@@ -144,7 +152,7 @@ class Graph(Modality):
             self.taken, edges, nodes, complain=_complain(tables[self.edges]), complain_of_node=_complain(theirs)
         )
         said = repr([{name: list(cells) for name, cells in part.items()} for part in (edges, nodes or {})])
-        source = Tables(found, edges, nodes, hashlib.sha256(said.encode()).digest(), self.cap)
+        source = Tables(found, edges, nodes, hashlib.sha256(said.encode()).digest(), self.cap, self.apart)
 
         def cells(table: Any) -> Sequence[Any]:
             wanted = (*self.at, *((self.time,) if self.time else ()))
@@ -160,6 +168,19 @@ class Graph(Modality):
             ]
 
         return cells
+
+    def doubts(
+        self, tables: Mapping[str, Any], rows: Sequence[Any], answers: Collection[str]
+    ) -> Sequence[tuple[str, str]]:
+        """Refuses tables that say the answers of the rows themselves."""
+        if self.at and self.time is None:
+            at = self.at if len(self.at) == len(self.ends) else self.ends
+            for told in ("numbers", "classes"):
+                refuse_answers(told, getattr(self, told), self.ends, tables[self.edges], rows, at, answers)
+        for at in self.at if self.nodes is not None else ():
+            for told in ("node_numbers", "node_classes"):
+                refuse_answers(told, getattr(self, told), (self.node,), tables[self.nodes], rows, (at,), answers)
+        return ()
 
     # ---- numpy side ------------------------------------------------------------------------------------------------
 
@@ -185,7 +206,8 @@ class Graph(Modality):
             raise BadValue(
                 f"the row is about {len(at or ())} nodes, not one for each of {', '.join(self.at)}: {{'at': [...]}}"
             )
-        return edges.around(edges.asked(at), 0.0 if self.time is None else moment(before), self.cap)
+        before = 0.0 if self.time is None else moment(before)
+        return edges.around(edges.asked(at), before, self.cap, apart=self.apart)
 
     def _own(self, raw: Mapping[str, Any]) -> Edges:
         """The index of a graph that a row brings along."""
@@ -311,6 +333,7 @@ class Tables:
     nodes: Mapping[str, Sequence[Any]] | None
     stamp: bytes
     cap: tuple[int, ...]
+    apart: bool
 
 
 class Around(Mapping[str, Any]):
@@ -337,7 +360,8 @@ class Around(Mapping[str, Any]):
         if name not in self._names:
             raise KeyError(name)
         before = 0.0 if self.time is None else moment(self.time)
-        edges, nodes = self.index.rows_around(self.index.asked(self.at), before, self.tables.cap)
+        asked, own = self.index.asked(self.at), self.tables
+        edges, nodes = self.index.rows_around(asked, before, own.cap, apart=own.apart)
         if name == "edges":
             return _rows(self.tables.edges, edges)
         return _rows(self.tables.nodes or {}, nodes)

@@ -11,6 +11,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ FIXED = 4  # of them that are no numbers
 OUT, IN, ASKED = 0.0, 1.0, -1.0  # walked from the edge's first end, from its second; the node asked about
 MOST_ASKED = 512
 HASH_BYTES = 6  # a hash that float64 holds exactly
+NONE = np.zeros(0, np.int64)  # of the edges
 
 Complain = Callable[[str, int, str], Exception]  # (column, row, reason) -> what to raise
 
@@ -120,17 +122,18 @@ class Edges:
                     raise BadValue(f"there is no node {name!r} in the table of nodes")
         return found
 
-    def around(self, asked: Sequence[str], before: float, caps: Sequence[int]) -> np.ndarray:
+    def around(self, asked: Sequence[str], before: float, caps: Sequence[int], *, apart: bool = False) -> np.ndarray:
         """float64 [visit, column]: what lies around some nodes: of each visited node the newest `caps[hop]` edges with a time
-        before `before`, but the one it was reached by."""
+        before `before`, but the one it was reached by. apart: edges that join two of the nodes asked about are not walked."""
         codes = [self.codes.get(name, -1) for name in asked]
+        barred = self._between(codes) if apart else NONE
         visits = [np.array([[-1, 0, ASKED, hash_of(name), -1, code]]) for name, code in zip(asked, codes, strict=True)]
         frontier = [(place, code, -1) for place, code in enumerate(codes)]
         total = len(codes)
         for hop, cap in enumerate(caps, 1):
             reached: list[tuple[int, int, int]] = []
             for place, code, via in frontier:
-                walked = self._newest(code, before, cap, via)
+                walked = self._newest(code, before, cap, via, barred)
                 if not len(walked):
                     continue
                 edge, other = self.edge[walked], self.other[walked]
@@ -143,14 +146,27 @@ class Edges:
             frontier = reached
         return self._filled(np.concatenate(visits), before)
 
-    def _newest(self, code: int, before: float, cap: int, via: int) -> np.ndarray:
+    def _between(self, codes: Sequence[int]) -> np.ndarray:
+        """The edges that join two of these nodes; of one that is there twice, those from it to itself."""
+        found = [NONE]
+        for pair in combinations(codes, 2):
+            if min(pair) >= 0:
+                few, many = sorted(pair, key=lambda code: int(self.starts[code + 1] - self.starts[code]))
+                here = slice(int(self.starts[few]), int(self.starts[few + 1]))
+                found.append(self.edge[here][self.other[here] == many])
+        return np.concatenate(found)
+
+    def _newest(self, code: int, before: float, cap: int, via: int, barred: np.ndarray) -> np.ndarray:
         if code < 0:
-            return np.zeros(0, np.int64)
+            return NONE
         low, high = int(self.starts[code]), int(self.starts[code + 1])
         if self.columns.time is not None:
             high = low + int(np.searchsorted(self.ordered_times[low:high], before, side="left"))
-        walked = np.arange(max(low, high - cap - 1), high)
-        found: np.ndarray = walked[self.edge[walked] != via][-cap:]
+        walked = np.arange(max(low, high - cap - 1 - len(barred)), high)
+        keep = self.edge[walked] != via
+        if len(barred):
+            keep &= ~np.isin(self.edge[walked], barred)
+        found: np.ndarray = walked[keep][-cap:]
         return found
 
     def _filled(self, visits: np.ndarray, before: float) -> np.ndarray:
@@ -168,13 +184,16 @@ class Edges:
         parts = [visits[:, :FIXED], age, edges[:, :own], nodes[:, :theirs], edges[:, own:], nodes[:, theirs:]]
         return np.concatenate(parts, axis=1)
 
-    def rows_around(self, asked: Sequence[str], before: float, caps: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def rows_around(
+        self, asked: Sequence[str], before: float, caps: Sequence[int], *, apart: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The edges (rows of the edge table) and nodes (codes) that `around` visits, each once."""
         found: set[int] = set()
-        nodes = {self.codes[name] for name in asked if name in self.codes}
+        codes = [self.codes[name] for name in asked if name in self.codes]
+        barred, nodes = self._between(codes) if apart else NONE, set(codes)
         frontier = [(code, -1) for code in nodes]
         for cap in caps:
-            walked = [self._newest(code, before, cap, via) for code, via in frontier]
+            walked = [self._newest(code, before, cap, via, barred) for code, via in frontier]
             frontier = [(int(self.other[at]), int(self.edge[at])) for part in walked for at in part]
             found |= {edge for _, edge in frontier}
             nodes |= {code for code, _ in frontier}
