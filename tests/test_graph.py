@@ -278,6 +278,45 @@ def test_a_table_of_nodes_that_tells_every_rows_answer_is_refused() -> None:
         prepare(recipe)
 
 
+SIDES = ["train", "train", "train", "val", "test"]
+
+
+def split_links() -> list[dict[str, Any]]:
+    """With a split, and a number that tells which edge is seen."""
+    return [{**row, "place": place, "split": SIDES[place % 5]} for place, row in enumerate(links())]
+
+
+def seen_in(rows: list[dict[str, Any]], **graph: Any) -> tuple[list[set[int]], list[set[int]]]:
+    """The edges that each training row sees in a step without drawing, and those that each test row sees."""
+    recipe = of_links(rows, numbers=["place"], cap=[20, 5], neighbours=[20, 5], **graph)
+    dataset = prepare(recipe)
+    contracts, found = fit_contracts(recipe, dataset), []
+    for side, shuffle in ((dataset.splits.train, True), (dataset.splits.test, False)):
+        loader = Loader(dataset, recipe, contracts, side, batch_size=len(side), seed=0, shuffle=shuffle)
+        batch = loader.batch(0).inputs["around"]
+        places = [row[: int(size), 4] for row, size in zip(batch.values, batch.sizes[:, 0], strict=True)]
+        found.append([set(row[~np.isnan(row)].astype(int).tolist()) for row in places])
+    return found[0], found[1]
+
+
+def test_without_a_time_training_sees_no_held_out_edge_and_still_its_nodes() -> None:
+    rows = split_links()
+    training, test = seen_in(rows)
+    trained = {frozenset((row["a"], row["b"])) for row in rows if row["split"] == "train"}
+    assert all(frozenset((rows[place]["a"], rows[place]["b"])) in trained for place in set.union(*training))
+    assert len(set.union(*test)) > 0.9 * len(rows)
+    # three edges in five are there, though nearly every node is an end of a held-out row
+    assert np.mean([len(one) for one in training]) > 0.5 * np.mean([len(one) for one in test])
+
+
+def test_what_is_not_inductive_sees_held_out_edges_in_training() -> None:
+    rows = split_links()
+    training, test = seen_in(rows, inductive=False)
+    assert np.mean([len(one) for one in training]) == pytest.approx(np.mean([len(one) for one in test]), rel=0.1)
+    with pytest.raises(RecipeError, match=r"Graph\.inductive"):
+        Graph(at=("a",), time="when", inductive=False)
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 

@@ -185,11 +185,11 @@ class Loader:
         fields = {name: item, **self._outputs}
         return {own: _Patched(self.dataset.fields[own], other, contracts[own], places) for own, other in fields.items()}
 
-    def _held_out(self, name: str, item: Modality) -> frozenset[float]:
+    def _held_out(self, name: str, item: Modality) -> frozenset[complex]:
         """What rows of the other sides are about, and none of these."""
         store, splits = self.dataset.fields[name], self.dataset.splits
 
-        def about(rows: np.ndarray) -> frozenset[float]:
+        def about(rows: np.ndarray) -> frozenset[complex]:
             return frozenset(one for row in rows[store.present[rows]].tolist() for one in item.asked_about(store[row]))
 
         return about(np.concatenate([splits.val, splits.test])) - about(self.rows)
@@ -336,7 +336,7 @@ class _Drawn(ABC):
 class _Sampled(_Drawn):
     """Parts of values, drawn anew in each step: a function of (seed, step, row)."""
 
-    def __init__(self, store: FieldStore, modality: Modality, contract: Any, hidden: frozenset[float], seed: int):
+    def __init__(self, store: FieldStore, modality: Modality, contract: Any, hidden: frozenset[complex], seed: int):
         super().__init__(store, modality, contract)
         self._hidden, self._seed = hidden, seed
 

@@ -303,11 +303,11 @@ class Modality:
         """Whether training rows must not see what held-out rows are about: it has `asked_about` and `without`."""
         return False
 
-    def asked_about(self, value: np.ndarray) -> Sequence[float]:
+    def asked_about(self, value: np.ndarray) -> Sequence[complex]:
         """What a row with this decoded value is about, as numbers."""
         raise NotImplementedError
 
-    def without(self, value: np.ndarray, hidden: frozenset[float]) -> np.ndarray:
+    def without(self, value: np.ndarray, hidden: frozenset[complex]) -> np.ndarray:
         """A decoded value without what these numbers stand for."""
         raise NotImplementedError
 

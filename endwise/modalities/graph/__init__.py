@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -68,8 +69,8 @@ class Graph(Modality):
 
     Training sees a part of them, drawn anew in each step (Hamilton et al. 2017); everything else sees all, up to `cap`. Only
     edges with an earlier time are seen. Where there is no time, a row that is about two nodes sees none of the edges between
-    them, which are its own, neither in training nor later; and training rows see nothing of the nodes that validation and test
-    rows are about (inductive).
+    them, which are its own, neither in training nor later; and training rows see nothing of what validation and test rows
+    are about: of their nodes, or, where rows are about two, of the edges between these. `inductive: false` shows it to them.
     """
 
     type: ClassVar[str] = "graph"
@@ -97,6 +98,9 @@ class Graph(Modality):
         NEIGHBOURS, "edges a node that training draws, at the first step away, the second"
     )
     cap: tuple[int, ...] = input_field(CAP, "edges a node that are seen elsewhere, the newest ones")
+    inductive: bool = input_field(
+        True, "without a time: hide from training what held-out rows are about; false: only answers are held out"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,6 +116,11 @@ class Graph(Modality):
             len(self.neighbours) == len(self.cap) and all(1 <= n <= m for n, m in zip(self.neighbours, self.cap, strict=True)),
             field="Graph.neighbours", got=self.neighbours, allowed=f"as many numbers as cap: {list(self.cap)}, none above its own",
             fix="change one of the two",
+        )  # fmt: skip
+        require(
+            self.inductive or (self.time is None and bool(self.at)),
+            field="Graph.inductive", got=False, allowed="true, where a time or the cell itself says what a row sees",
+            fix="remove it: nothing is hidden there",
         )  # fmt: skip
         require(
             self.nodes is not None or not (self.node_numbers or self.node_classes) or not self.at,
@@ -270,16 +279,23 @@ class Graph(Modality):
     @property
     def hides_held_out(self) -> bool:
         """Where edges have no time; with one, the past belongs to everybody. A graph in a cell is its row's own."""
-        return self.time is None and bool(self.at)
+        return self.time is None and bool(self.at) and self.inductive
 
-    def asked_about(self, value: np.ndarray) -> list[float]:
-        """The nodes of a row, as hashes."""
-        found: list[float] = value[value[:, HOP] == 0, NODE].tolist()
-        return found
+    def asked_about(self, value: np.ndarray) -> list[complex]:
+        """The node of a row, as a hash; of a row of several the edges between them, as pairs of hashes: nearly every node may
+        be one end of some held-out row, and training would see next to nothing."""
+        found: list[complex] = value[value[:, HOP] == 0, NODE].tolist()
+        if not self.apart:
+            return found
+        ends = np.array(list(combinations(found, 2)), np.float64)
+        return _pairs(ends[:, 0], ends[:, 1]).tolist()
 
-    def without(self, value: np.ndarray, nodes: frozenset[float]) -> np.ndarray:
-        """The decoded value without the ways to these nodes."""
-        return kept(value, ~np.isin(value[:, NODE], np.fromiter(nodes, np.float64, len(nodes))))
+    def without(self, value: np.ndarray, hidden: frozenset[complex]) -> np.ndarray:
+        """The decoded value without the ways to these nodes, or along these edges."""
+        seen = value[:, NODE].astype(complex)
+        if self.apart:
+            seen = _pairs(value[:, NODE], value[value[:, PARENT].astype(np.int64), NODE])
+        return kept(value, ~np.isin(seen, np.fromiter(hidden, np.complex128, len(hidden))))
 
     def blank(self, contract: GraphContract) -> np.ndarray:
         """A node with nothing around it."""
@@ -408,6 +424,12 @@ def _by_column(rows: Any, columns: Sequence[str], name: str) -> dict[str, list[A
         if odd is not None:
             raise BadValue(f"{name}[{place}] has {odd!r}, which is none of {', '.join(columns)}")
     return {column: [row.get(column) for row in rows] for column in columns}
+
+
+def _pairs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Two hashes in one number, whichever comes first."""
+    found: np.ndarray = np.minimum(one, other) + 1j * np.maximum(one, other)
+    return found
 
 
 def _ids(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
