@@ -365,6 +365,32 @@ def test_an_unknown_table_or_column_is_refused_with_the_nearest() -> None:
         Graph(neighbours=(30, 5))
 
 
+def visits(**graph: Any) -> ew.Recipe:
+    """Users who go to shops: both are numbered from 0."""
+    rows = [{"user": place % 20, "shop": place % 5, "paid": float(place)} for place in range(60)]
+    return of_links(rows, rows, at=["user", "shop"], ends=["user", "shop"], **graph).replace(outputs={"paid": "number"})
+
+
+def test_ids_at_both_ends_are_told_where_nobody_said_whether_they_are_one_node() -> None:
+    report = ew.check(visits())
+    (found,) = report.of("unclear")
+    assert found.level == "warning" and found.field == "around"
+    assert found.message.startswith("5 of 20 ids of") and "'user' and in 'shop' (0, 1, 2 ...)" in found.message
+    assert "one_kind" in found.fix and any(found.message in note for note in report.notes)
+    assert not ew.check(visits(one_kind=True)).of("unclear")
+    assert not ew.check(declared()).of("unclear")  # S3 and T3
+
+
+def test_an_id_at_both_ends_is_refused_where_these_are_of_two_kinds() -> None:
+    with pytest.raises(
+        DataError, match=r"list row 0, column 'shop': '\d' is in column 'user' too, as are 5 ids in all"
+    ):
+        prepare(visits(one_kind=False))
+    prepare(declared(one_kind=False))
+    with pytest.raises(BadValue, match="one_kind: false"):
+        Graph(one_kind=False).read({"edges": [{"source": 3, "target": 3}]}, str.encode)
+
+
 # ---- network ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,11 +5,11 @@ Here: how a row finds its edges, or brings them along, and what is learnt about 
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from endwise.modalities.graph.index import (
     moment,
     thinned,
 )
-from endwise.modalities.graph.tables import refuse_answers
+from endwise.modalities.graph.tables import refuse_answers, unclear_kinds
 
 if TYPE_CHECKING:
     from endwise.nn.interface import Encoder
@@ -79,7 +79,7 @@ class Graph(Modality):
     axes: ClassVar[int] = 1
     samples: ClassVar[bool] = True
     read_fields: ClassVar[tuple[str, ...]] = (
-        "at", "ends", "time", "numbers", "classes", "node", "node_numbers", "node_classes", "cap",
+        "at", "ends", "one_kind", "time", "numbers", "classes", "node", "node_numbers", "node_classes", "cap",
     )  # fmt: skip
 
     at: tuple[str, ...] = input_field(
@@ -87,6 +87,10 @@ class Graph(Modality):
     )
     edges: str = input_field("edges", "the table of edges, one of data.tables")
     ends: tuple[str, ...] = input_field(("source", "target"), "the two columns of an edge that name its nodes")
+    one_kind: bool | None = input_field(
+        None,
+        "whether both ends name nodes of one kind; false: of two, and an id at both ends is refused; null: not said",
+    )
     time: str | None = input_field(None, "the column of rows and of edges that says when; null: edges have no time")
     numbers: tuple[str, ...] = input_field((), "columns of an edge that are numbers")
     classes: tuple[str, ...] = input_field((), "columns of an edge that are classes: its type, a place")
@@ -132,11 +136,18 @@ class Graph(Modality):
     def taken(self) -> Columns:
         """What is taken from the tables."""
         return Columns(
-            self.ends, self.time, self.numbers, self.classes, self.node, self.node_numbers, self.node_classes
+            self.ends,
+            self.time,
+            self.numbers,
+            self.classes,
+            self.node,
+            self.node_numbers,
+            self.node_classes,
+            self.one_kind,
         )
 
     @property
-    def apart(self) -> bool:
+    def own_between(self) -> bool:
         """Whether edges between the nodes that a row is about are its own, which it must not see: no time says that they were
         there before it."""
         return self.time is None and len(self.at) > 1
@@ -161,7 +172,7 @@ class Graph(Modality):
             self.taken, edges, nodes, complain=_complain(tables[self.edges]), complain_of_node=_complain(theirs)
         )
         said = repr([{name: list(cells) for name, cells in part.items()} for part in (edges, nodes or {})])
-        source = Tables(found, edges, nodes, hashlib.sha256(said.encode()).digest(), self.cap, self.apart)
+        source = Tables(found, edges, nodes, hashlib.sha256(said.encode()).digest(), self.cap, self.own_between)
 
         def cells(table: Any) -> Sequence[Any]:
             wanted = (*self.at, *((self.time,) if self.time else ()))
@@ -181,15 +192,16 @@ class Graph(Modality):
     def doubts(
         self, tables: Mapping[str, Any], rows: Sequence[Any], answers: Collection[str]
     ) -> Sequence[tuple[str, str]]:
-        """Refuses tables that say the answers of the rows themselves."""
+        """Whether an id at both ends is one node, where nobody said it. Refuses tables that tell the answers of the rows."""
         if self.at and self.time is None:
             at = self.at if len(self.at) == len(self.ends) else self.ends
             for told in ("numbers", "classes"):
                 refuse_answers(told, getattr(self, told), self.ends, tables[self.edges], rows, at, answers)
-        for at in self.at if self.nodes is not None else ():
-            for told in ("node_numbers", "node_classes"):
-                refuse_answers(told, getattr(self, told), (self.node,), tables[self.nodes], rows, (at,), answers)
-        return ()
+        if self.nodes is not None:
+            for told, node in itertools.product(("node_numbers", "node_classes"), self.at):
+                refuse_answers(told, getattr(self, told), (self.node,), tables[self.nodes], rows, (node,), answers)
+        clear = not self.at or self.nodes is not None or self.one_kind is not None
+        return () if clear else unclear_kinds(tables[self.edges], self.ends)
 
     # ---- numpy side ------------------------------------------------------------------------------------------------
 
@@ -216,7 +228,7 @@ class Graph(Modality):
                 f"the row is about {len(at or ())} nodes, not one for each of {', '.join(self.at)}: {{'at': [...]}}"
             )
         before = 0.0 if self.time is None else moment(before)
-        return edges.around(edges.asked(at), before, self.cap, apart=self.apart)
+        return edges.around(edges.asked(at), before, self.cap, apart=self.own_between)
 
     def _own(self, raw: Mapping[str, Any]) -> Edges:
         """The index of a graph that a row brings along."""
@@ -285,15 +297,15 @@ class Graph(Modality):
         """The node of a row, as a hash; of a row of several the edges between them, as pairs of hashes: nearly every node may
         be one end of some held-out row, and training would see next to nothing."""
         found: list[complex] = value[value[:, HOP] == 0, NODE].tolist()
-        if not self.apart:
-            return found
-        ends = np.array(list(combinations(found, 2)), np.float64)
-        return _pairs(ends[:, 0], ends[:, 1]).tolist()
+        if self.own_between:
+            ends = np.array(list(itertools.combinations(found, 2)), np.float64)
+            found = _pairs(ends[:, 0], ends[:, 1]).tolist()
+        return found
 
     def without(self, value: np.ndarray, hidden: frozenset[complex]) -> np.ndarray:
         """The decoded value without the ways to these nodes, or along these edges."""
         seen = value[:, NODE].astype(complex)
-        if self.apart:
+        if self.own_between:
             seen = _pairs(value[:, NODE], value[value[:, PARENT].astype(np.int64), NODE])
         return kept(value, ~np.isin(seen, np.fromiter(hidden, np.complex128, len(hidden))))
 

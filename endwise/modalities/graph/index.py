@@ -41,6 +41,7 @@ class Columns:
     node: str
     node_numbers: tuple[str, ...]
     node_classes: tuple[str, ...]
+    one_kind: bool | None
 
 
 class Edges:
@@ -67,6 +68,8 @@ class Edges:
         self.closed = nodes is not None
         ends = [np.array([self._end(raw, column, row, complain) for row, raw in enumerate(edges[column])], np.int64)
                 for column in columns.ends]  # fmt: skip
+        if columns.one_kind is False:
+            self._refuse_shared(ends, complain)
         self.names = list(self.codes)
         self.hashes = np.array([hash_of(name) for name in self.names], np.float64)
         count = len(ends[0])
@@ -87,6 +90,18 @@ class Edges:
         if self.closed and name not in self.codes:
             raise complain(column, row, f"there is no node {name!r} in the table of nodes")
         return self.codes.setdefault(name, len(self.codes))
+
+    def _refuse_shared(self, ends: Sequence[np.ndarray], complain: Complain) -> None:
+        """Refuses an id at both ends, where these are of two kinds."""
+        both = np.isin(ends[1], ends[0])
+        if both.any():
+            row, first = int(both.argmax()), self.columns.ends[0]
+            name, count = list(self.codes)[int(ends[1][row])], len(np.unique(ends[1][both]))
+            raise complain(
+                self.columns.ends[1], row,
+                f"{name!r} is in column {first!r} too, as are {count} ids in all; the ends are declared of two kinds "
+                f"(one_kind: false), whose ids must differ: u{name} and s{name}, say",
+            )  # fmt: skip
 
     def _index(self, ends: Sequence[np.ndarray]) -> None:
         """Each node's edges side by side, by time and then by what they say."""
