@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from endwise.modalities.video import Video
     from endwise.modalities.volume import Volume
     from endwise.modalities.volume.boxes import VolumeBoxes
+    from endwise.modalities.volume.instances import VolumeInstances
     from endwise.modalities.volume.mask import VolumeMask
     from endwise.model import Model, Prediction
     from endwise.paths import Paths
@@ -98,6 +99,7 @@ _HOMES = {
     "Video": "endwise.modalities.video",
     "Volume": "endwise.modalities.volume",
     "VolumeBoxes": "endwise.modalities.volume.boxes",
+    "VolumeInstances": "endwise.modalities.volume.instances",
     "VolumeMask": "endwise.modalities.volume.mask",
     "propose": "endwise.propose",
     "open_table": "endwise.data.table",

@@ -1,16 +1,19 @@
-"""Single things on a picture as run-length encoded masks, as COCO writes them (Lin et al. 2014): reading, making, and how much
+"""Single things on a picture or in a volume as run-length encoded masks, as COCO writes them (Lin et al. 2014): reading, making, and how much
 two of them share.
 
 A silhouette is {"size": [height, width], "counts": [n, n, ...]}: so many pixels outside, inside, outside ..., down the first
-column, then down the next. Plain JSON. What is asked of it costs as much as it has runs, not pixels. Numpy only.
+column, then down the next; of a volume {"size": [x, y, z], ...}, along z first, then y, then x. Plain JSON. What is asked of it costs as much as it has runs, not pixels. Numpy only.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Silhouette = Mapping[str, Any]
+
+PICTURE = 2  # axes of one; its runs go down its columns, those of a volume along its last axis
 
 
 def of_bits(bits: np.ndarray, size: Sequence[int], top: int = 0, left: int = 0) -> dict[str, Any]:
@@ -28,6 +31,19 @@ def of_bits(bits: np.ndarray, size: Sequence[int], top: int = 0, left: int = 0) 
     edges = np.stack([starts[np.append(True, apart)], ends[np.append(apart, True)]], axis=1)
     counts = np.diff(np.concatenate([[0], edges.ravel(), [tall * wide]])).tolist()
     return {"size": [tall, wide], "counts": counts[:-1] if counts[-1] == 0 else counts}
+
+
+def of_voxels(voxels: np.ndarray, size: Sequence[int], low: Sequence[int] = (0, 0, 0)) -> dict[str, Any]:
+    """Of a block [x, y, z] of a volume of this size, with its low corner there."""
+    whole = np.zeros([int(side) for side in size], bool)
+    whole[tuple(slice(start, start + side) for start, side in zip(low, voxels.shape, strict=True))] = voxels
+    return {"size": list(whole.shape), "counts": of_bits(*_as_picture(whole))["counts"]}
+
+
+def _as_picture(voxels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """A volume's lines along z, side by side as the columns of a picture, and its size: its run lengths are the volume's."""
+    lines = voxels.reshape(-1, voxels.shape[-1]).T
+    return lines, (lines.shape[0], lines.shape[1])
 
 
 def of_polygons(polygons: Sequence[Sequence[float]], size: Sequence[int]) -> dict[str, Any]:
@@ -69,16 +85,30 @@ def unpacked(text: str) -> list[int]:
     return counts
 
 
-def inside(item: Silhouette, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Whether these pixels (whole numbers, on the picture) are inside."""
-    return np.asarray(np.searchsorted(_edges(item), columns * item["size"][0] + rows, side="right") % 2 == 1)
+def inside(item: Silhouette, *places: np.ndarray) -> np.ndarray:
+    """Whether these pixels (whole numbers along each axis, rows before columns, in the picture or the volume) are inside."""
+    size = tuple(item["size"])
+    flat = np.ravel_multi_index(places, size, order="F" if len(size) == PICTURE else "C")
+    return np.asarray(np.searchsorted(_edges(item), flat, side="right") % 2 == 1)
 
 
 def bits(item: Silhouette) -> np.ndarray:
-    """bool [height, width]."""
-    tall, wide = item["size"]
-    counts = [*item["counts"], tall * wide - sum(item["counts"])]
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(wide, tall).T
+    """bool [height, width], or [x, y, z]."""
+    size = tuple(item["size"])
+    counts = [*item["counts"], math.prod(size) - sum(item["counts"])]
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return flat.reshape(size, order="F" if len(size) == PICTURE else "C")
+
+
+def numbered(things: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """uint16 [height, width] or [x, y, z]: of an answer's things, each with its "mask", the first is 1, the next 2 ..., and 0 is
+    where nothing is. Where two overlap it is the first one's. ValueError without a thing: nobody knows the size."""
+    if not things:
+        raise ValueError("no thing, and so no size: the volume's or the picture's own shape, all 0")
+    found = np.zeros(tuple(things[0]["mask"]["size"]), np.uint16)
+    for number in range(len(things), 0, -1):
+        found[bits(things[number - 1]["mask"])] = number
+    return found
 
 
 def area(item: Silhouette) -> int:
@@ -87,7 +117,10 @@ def area(item: Silhouette) -> int:
 
 
 def box(item: Silhouette) -> list[int]:
-    """[x0, y0, x1, y1] around it; all 0 where nothing is inside."""
+    """[x0, y0, x1, y1] around it, of a volume [x0, y0, z0, x1, y1, z1]; all 0 where nothing is inside."""
+    if len(item["size"]) != PICTURE:
+        places = np.argwhere(bits(item))
+        return [*places.min(0).tolist(), *(places.max(0) + 1).tolist()] if len(places) else [0] * 2 * len(item["size"])
     starts, ends = _runs(item)
     starts, ends = starts[starts < ends], ends[starts < ends]
     if not len(starts):
@@ -101,12 +134,13 @@ def box(item: Silhouette) -> list[int]:
 
 def overlaps(one: Sequence[Silhouette], other: Sequence[Silhouette]) -> np.ndarray:
     """Intersection over union [n, m]; 0 where neither has a pixel. Of pictures of two sizes: pixel for pixel from the upper left
-    corner."""
+    corner; of volumes of two sizes 0."""
     shared, union = np.zeros((len(one), len(other))), np.ones((len(one), len(other)))
     boxes = [[box(item) for item in items] for items in (one, other)]
     for row, a in enumerate(one):
         for column, b in enumerate(other):
-            if _apart(boxes[0][row], boxes[1][column]):
+            odd = len(a["size"]) != PICTURE and list(a["size"]) != list(b["size"])
+            if odd or _apart(boxes[0][row], boxes[1][column]):
                 continue
             shared[row, column] = _shared(*_on_one(a, b))
             union[row, column] = area(a) + area(b) - shared[row, column]
@@ -123,7 +157,8 @@ def _shared(one: Silhouette, other: Silhouette) -> float:
 
 
 def _apart(one: Sequence[int], other: Sequence[int]) -> bool:
-    return one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    axes = len(one) // 2
+    return any(one[axes + axis] <= other[axis] or other[axes + axis] <= one[axis] for axis in range(axes))
 
 
 def _on_one(one: Silhouette, other: Silhouette) -> tuple[Silhouette, Silhouette]:
@@ -146,4 +181,16 @@ def _runs(item: Silhouette) -> tuple[np.ndarray, np.ndarray]:
     return edges[::2][: len(ends)], ends
 
 
-__all__ = ["Silhouette", "area", "bits", "box", "inside", "of_bits", "of_polygons", "overlaps", "unpacked"]
+__all__ = [
+    "Silhouette",
+    "area",
+    "bits",
+    "box",
+    "inside",
+    "numbered",
+    "of_bits",
+    "of_polygons",
+    "of_voxels",
+    "overlaps",
+    "unpacked",
+]

@@ -121,7 +121,7 @@ def test_a_mask_is_read_however_it_is_written() -> None:
         ({"label": "a"}, "expected label and mask"),
         ({"label": "a", "mask": {"polygons": [[0, 0, 1, 1, 2, 2]]}}, "says size"),
         ({"label": "a", "mask": {"size": [2, 2], "polygons": [[0, 0, 1]]}}, "three corners"),
-        ({"label": "a", "mask": {"size": [2, 2], "counts": [1, 9]}}, "run lengths are of 10 pixels"),
+        ({"label": "a", "mask": {"size": [2, 2], "counts": [1, 9]}}, "run lengths are of 10 places"),
         ({"label": "a", "mask": {"size": [2, 2], "counts": "`"}}, "cannot be read"),
         ({"label": "a", "mask": b"nothing"}, "thing 1: not a PNG"),
     ],

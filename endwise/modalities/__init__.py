@@ -31,6 +31,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "masked": ("endwise.modalities.masked", "Masked"),
     "volume": ("endwise.modalities.volume", "Volume"),
     "volume_boxes": ("endwise.modalities.volume.boxes", "VolumeBoxes"),
+    "volume_instances": ("endwise.modalities.volume.instances", "VolumeInstances"),
     "volume_mask": ("endwise.modalities.volume.mask", "VolumeMask"),
     "series": ("endwise.modalities.series", "Series"),
     "video": ("endwise.modalities.video", "Video"),

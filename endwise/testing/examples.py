@@ -261,6 +261,20 @@ def lesions() -> tuple[tuple[np.ndarray, ...], tuple[list[dict[str, Any]], ...]]
     return tuple(volumes), tuple(found)
 
 
+def solids() -> tuple[Any, ...]:
+    """The cubes of `lesions` as what is inside their low corner, as volumes in which each has a number or as lists of masks."""
+    found: list[Any] = []
+    for index, (voxels, boxes) in enumerate(zip(*lesions(), strict=True)):
+        numbers = np.zeros(voxels.shape, np.uint8)
+        near = np.indices((6, 6, 6)).sum(0) < 8
+        for number, item in enumerate(boxes, 1):
+            numbers[tuple(slice(low, low + 6) for low in item["box"][:3])][near] = number
+        labels = {number: item["label"] for number, item in enumerate(boxes, 1)}
+        masks = [{"label": label, "mask": (numbers == number).astype(np.uint8)} for number, label in labels.items()]
+        found.append(masks if index % 2 else {"numbers": numbers, "labels": labels})
+    return tuple(found)
+
+
 def tones() -> tuple[bytes, ...]:
     """Tones of different pitch and length at 8 kHz, as 16-bit WAV files."""
     found = []

@@ -7,6 +7,7 @@ each mask inside its box, at a fixed number of places. Not here: the network (ne
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from endwise.nn.interface import Head
     from endwise.nn.size import Size
 
-SIDE = 28  # places along a side of a box at which its mask is learnt (He et al. 2017)
+SIDE = 28  # places along a side of a box at which its mask is learnt (He et al. 2017), of pictures
 FINER = 2  # places looked at along each axis for one that is learnt
 SURE = 0.5  # of a place that is inside
 DRAWN = 12  # columns that a report draws a mask in
@@ -46,6 +47,7 @@ class Instances(Boxes):
     hand_offs: ClassVar[frozenset[str]] = frozenset({"latent"})
     can_be_said: ClassVar[bool] = False
     classical_of_places: ClassVar[bool] = False
+    side: ClassVar[int] = SIDE  # places along each axis of a box
     columns: tuple[str, ...] = output_field(
         (), "of a table with one row a thing (data.gather): the columns of the class and of the mask"
     )
@@ -66,13 +68,17 @@ class Instances(Boxes):
             if item.get("label") is None or item.get("mask") is None:
                 raise BadValue(f"thing {number} has {sorted(map(str, item))}: expected label and mask")
             try:
-                found = silhouette(item["mask"], fetch)
+                found = self.silhouette(item["mask"], fetch)
             except BadValue as wrong:
                 raise BadValue(f"thing {number}: {wrong}") from None
             boxes.append([class_name(item["label"]), *map(float, silhouettes.box(found))])
             masks.append([found["size"], found["counts"]])
         lines = json.dumps(boxes, ensure_ascii=False), json.dumps(masks)
         return np.frombuffer("\n".join(lines).encode(), dtype=np.uint8)
+
+    def silhouette(self, raw: Any, fetch: Fetch) -> dict[str, Any]:
+        """A mask in any of the ways in which people write one, as run lengths. BadValue where it is none."""
+        return silhouette(raw, fetch)
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -84,14 +90,19 @@ class Instances(Boxes):
         return {"label": cells[0], "mask": cells[1]}
 
     def transform(self, value: np.ndarray, contract: BoxesContract) -> np.ndarray:
-        """float32 [n, 5 + SIDE x SIDE]: the box, and how much of each place of it the mask has, row by row."""
+        """float32 [n, 5 + places]: the box, and how much of each place of it the mask has, the last axis first."""
         boxes = super().transform(value, contract)
-        inside = [in_box(item, box) for item, box in zip(masks_of(value), boxes[:, 1:], strict=True)]
-        return np.concatenate([boxes, np.array(inside, np.float32).reshape(-1, SIDE * SIDE)], axis=1)
+        inside = [in_box(item, box, self.side) for item, box in zip(masks_of(value), boxes[:, 1:], strict=True)]
+        return np.concatenate([boxes, np.array(inside, np.float32).reshape(len(boxes), self._places)], axis=1)
+
+    @property
+    def _places(self) -> int:
+        """Inside a box."""
+        return int(self.side ** (len(self.corners) // 2))
 
     def blank(self, contract: BoxesContract) -> np.ndarray:
         """No thing."""
-        return np.zeros((0, 5 + SIDE * SIDE), np.float32)
+        return np.zeros((0, 1 + len(self.corners) + self._places), np.float32)
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
@@ -159,19 +170,34 @@ def silhouette(raw: Any, fetch: Fetch) -> dict[str, Any]:
     if not isinstance(raw, Mapping) or not {"counts", "polygons"} & set(raw):
         bits = Mask().read(raw, fetch) > 0
         return silhouettes.of_bits(bits, bits.shape)
+    return _of_polygons(raw["polygons"], _size(raw)) if "polygons" in raw else counted_out(raw)
+
+
+def counted_out(raw: Mapping[str, Any], axes: int = silhouettes.PICTURE) -> dict[str, Any]:
+    """A mask given as run lengths {"size", "counts"}. BadValue where they are none."""
+    return _of_counts(raw["counts"], _size(raw, axes))
+
+
+def _size(raw: Mapping[str, Any], axes: int = silhouettes.PICTURE) -> list[int]:
     size = raw.get("size")
     if (
         not isinstance(size, list | tuple | np.ndarray)
-        or len(size) != 2
+        or len(size) != axes
         or not all(_whole(side) and side > 0 for side in size)
     ):
+        spelled = "[height, width]" if axes == silhouettes.PICTURE else "[x, y, z]"
         raise BadValue(
-            f"a mask of {'polygons' if 'polygons' in raw else 'run lengths'} says size: [height, width], got {size!r:.40}"
+            f"a mask of {'polygons' if 'polygons' in raw else 'run lengths'} says size: {spelled}, got {size!r:.40}"
         )
     size = [int(side) for side in size]
-    if size[0] * size[1] > MOST_PIXELS:
-        raise BadValue(f"a mask of {size[1]} x {size[0]} pixels, more than {MOST_PIXELS:,}")
-    return _of_polygons(raw["polygons"], size) if "polygons" in raw else _of_counts(raw["counts"], size)
+    if math.prod(size) > MOST_PIXELS:
+        raise BadValue(f"a mask of {_spelled(size)} pixels, more than {MOST_PIXELS:,}")
+    return size
+
+
+def _spelled(size: Sequence[int]) -> str:
+    """As people say it: of a picture its width before its height."""
+    return " x ".join(str(side) for side in (size[::-1] if len(size) == silhouettes.PICTURE else size))
 
 
 def _of_counts(given: Any, size: list[int]) -> dict[str, Any]:
@@ -183,9 +209,9 @@ def _of_counts(given: Any, size: list[int]) -> dict[str, Any]:
         )
     except (ValueError, TypeError) as wrong:
         raise BadValue(f"the run lengths cannot be read: {wrong}") from None
-    if min(counts, default=-1) < 0 or sum(counts) != size[0] * size[1]:
+    if min(counts, default=-1) < 0 or sum(counts) != math.prod(size):
         raise BadValue(
-            f"the run lengths are of {sum(counts):,} pixels, and the picture of {size[1]} x {size[0]} has {size[0] * size[1]:,}"
+            f"the run lengths are of {sum(counts):,} places, and what is {_spelled(size)} has {math.prod(size):,}"
         )
     return {"size": size, "counts": counts}
 
@@ -213,32 +239,41 @@ def masks_of(value: np.ndarray) -> list[dict[str, Any]]:
     return [{"size": size, "counts": counts} for size, counts in found]
 
 
-def in_box(item: Silhouette, box: Sequence[float] | np.ndarray) -> np.ndarray:
-    """float64 [SIDE, SIDE]: how much of each place of a box [x0, y0, x1, y1] a mask has."""
-    along = (np.arange(SIDE * FINER) + 0.5) / (SIDE * FINER)
-    columns, rows = (
-        (low + along * (high - low)).astype(np.int64).clip(0, side - 1)
-        for low, high, side in ((box[0], box[2], item["size"][1]), (box[1], box[3], item["size"][0]))
-    )
-    fine = silhouettes.inside(item, rows[:, None], columns[None])
-    return np.asarray(fine.reshape(SIDE, FINER, SIDE, FINER).mean((1, 3)))
+def in_box(item: Silhouette, box: Sequence[float] | np.ndarray, side: int = SIDE) -> np.ndarray:
+    """float64 [side, side], or with three axes: how much of each place of a box [x0, y0, x1, y1] a mask has."""
+    along = (np.arange(side * FINER) + 0.5) / (side * FINER)
+    places = [
+        (low + along * (high - low)).astype(np.int64).clip(0, count - 1)
+        for low, high, count in zip(*_ends(box), item["size"], strict=True)
+    ]
+    fine = silhouettes.inside(item, *np.ix_(*places))
+    return np.asarray(fine.reshape((side, FINER) * len(places)).mean(tuple(range(1, 2 * len(places), 2))))
+
+
+def _ends(box: Sequence[float] | np.ndarray) -> tuple[list[float], list[float]]:
+    """The low corner and the high one, axes as of arrays: of a picture down before across."""
+    low, high = np.asarray(box, np.float64).reshape(2, -1).tolist()
+    return (low[::-1], high[::-1]) if len(low) == silhouettes.PICTURE else (low, high)
 
 
 def pasted(places: np.ndarray, box: Sequence[float] | np.ndarray, size: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """The chances [SIDE, SIDE] of the places of a box as a mask of the picture: what is more likely inside than not."""
-    tall, wide = (int(side) for side in size)
-    x0, y0, x1, y1 = (float(value) for value in box)
-    left, right = int(np.clip(np.floor(x0), 0, wide)), int(np.clip(np.ceil(x1), 0, wide))
-    top, low = int(np.clip(np.floor(y0), 0, tall)), int(np.clip(np.ceil(y1), 0, tall))
-    down, across = _between(top, low, y0, y1), _between(left, right, x0, x1)
-    return silhouettes.of_bits(down @ np.asarray(places, np.float64) @ across.T > SURE, (tall, wide), top, left)
+    """The chances of the places of a box (see `in_box`) as a mask of the picture or the volume: what is more likely inside
+    than not."""
+    made, starts, sides = np.asarray(places, np.float64), [], [int(side) for side in size]
+    for axis, (low, high, side) in enumerate(zip(*_ends(box), sides, strict=True)):
+        first, last = int(np.clip(np.floor(low), 0, side)), int(np.clip(np.ceil(high), 0, side))
+        made = np.moveaxis(np.tensordot(_between(first, last, low, high, made.shape[axis]), made, (1, axis)), 0, axis)
+        starts.append(first)
+    if len(sides) == silhouettes.PICTURE:
+        return silhouettes.of_bits(made > SURE, sides, *starts)
+    return silhouettes.of_voxels(made > SURE, sides, starts)
 
 
-def _between(first: int, last: int, low: float, high: float) -> np.ndarray:
-    """[pixel, SIDE]: what each place counts for in the middle of the pixels from `first` to `last`; 0 beyond the box."""
+def _between(first: int, last: int, low: float, high: float, side: int) -> np.ndarray:
+    """[pixel, side]: what each place counts for in the middle of the pixels from `first` to `last`; 0 beyond the box."""
     middle = np.arange(first, last) + 0.5
-    at = ((middle - low) / max(high - low, 1e-6) * SIDE - 0.5).clip(0, SIDE - 1)
-    weights = (1 - np.abs(at[:, None] - np.arange(SIDE))).clip(0)
+    at = ((middle - low) / max(high - low, 1e-6) * side - 0.5).clip(0, side - 1)
+    weights = (1 - np.abs(at[:, None] - np.arange(side))).clip(0)
     return weights * ((middle >= low) & (middle <= high))[:, None]
 
 
@@ -259,4 +294,4 @@ def strips(item: Silhouette, box: Sequence[float], shape: Sequence[int]) -> list
     return out
 
 
-__all__ = ["SIDE", "Instances", "in_box", "masks_of", "pasted", "silhouette"]
+__all__ = ["SIDE", "Instances", "counted_out", "in_box", "masks_of", "pasted", "silhouette"]
