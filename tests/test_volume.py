@@ -780,6 +780,21 @@ def test_the_report_shows_the_planes_through_what_was_missed_and_what_is_not_the
     assert VolumeBoxes(unit="share").views(shares, [], kept)[0] == VolumeBoxes().views(truth, [], kept)[0]
 
 
+def test_boxes_that_lie_outside_of_their_volume_are_counted_by_check() -> None:
+    volumes, boxes = spots(16, (20, 16, 12), 0)
+    recipe = {"inputs": {"scan": "volume"}, "outputs": {"spots": "volume_boxes"}}
+
+    def told(spots: list[list[dict[str, Any]]]) -> list[str]:
+        report = ew.check(ew.Recipe(name="s", data={"path": {"scan": volumes, "spots": spots}}, **recipe))
+        return [finding.message for finding in report.findings if finding.kind == "outside"]
+
+    assert told(boxes) == []
+    moved = [{**boxes[3][0], "box": [15.0, 2, 2, 22, 7, 7]}, {"label": "spot", "box": [40.0, 2, 2, 44, 7, 7]}]
+    (message,) = told([*boxes[:3], moved, *boxes[4:]])
+    assert "2 boxes lie partly or wholly outside of scan" in message
+    assert "in 1 of 16 rows" in message
+
+
 def _row(model: ew.Model, voxels: np.ndarray) -> dict[str, np.ndarray | None]:
     scan = model.recipe.inputs["scan"]
     return {"scan": scan.transform(scan.read(voxels, nothing), model.contracts["scan"])}

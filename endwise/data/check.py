@@ -18,6 +18,7 @@ from endwise.data.dataset import BadRow, Dataset, Progress, enough_bad, fit_cont
 from endwise.data.lookup import doubts
 from endwise.errors import DataError
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
+from endwise.modalities.spatial import Spatial
 from endwise.recipe import in_order
 
 if TYPE_CHECKING:
@@ -316,6 +317,8 @@ class _Looker:
         self._lengths(name, modality)
         if contract is not None:
             self._odd(name, modality, contract)
+        if isinstance(modality, Spatial) and role == OUTPUT_ROLE:
+            self._strays(name, modality)
         if role == OUTPUT_ROLE and contract is not None and not modality.of_row:
             self._classes(name, modality, contract)
         return FieldReport(
@@ -400,6 +403,23 @@ class _Looker:
         for message, fix, where in modality.oddities(seen, new, contract):
             found = rows[list(where)]
             self._add("warning", "odd", name, f"{message} ({self._origins(found)})", fix, found)
+
+    def _strays(self, name: str, modality: Spatial) -> None:
+        """Things that do not lie on their input: their numbers are probably of another grid than that which is read."""
+        store, under = self.data.fields[name], self.data.fields.get(modality.under())
+        if under is None:
+            return
+        both = self.used[store.present[self.used] & under.present[self.used]]
+        counts = np.array([modality.strays(store[row], under[row]) for row in both.tolist()])
+        if not counts.any():
+            return
+        found = both[counts > 0]
+        self._add(
+            "warning", "outside", name,
+            f"{counts.sum()} boxes lie partly or wholly outside of {modality.under()} as it is read, upright and at its spacing_mm, in "
+            f"{len(found)} of {len(both)} rows ({self._origins(found)})",
+            "bring them to its voxels (docs/tutorials/volumes.md#boxes)", found,
+        )  # fmt: skip
 
     def _classes(self, name: str, modality: Modality, contract: Contract) -> None:
         """Imbalance and unseen labels, for targets that are one of a few values (or several of them)."""

@@ -35,6 +35,10 @@ class Spatial(Modality):
         width, height] in shares of its sides} and 'score' where there is one. Default: nothing."""
         return []
 
+    def strays(self, value: np.ndarray, under: np.ndarray) -> int:
+        """How many things of a decoded value reach beyond the decoded input. Default: what cannot be told is none."""
+        return 0
+
     def views(self, truth: Any, answer: Any, under: np.ndarray) -> list[dict[str, Any]]:
         """Of a decoded input that one picture does not show: pictures of the parts that matter, each {'about', 'data': a PNG data
         URI, 'truth', 'answer': what `outlines` would say of it}. Default: none, the input's own preview shows it."""

@@ -53,6 +53,14 @@ class VolumeBoxes(Boxes):
 
         return SlidingWindow(in_pixels=self.unit == "px", turned=False, opened=_voxels)
 
+    def strays(self, value: np.ndarray, under: np.ndarray) -> int:
+        """Boxes that reach more than a voxel beyond the volume as it is read."""
+        if self.unit != "px":
+            return 0
+        most = np.array(Scan.unpacked(under).shape) + 1.0
+        ends = [np.array(corners).reshape(2, AXES) for _, *corners in boxes_of(value)]
+        return sum(bool((low < -1.0).any() or (high > most).any()) for low, high in ends)
+
     def views(self, truth: Any, answer: Any, under: np.ndarray) -> list[dict[str, Any]]:
         """The planes through the middles of at most three things, first of those that were missed and of false alarms, and
         what is around them up to some times their longest side. A thing through which others' planes lead is shown with them."""
