@@ -169,6 +169,14 @@ def test_one_volume_of_an_answer_has_the_surer_thing_where_two_overlap() -> None
         silhouettes.numbered([])
 
 
+def test_the_report_shows_the_planes_through_things() -> None:
+    declared = VolumeInstances(on="scan")
+    value = declared.read({"numbers": NUMBERS, "labels": {"1": "a", "2": "b"}}, nothing)
+    things = declared.truth(value, declared.fit([value], missing=0, role="output"))
+    under = ew.Volume().read(ONE.astype(np.float32), nothing)
+    assert {view["about"] for view in declared.views(things, things[:1], under)} == {"a", "b"}
+
+
 def test_mask_ap_looks_at_the_voxels() -> None:
     shell = ball((6, 5, 7), 4) & ~ball((6, 5, 7), 3)
     truth = [{"label": "a", "box": [2, 1, 3, 10, 9, 11], "mask": silhouettes.of_voxels(ONE, SHAPE)}]

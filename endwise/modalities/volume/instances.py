@@ -103,8 +103,12 @@ class VolumeInstances(Instances):
     # ---- answers ---------------------------------------------------------------------------------------------------
 
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
-        """None: a plane shows few of them."""
+        """None: the preview's planes lead through few of them."""
         return []
+
+    def views(self, truth: Any, answer: Any, under: np.ndarray) -> list[dict[str, Any]]:
+        """The planes through things, with their boxes, as of boxes in volumes."""
+        return VolumeBoxes.views(self, truth, answer, under)  # type: ignore[arg-type]
 
     def metrics(self, contract: BoxesContract) -> Sequence["Metric"]:
         """mask_ap50 and mask_ap; and froc by the middles of boxes, ap50, ap, ar and f1 by their overlap."""
