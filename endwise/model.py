@@ -10,7 +10,7 @@ import json
 import math
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -350,7 +350,7 @@ class Model:
                 present[name] = torch.zeros(len(batch), dtype=torch.bool, device=device)
         with torch.inference_mode(), self._evaluating():
             rows = self._large(inputs, present)
-            found = self._seen(inputs, present) if rows is None else self._in_windows(rows)
+            found = self._seen(inputs, present) if rows is None else self._in_windows(rows, self.network.output_names)
         return seeded(self.network, found, torch.as_tensor(batch.row_ids, device=device))
 
     def _seen(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Predictions:
@@ -387,15 +387,17 @@ class Model:
             rows.append(own)
         return rows
 
-    def _in_windows(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:
-        """As the network gives it, put together from windows over each row."""
-        outputs = {name: self.recipe.outputs[name] for name in self.network.output_names}
+    def _in_windows(self, rows: Sequence[Mapping[str, np.ndarray | None]], names: Iterable[str]) -> Predictions:
+        """As the network gives it for these outputs, put together from windows over each row."""
+        outputs = {name: self.recipe.outputs[name] for name in names}
 
         def answered(parts: list[Row]) -> dict[str, dict[str, np.ndarray]]:
             predictions = self.network(*self._sent(parts))
             return {name: {key: _array(value) for key, value in part.items()} for name, part in predictions.items()}
 
-        found = [window_by_window(self.recipe.inputs, outputs, self.contracts, row, answered) for row in rows]
+        found = [
+            window_by_window(self.recipe.inputs, outputs, self.contracts, row, answered, whole=True) for row in rows
+        ]
         return {
             name: {
                 key: torch.from_numpy(value).to(self.device)
@@ -403,6 +405,22 @@ class Model:
             }
             for name, item in outputs.items()
         }
+
+    def _concluded(self, row: Row) -> Prediction:
+        """Final answers to a row that is answered in windows: those that `predicted` comes to, where less than all that the
+        network says is held of outputs that need no more."""
+        outputs = {name: self.recipe.outputs[name] for name in self.network.output_names}
+        short = {name: item for name, item in outputs.items() if type(item).concluded is not Modality.concluded}
+
+        def answered(parts: list[Row]) -> dict[str, dict[str, np.ndarray]]:
+            return self.decoded(self.network(*self._sent(parts)))
+
+        found = window_by_window(self.recipe.inputs, short, self.contracts, row, answered)
+        decoded = {name: {key: value[None] for key, value in part.items()} for name, part in found.items()}
+        rest = [name for name in outputs if name not in short]
+        decoded |= self.decoded(self._in_windows([row], rest)) if rest else {}
+        given = self.given(decoded, 1)
+        return Prediction({name: given[name][0] for name in outputs})
 
     def decoded(self, predictions: Predictions, *, draft: bool = False) -> dict[str, dict[str, np.ndarray]]:
         """Decoded answers of a batch as numpy arrays, batch first; of the outputs that are given. draft: see `Head.draft`."""
@@ -459,8 +477,11 @@ class Model:
             raise DataError(f"the row: field {wrong.field!r}: {wrong.reason}") from None
 
     def answered(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> list[Prediction]:
-        """Final answers for rows that have been read (`rows.read_row`), all in one batch."""
+        """Final answers for rows that have been read (`rows.read_row`), all in one batch; one by one where one is answered in
+        windows."""
         with torch.inference_mode(), self._evaluating():
+            if not all(seen_at_once(self.recipe.inputs, self.contracts, row) for row in rows):
+                return [self._concluded(row) for row in rows]
             found = self.network.decode(self.predicted(rows))
         decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
         given = self.given(decoded, len(rows))
@@ -470,7 +491,7 @@ class Model:
         """Raw predictions for rows that have been read (`rows.read_row`), all in one batch: nothing is decoded."""
         with torch.inference_mode(), self._evaluating():
             if not all(seen_at_once(self.recipe.inputs, self.contracts, row) for row in rows):
-                return self._in_windows(rows)
+                return self._in_windows(rows, self.network.output_names)
             return self._seen(*self._sent(rows))
 
     def _sent(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> tuple[dict[str, Ragged], dict[str, Tensor]]:

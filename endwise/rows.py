@@ -237,10 +237,13 @@ def window_by_window(
     contracts: Mapping[str, Contract],
     row: Row,
     decode: Callable[[list[Row]], Mapping[str, Mapping[str, np.ndarray]]],
+    *,
+    whole: bool = False,
 ) -> dict[str, dict[str, np.ndarray]]:
     """What is decoded of a row of one input that may be larger than what the network looks at at once: {output: arrays
     without the batch axis}, put together from windows over all of it. Few windows are answered at a time, and for each
-    output anew, so that no more is held than one output's whole answer. Raises ModelError where the value is missing, DataError where an output has no `merged`."""
+    output anew, so that no more is held than one output's whole answer. whole: all that the network said of the row, as a
+    loss needs it, and not what an answer is written from alone. Raises ModelError where the value is missing, DataError where an output has no `merged`."""
     ((name, item),) = inputs.items()
     value, most = row[name], item.patch(contracts[name])
     if value is None or most is None:
@@ -268,7 +271,10 @@ def window_by_window(
             arrays = decode(parts)[output]
             yield from ((start, {key: array[at] for key, array in arrays.items()}) for at, start in enumerate(some))
 
-    return {output: other.merged(answered(output), shape) for output, other in outputs.items()}
+    return {
+        output: other.merged(answered(output), shape) if whole else other.concluded(answered(output), shape)
+        for output, other in outputs.items()
+    }
 
 
 def read_columns(

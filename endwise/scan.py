@@ -66,8 +66,12 @@ class Scan:
             MARK, DTYPES.index(self.voxels.dtype), self.affine is not None, channels, *self.shape, *place
         )
         sums = np.zeros((2, channels)) if self.mean is None or self.deviation is None else [self.mean, self.deviation]
-        parts = (head, np.asarray(sums, np.float64).tobytes(), np.ascontiguousarray(self.voxels).tobytes())
-        return np.frombuffer(b"".join(parts), np.uint8)
+        head += np.asarray(sums, np.float64).tobytes()
+        found = np.empty(len(head) + self.voxels.nbytes, np.uint8)
+        found[: len(head)] = np.frombuffer(head, np.uint8)
+        found[len(head) :].view(self.voxels.dtype).reshape(self.voxels.shape)[...] = self.voxels
+        found.flags.writeable = False
+        return found
 
     @classmethod
     def unpacked(cls, kept: np.ndarray) -> "Scan":
@@ -85,13 +89,17 @@ class Scan:
         """float32: the voxels in deviations of the whole volume, of a constant one as far as they are from it."""
         assert self.mean is not None
         assert self.deviation is not None
-        found = (self.voxels - self.mean) / np.where(self.deviation > 1e-9, self.deviation, 1.0)
-        return np.asarray(found, np.float32)
+        found, deviation = np.empty(self.voxels.shape, np.float32), np.where(self.deviation > 1e-9, self.deviation, 1.0)
+        for own, plane in zip(found, self.voxels, strict=True):  # with 64 bits: of one plane at a time
+            own[...] = (plane - self.mean) / deviation
+        return found
 
     def measured(self) -> "Scan":
         """With the mean and the deviation of each channel."""
-        flat = self.voxels.reshape(-1, self.voxels.shape[AXES])
-        return Scan(self.voxels, self.affine, flat.mean(0, dtype=np.float64), flat.std(0, dtype=np.float64))
+        axes = tuple(range(AXES))
+        mean = self.voxels.mean(axes, dtype=np.float64)
+        square = np.mean([np.square(plane - mean).mean(axes[:-1]) for plane in self.voxels], axis=0)
+        return Scan(self.voxels, self.affine, mean, np.sqrt(square))
 
     def part(self, start: Sequence[int], shape: Sequence[int]) -> "Scan":
         """The voxels from `start` on; mean and deviation stay those of the whole."""

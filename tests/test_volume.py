@@ -4,6 +4,7 @@
 import base64
 import io
 import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from scipy.special import softmax
 
 import endwise as ew
 from endwise import metrics
@@ -655,11 +657,37 @@ def test_windows_that_answer_the_truth_become_the_truth() -> None:
             parts.append((start, {"scores": scores, "seen": seen[0].numpy(), "sizes": np.array(own.shape)}))
         rows.append(VolumeMask().merged(iter(parts), shape))
         truths.append(truth)
+        alone = VolumeMask().write(VolumeMask().concluded(iter(parts), shape), contract)
+        assert alone.value == VolumeMask().write(rows[-1], contract).value
+        assert alone.confidence == pytest.approx(VolumeMask().write(rows[-1], contract).confidence, rel=1e-5)
     batch = VolumeMask().stacked(rows)
     for index, truth in enumerate(truths):
         written = VolumeMask().write({key: value[index] for key, value in batch.items()}, contract)
         assert np.array_equal(written.value.numbers, truth)
         assert np.array_equal(VolumeMask().write(rows[index], contract).value.numbers, truth)
+
+
+def test_an_answer_to_a_large_volume_holds_scores_of_a_few_planes_of_it() -> None:
+    """Windows whose overlaps disagree: the classes are those of all scores together, in a fraction of their memory."""
+    shape, side, classes = (320, 24, 24), 16, 8
+    starts = covering(shape, (side,) * 3)
+    here = {"seen": np.eye(3, 4), "sizes": np.array((side,) * 3)}
+
+    def windows() -> Any:
+        random = np.random.default_rng(3)
+        for start in starts:
+            yield start, {**here, "scores": random.normal(0, 3, (classes, side, side, side)).astype(np.float32)}
+
+    scores = VolumeMask().merged(windows(), shape)["scores"]
+    tracemalloc.start()
+    try:
+        found = VolumeMask().concluded(windows(), shape)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(found["classes"], scores.argmax(0))
+    assert float(found["sure"]) == pytest.approx(float(softmax(scores, axis=0).max(0).mean()), rel=1e-5)
+    assert peak < scores.nbytes / 2
 
 
 def test_a_volume_larger_than_what_is_looked_at_is_learnt_in_patches(tmp_path: Path) -> None:
@@ -688,6 +716,8 @@ def test_a_volume_larger_than_what_is_looked_at_is_learnt_in_patches(tmp_path: P
     for answer, row in zip(answers, rows, strict=True):
         assert answer["organ"].numbers.shape == Scan.unpacked(Volume().read(row["scan"], nothing)).shape
         assert answer["organ"] == model.predict(row)["organ"]
+        whole = model.decoded(model.predicted([_row(model, row["scan"])]))  # as evaluation sees it
+        assert model.given(whole, 1)["organ"][0].value == answer["organ"]
     scored = ew.evaluate(model, dataset, dataset.splits.val)
     assert np.isfinite(scored.outputs["organ"]["dice"].value)
     both = recipe.model_copy(update={"outputs": {**recipe.outputs, "side": ew.Category()}})

@@ -294,6 +294,13 @@ class Modality:
         """What was decoded of windows of one row (where each begins, arrays without the batch axis), as of the whole."""
         raise NotImplementedError
 
+    def concluded(
+        self, parts: Iterable[tuple[tuple[int, ...], Mapping[str, np.ndarray]]], shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """As `merged`, of windows in the order of `patches.covering`, with no more of the whole than `write` needs: `merged`
+        may hold many times the memory of the value. Default: `merged`."""
+        return self.merged(parts, shape)
+
     def stacked(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """What `merged` gave for rows of different sizes as one batch."""
         raise NotImplementedError

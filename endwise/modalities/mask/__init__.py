@@ -217,9 +217,13 @@ class Mask(Spatial):
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: MaskContract) -> Answer:
         """A `Segmentation` of the size of what it lies on; the mean probability of the classes that were chosen as
-        confidence; the share of each class that there is."""
-        size = tuple(int(side) for side in decoded["sizes"])
-        classes, sure = chosen(np.asarray(decoded["scores"], np.float32), size, np.asarray(decoded["seen"], np.float64))
+        confidence; the share of each class that there is. decoded: as the network gives it, or as it was `concluded`."""
+        if "classes" in decoded:
+            classes, sure = np.asarray(decoded["classes"]), float(decoded["sure"])
+        else:
+            size = tuple(int(side) for side in decoded["sizes"])
+            seen = np.asarray(decoded["seen"], np.float64)
+            classes, sure = chosen(np.asarray(decoded["scores"], np.float32), size, seen)
         dtype = np.uint8 if max(contract.values) < 256 else np.uint16
         found = self.segmentation(np.array(contract.values, dtype)[classes], contract)
         return Answer(found, min(1.0, sure), detail={"shares": found.shares})
@@ -238,18 +242,32 @@ class Mask(Spatial):
             total[:, *place] += weight * scores
             counted[place] += weight
         assert total is not None
-        return {"scores": total / counted, "seen": np.eye(self.axes, self.axes + 1), "sizes": np.array(shape, np.int64)}
+        total /= counted
+        return {"scores": total, "seen": np.eye(self.axes, self.axes + 1), "sizes": np.array(shape, np.int64)}
+
+    def concluded(
+        self, parts: Iterable[tuple[tuple[int, ...], Mapping[str, np.ndarray]]], shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """{'classes': uint8 [*shape], 'sure': the mean probability of them}. Scores are held of the slab along the first axis
+        that windows still add to; what no window reaches any more is settled."""
+        slab: _Slab | None = None
+        for start, decoded in parts:
+            size = tuple(int(side) for side in decoded["sizes"])
+            scores = brought(np.asarray(decoded["scores"], np.float32), size, np.asarray(decoded["seen"], np.float64))
+            slab = _Slab(len(scores), size[0], shape) if slab is None else slab
+            slab.add(start, scores)
+        assert slab is not None
+        return slab.whole()
 
     def stacked(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """On canvases of the largest; those of smaller rows reach beyond them."""
         largest = np.max([row["sizes"] for row in rows], axis=0)
-        scores = [
-            np.pad(row["scores"], [(0, 0), *((0, most - own) for most, own in zip(largest, row["sizes"], strict=True))])
-            for row in rows
-        ]
+        scores = np.zeros((len(rows), len(rows[0]["scores"]), *largest), np.float32)
+        for place, row in zip(scores, rows, strict=True):
+            place[:, *(slice(side) for side in row["sizes"])] = row["scores"]
         seen = [np.concatenate([np.diag(largest / row["sizes"]), np.zeros((self.axes, 1))], axis=1) for row in rows]
         return {
-            "scores": np.stack(scores), "seen": np.stack(seen).astype(np.float32), "sizes": np.stack([row["sizes"] for row in rows]),
+            "scores": scores, "seen": np.stack(seen).astype(np.float32), "sizes": np.stack([row["sizes"] for row in rows]),
         }  # fmt: skip
 
     def about(
@@ -329,22 +347,65 @@ class Mask(Spatial):
 
 
 def chosen(scores: np.ndarray, size: tuple[int, ...], seen: np.ndarray) -> tuple[np.ndarray, float]:
-    """Scores [class, *canvas] at another size: the class of each place (int64 [*size]) and the mean probability of them.
+    """Scores [class, *canvas] at another size: the class of each place (uint8 [*size]) and the mean probability of them.
     Resized as pictures are, slab by slab along the first axis, so that large pictures need no more memory than small.
     seen: where the canvas lies, as in `Placed`, its axes along those of the value."""
     kept = scores
     for axis in range(1, len(size)):
         kept = _resized(kept, axis, size[axis], seen)
     rows = _weights(scores.shape[1], size[0], seen[0, 0], seen[0, -1])
-    found, total = np.empty(size, np.int64), 0.0
+    found, total = np.empty(size, np.uint8), 0.0
     step = max(1, WRITTEN_CELLS // max(1, kept.size // kept.shape[1]))
     for start in range(0, size[0], step):
         part = np.moveaxis(np.tensordot(rows[start : start + step], kept, (1, 1)), 0, 1)
-        best = part.argmax(0)
-        highest = part.max(0)
-        total += float((1.0 / np.exp(part - highest).sum(0)).sum())
-        found[start : start + step] = best
+        found[start : start + step], chances = _best(part)
+        total += chances
     return found, total / found.size
+
+
+def _best(scores: np.ndarray) -> tuple[np.ndarray, float]:
+    """Of scores [class, *places]: the class of each place, and the sum of their probabilities."""
+    return scores.argmax(0), float((1.0 / np.exp(scores - scores.max(0)).sum(0)).sum())
+
+
+class _Slab:
+    """The scores of windows, summed where windows may still add to them: as many planes of the first axis as a window has."""
+
+    def __init__(self, classes: int, planes: int, shape: tuple[int, ...]) -> None:
+        self.first = 0  # plane of the whole that the slab begins with
+        self.total = np.zeros((classes, planes, *shape[1:]), np.float32)
+        self.counted = np.zeros((planes, *shape[1:]), np.float32)
+        self.classes, self.chances = np.empty(shape, np.uint8), 0.0
+
+    def add(self, start: Sequence[int], scores: np.ndarray) -> None:
+        """A window's scores, which count less near its borders."""
+        self._settle(start[0] - self.first)
+        size = scores.shape[1:]
+        place = (slice(size[0]), *(slice(low, low + side) for low, side in zip(start[1:], size[1:], strict=True)))
+        weight = bell(size)
+        self.total[:, *place] += weight * scores
+        self.counted[place] += weight
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """What all planes came to."""
+        self._settle(self.total.shape[1])
+        return {"classes": self.classes, "sure": np.array(self.chances / self.classes.size)}
+
+    def _settle(self, planes: int) -> None:
+        """The first planes are finished: the others move up."""
+        step = max(1, WRITTEN_CELLS // (self.total.size // self.total.shape[1]))
+        for low in range(0, planes, step):
+            some = slice(low, min(low + step, planes))
+            best, chances = _best(self.total[:, some] / self.counted[some])
+            self.classes[self.first + some.start : self.first + some.stop] = best
+            self.chances += chances
+        left = self.total.shape[1] - planes
+        if planes:
+            for sums in (np.moveaxis(self.total, 1, 0), self.counted):
+                for plane in range(left):  # one by one: the two places may overlap
+                    sums[plane] = sums[plane + planes]
+                sums[left:] = 0.0
+        self.first += planes
 
 
 def brought(scores: np.ndarray, size: tuple[int, ...], seen: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def _of_array(voxels: np.ndarray, affine: Any) -> Scan:
         raise BadValue(f"{voxels.shape[AXES]} channels are more than {MOST_CHANNELS}: channels come last, {SHAPES}")
     if voxels.nbytes > MOST_BYTES:
         raise BadValue(f"the volume has {voxels.nbytes:,} bytes, more than {MOST_BYTES:,}: cut it")
-    values = np.ascontiguousarray(_kept(voxels if voxels.ndim > AXES else voxels[..., None]))
+    values = _kept(voxels if voxels.ndim > AXES else voxels[..., None])
     if affine is None:
         return Scan(values)
     place = np.asarray(affine, np.float64)
@@ -96,7 +96,7 @@ def _kept(voxels: np.ndarray) -> np.ndarray:
     if voxels.dtype.kind != "f":
         raise BadValue(f"an array of {voxels.dtype} is no volume: expected numbers")
     with np.errstate(over="ignore"):
-        found = voxels.astype(np.float32)
+        found = voxels.astype(np.float32, copy=False)
     odd = ~np.isfinite(found)
     if odd.any():
         where = [int(place) for place in np.argwhere(odd)[0]]
