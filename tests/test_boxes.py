@@ -25,6 +25,7 @@ from endwise.modalities.base import Answer
 from endwise.modalities.boxes import Boxes, boxes_of
 from endwise.modalities.boxes.detector import SlidingWindow
 from endwise.modalities.boxes.layout import typical
+from endwise.modalities.volume.boxes import VolumeBoxes
 from endwise.model import Model
 from endwise.nn.boxes import generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume, within
 from endwise.propose import propose
@@ -227,6 +228,101 @@ def test_what_is_learnt_about_boxes_and_what_is_odd() -> None:
     assert any("unit: share" in fix for _, fix, _ in item.oddities([], [], small))
     with pytest.raises(DataError, match="at least one box"):
         item.fit([item.read([], str.encode)], missing=0, role="output")
+
+
+def test_a_point_is_read_in_every_way_and_answered_as_one() -> None:
+    item = Boxes(radius=2.0)
+    for raw in ([{"label": "cell", "point": [5, 6]}], '[{"label": "cell", "x": 5, "y": "6"}]'):
+        assert boxes_of(item.read(raw, str.encode)) == [["cell", 3.0, 4.0, 7.0, 8.0]]
+    table = Boxes(radius=2.0, columns=("kind", "across", "down"))
+    assert (
+        table.read({"kind": ["cell"], "across": [5], "down": [6]}, str.encode).tobytes()
+        == item.read([{"label": "cell", "point": [5, 6]}], str.encode).tobytes()
+    )
+    deep = VolumeBoxes(radius=1.0)
+    value = deep.read([{"label": "node", "x": 1, "y": 2, "z": 3}], str.encode)
+    assert boxes_of(value) == [["node", 0.0, 1.0, 2.0, 2.0, 3.0, 4.0]]
+    contract = deep.fit([value], missing=0, role="output")
+    point = {"label": "node", "point": [1.0, 2.0, 3.0], "box": [0.0, 1.0, 2.0, 2.0, 3.0, 4.0]}
+    assert deep.truth(value, contract) == [point]
+    assert deep.read(deep.truth(value, contract), str.encode).tobytes() == value.tobytes()  # handed on to a next stage
+    assert "1 points of 1 class, 1 a picture: node (1)" in deep.summary(contract)
+    assert (contract.below, contract.empty) == (0, 0)  # its box begins at 0, the point does not lie outside
+    found = {
+        "boxes": np.array([[0.0, 1.0, 2.0, 4.0, 5.0, 6.0]]),
+        "classes": np.zeros(1, np.int64),
+        "scores": np.ones(1),
+    }
+    (answer,) = deep.write({**found, "given": np.ones(1, bool)}, contract).value
+    assert answer == {"label": "node", "point": [2.0, 3.0, 4.0], "box": [1.0, 2.0, 3.0, 3.0, 4.0, 5.0], "score": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "raw", "told"),
+    [
+        ({}, {"label": "a", "point": [1, 2]}, "box 1 is a point: declare radius"),
+        (
+            {"radius": 2.0},
+            {"label": "a", "box": [1, 2, 3, 4]},
+            "point 1 has .*expected label, and either point or x, y",
+        ),
+        ({"radius": 2.0}, {"label": "a", "point": [1, 2, 3]}, "point 1: expected two numbers"),
+        ({"radius": 0.1, "unit": "share"}, {"label": "a", "point": [1, 2]}, "shares lie between 0 and 1"),
+    ],
+)
+def test_what_is_no_point_is_refused_by_number(fields: dict[str, Any], raw: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadValue, match=told):
+        read([raw], **fields)
+
+
+def test_a_point_is_found_within_its_radius_and_no_further() -> None:
+    item = Boxes(radius=4.0)
+    value = item.read([{"label": "cell", "point": [2, 9]}, {"label": "cell", "point": [30, 30]}], str.encode)
+    contract = item.fit([value], missing=0, role="output")
+    truths = [item.truth(value, contract)]
+
+    def scores(*points: tuple[float, float]) -> dict[str, float]:
+        boxes = [[x - 1, y - 1, x + 1, y + 1] for x, y in points]
+        decoded = {
+            "boxes": np.array(boxes),
+            "classes": np.zeros(len(boxes), np.int64),
+            "scores": np.full(len(boxes), 0.9),
+        }
+        answer = item.write({**decoded, "given": np.ones(len(boxes), bool)}, contract)
+        every = (*item.metrics(contract), item.risk(contract))
+        return {metric.name: metrics.value(metric, truths, [answer]) for metric in every}
+
+    assert scores((5, 12), (30, 34)) == {"froc": 1.0, "f1": 1.0, "picture_f1": 1.0}
+    assert scores((5, 12), (30, 34.5))["f1"] == scores((5, 12), (30, 34.5))["picture_f1"] == 0.5
+
+
+def test_a_point_beside_the_border_is_learnt_where_it_is(tmp_path: Path) -> None:
+    """The box around it reaches beyond the picture: it is not cut, since its middle would move."""
+    random, rows = np.random.default_rng(0), []
+    for index in range(32):
+        pixels = np.full((32, 32, 3), 30, np.uint8)
+        x, y = (0 if index % 2 else 28), int(random.integers(0, 29))
+        pixels[y : y + 4, x : x + 4] = (230, 90, 60)
+        rows.append({"photo": pixels, "things": [{"label": "dot", "point": [4 if x == 0 else 28, y + 2]}]})
+    recipe = Recipe(
+        name="dots", data=rows, inputs={"photo": {"type": "image"}},
+        outputs={"things": {"type": "boxes", "radius": 8}},
+        train={"size": "tiny", "steps": 40, "batch_size": 8, "device": "cpu", "augment": False},
+    )  # fmt: skip
+    model = fit(recipe, out=tmp_path / "run")
+    assert model.run is not None
+    scores = model.run.read("metrics.json")
+    assert set(scores["outputs"]["things"]) == {"froc", "f1"}
+    away = []
+    for row in rows[:8]:
+        answer = model.predict({"photo": row["photo"]}).answers["things"]
+        surest = max([*answer.value, *answer.detail.get("more", ())], key=lambda found: found["score"])
+        away.append(np.abs(np.subtract(surest["point"], row["things"][0]["point"])).max())
+        assert np.isclose(np.subtract(surest["box"][2:], surest["box"][:2]), 16).all()
+    assert np.median(away) < 3
+    from endwise.report import build
+
+    assert "<rect" in build(model.run).read_text(encoding="utf-8")
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

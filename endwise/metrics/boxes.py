@@ -81,6 +81,11 @@ def f1(classes: Sequence[str]) -> Metric:
     return _ranking("f1", classes, THRESHOLDS[:1], _f1, candidates=False)
 
 
+def f1_centre(classes: Sequence[str]) -> Metric:
+    """As `f1`, where a box finds a true one as soon as its middle lies inside it."""
+    return _ranking("f1", classes, (0.0,), _f1, candidates=False, by=of_middles)
+
+
 def mask_ap(classes: Sequence[str]) -> Metric:
     """As `ap`, by the masks of the things ({"mask": a silhouette}) in the place of their boxes: COCO's AP of segmentation."""
     return _ranking("mask_ap", classes, THRESHOLDS, _average_precision, by=of_masks)
@@ -106,15 +111,16 @@ def of_masks(one: Things, other: Things) -> np.ndarray:
     return silhouettes.overlaps([item["mask"] for item in one], [item["mask"] for item in other])
 
 
-def picture_f1() -> Metric:
+def picture_f1(*, centres: bool = False) -> Metric:
     """F1 at an overlap of 0.5 of the boxes that are given on a picture, all classes together, the mean over pictures; 1 where
-    there is nothing to find and nothing is given."""
+    there is nothing to find and nothing is given. centres: a box finds one that its middle lies inside."""
+    thresholds, by = ((0.0,), of_middles) if centres else (THRESHOLDS[:1], of_boxes)
 
     def row(truth: Sequence[Mapping[str, Any]], answer: Any) -> float:
         given = _given(answer, candidates=False)
         real = [item for item in truth if _has_area(item["box"])]
         ids = {label: place for place, label in enumerate(sorted({item["label"] for item in (*real, *given)}))}
-        hits = float(_picture(real, given, ids, THRESHOLDS[:1], of_boxes)[0][:, 2:].sum())
+        hits = float(_picture(real, given, ids, thresholds, by)[0][:, 2:].sum())
         return 2 * hits / (len(real) + len(given)) if real or given else 1.0
 
     def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:

@@ -32,6 +32,7 @@ from endwise.testing.examples import (
     lesions,
     masks,
     pictures,
+    points,
     solids,
     things,
     tones,
@@ -45,6 +46,7 @@ def cases() -> list[Case]:
     """Every modality of the package in every role it has."""
     from endwise.modalities.audio import Audio
     from endwise.modalities.board import Board
+    from endwise.modalities.boxes import Boxes
     from endwise.modalities.field import Field
     from endwise.modalities.graph import Graph
     from endwise.modalities.image import Image
@@ -55,6 +57,7 @@ def cases() -> list[Case]:
     from endwise.modalities.text import Text
     from endwise.modalities.trajectories import Trajectories
     from endwise.modalities.volume import Volume
+    from endwise.modalities.volume.boxes import VolumeBoxes
 
     sound, heard = Audio(rate_hz=8_000), Audio(rate_hz=8_000, chunk_s=0.12)
     waiting = Text(decoder="attention", wait=0.2, label_smoothing=0.0)
@@ -78,6 +81,13 @@ def cases() -> list[Case]:
         Case(waiting, WORDS, OUTPUT_ROLE, (heard, tones()), label="text by waiting attention out"),
         Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
         Case(modality_class("boxes")(), drawn_boxes()[1], OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
+        Case(
+            Boxes(radius=5.0),
+            points(drawn_boxes()[1]),
+            OUTPUT_ROLE,
+            (modality_class("image")(), drawn_boxes()[0]),
+            label="points out",
+        ),
         Case(modality_class("instances")(), things(), OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
         Case(modality_class("image")(), pictures(), OUTPUT_ROLE, (modality_class("image")(), pictures())),
         Case(Image(decoder="flow", side_px=16, steps=3), pictures(), OUTPUT_ROLE, label="drawn image out"),
@@ -93,6 +103,13 @@ def cases() -> list[Case]:
         Case(modality_class("volume_mask")(), volumes()[1], OUTPUT_ROLE, (modality_class("volume")(), volumes()[0])),
         Case(modality_class("volume_boxes")(), lesions()[1], OUTPUT_ROLE, (modality_class("volume")(), lesions()[0])),
         Case(modality_class("volume_instances")(), solids(), OUTPUT_ROLE, (modality_class("volume")(), lesions()[0])),
+        Case(
+            VolumeBoxes(radius=3.0),
+            points(lesions()[1]),
+            OUTPUT_ROLE,
+            (modality_class("volume")(), lesions()[0]),
+            label="points in volumes out",
+        ),
         Case(Board(), SQUARES, INPUT_ROLE),
         Case(Board(steps=6), SOLVED, OUTPUT_ROLE, (Board(), SQUARES)),
         Case(Residues(), SEQUENCES, INPUT_ROLE),
@@ -128,9 +145,9 @@ def cases() -> list[Case]:
 
 EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every modality once and every head once
     (("image in",), ("category out",)),
-    (("image in",), ("boxes out", "instances out")),
+    (("image in",), ("boxes out", "points out", "instances out")),
     (("image in",), ("mask out", "image out", "anomaly out")),
-    (("volume in windows in",), ("volume_mask out", "volume_boxes out")),
+    (("volume in windows in",), ("volume_mask out", "volume_boxes out", "points in volumes out")),
     (("volume in",), ("category out", "volume_instances out")),
     (("audio in",), ("text out",)),
     (("text in",), ("tags out",)),

@@ -8,7 +8,7 @@ import json
 import math
 import wave
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -199,6 +199,14 @@ def drawn_boxes() -> tuple[tuple[bytes, ...], tuple[list[dict[str, Any]], ...]]:
         pictures.append(out.getvalue())
         found.append(boxes)
     return tuple(pictures), tuple(found)
+
+
+def points(boxes: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], ...]:
+    """The middle of every box."""
+    return tuple(
+        [{"label": item["label"], "point": np.reshape(item["box"], (2, -1)).mean(0).tolist()} for item in own]
+        for own in boxes
+    )
 
 
 def things() -> tuple[list[dict[str, Any]], ...]:

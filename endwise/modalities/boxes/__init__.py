@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from endwise.nn.interface import Encoder, Head
     from endwise.nn.size import Size
 
-NUMERALS = {2: "two", 4: "four", 5: "five", 6: "six", 7: "seven"}
+NUMERALS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven"}
 SHOWN = 6  # classes that a summary spells out
 MOST = 100  # boxes of an answer
 LEAST_SCORE = 0.05  # candidates below are not written: rankings change by less than they can tell
@@ -73,6 +73,10 @@ class Boxes(Spatial):
     down, from its upper left corner; a high corner lies behind the last pixel. A box whose high corner is below its low
     one is refused, one without width or height is kept, counted, and learnt by nobody.
 
+    With `radius` each thing is a point: cells have `label` and either `point`, or x and y, `columns` names three; a found point
+    is right where it lies no further than that from a true one along any axis, and answers are lists of {label, point, box,
+    score}, the box as far around the point.
+
     Answers are lists of {label, box, score} in pixels of the file or in shares of its sides, as `unit` says.
     """
 
@@ -82,7 +86,7 @@ class Boxes(Spatial):
     can_be_said: ClassVar[bool] = True
     classical_of_places: ClassVar[bool] = True
     axes: ClassVar[int] = 1
-    read_fields: ClassVar[tuple[str, ...]] = ("columns", "format", "unit")
+    read_fields: ClassVar[tuple[str, ...]] = ("columns", "format", "unit", "radius")
     by_middles: ClassVar[bool] = False  # of froc: a box finds a thing by where its middle lies, else by their overlap
     corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "xmax", "ymax")  # the low ones before the high ones
 
@@ -94,6 +98,9 @@ class Boxes(Spatial):
         "xyxy", "what the four numbers are: two corners; corner, width, height; or centre, width, height"
     )
     unit: Literal["px", "share"] = output_field("px", "of the coordinates: pixels of the file, or shares of its sides")
+    radius: float | None = output_field(
+        None, "things are points, and one found so near, in `unit`, to a true one is right; null: they are boxes"
+    )
     matching: Literal["one", "many"] = output_field(
         "one", "who answers for a thing: the one place that set prediction gave it, or the many that learn it beside"
     )
@@ -123,6 +130,14 @@ class Boxes(Spatial):
             self.stride_px is None or self.stride_px in (1, 2, 4, 8, 16, 32), field="Boxes.stride_px", got=self.stride_px,
             allowed="1, 2, 4, 8, 16 or 32 pixels, or null", fix="4 finds things of less than about 16 pixels of the canvas",
         )  # fmt: skip
+        require(
+            self.radius is None or (math.isfinite(self.radius) and self.radius > 0), field="Boxes.radius", got=self.radius,
+            allowed="a number above 0, or null", fix="half of what a thing measures across",
+        )  # fmt: skip
+        require(
+            self.radius is None or self.format == "xyxy", field="Boxes.format", got=self.format,
+            allowed="xyxy, which is left out, beside radius: a point has no corners", fix="remove format",
+        )  # fmt: skip
         for name in ("overlap", "threshold"):
             value = getattr(self, name)
             require(
@@ -133,7 +148,11 @@ class Boxes(Spatial):
     @property
     def cells(self) -> tuple[str, ...]:
         """What `columns` are of."""
-        return ("label", *self.corners)
+        return ("label", *(self.corners if self.radius is None else self._axes))
+
+    @property
+    def _axes(self) -> str:
+        return "xyz"[: len(self.corners) // 2]
 
     def reads_columns(self) -> tuple[str, ...]:
         """Of a table with one row a box."""
@@ -172,13 +191,17 @@ class Boxes(Spatial):
 
     def of_cells(self, cells: Sequence[Any]) -> dict[str, Any]:
         """A thing from what `columns` say about it."""
-        return {"label": cells[0], "box": cells[1:]}
+        return {"label": cells[0], "box" if self.radius is None else "point": cells[1:]}
 
     def _box(self, item: Mapping[str, Any], number: int) -> list[Any]:
         """[class, *corners], refused where it is none."""
         label = item.get("label")
         if label is None:
             raise BadValue(f"box {number} has no label")
+        if self.radius is not None:
+            return [class_name(label), *self._around(self._point(item, number))]
+        if "point" in item and "box" not in item:
+            raise BadValue(f"box {number} is a point: declare radius, how near to it a found one has to be")
         corners = all(name in item for name in self.corners)
         if ("box" in item) == corners:
             raise BadValue(
@@ -201,6 +224,33 @@ class Boxes(Spatial):
             )
         return [class_name(label), *low_high]
 
+    def _point(self, item: Mapping[str, Any], number: int) -> list[float]:
+        """Where it is, refused where that is not said."""
+        apart = all(name in item for name in self._axes)
+        if ("point" in item) == apart:
+            raise BadValue(
+                f"point {number} has {sorted(map(str, item))}: expected label, and either point or {', '.join(self._axes)}"
+            )
+        given = [item[name] for name in self._axes] if apart else item["point"]
+        if not isinstance(given, JSON_KINDS) or len(given) != len(self._axes):
+            raise BadValue(f"point {number}: expected {NUMERALS[len(self._axes)]} numbers, got {given!r:.60}")
+        found = [_number(value, number) for value in given]
+        if self.unit == "share" and not all(0 <= value <= 1 for value in found):
+            raise BadValue(f"point {number} is at {found}: shares lie between 0 and 1; pixels are unit: px")
+        return found
+
+    def _around(self, point: Sequence[float]) -> list[float]:
+        """The box of a point."""
+        assert self.radius is not None
+        return [*(value - self.radius for value in point), *(value + self.radius for value in point)]
+
+    def _thing(self, label: str, box: Sequence[float]) -> dict[str, Any]:
+        """As it is answered; what is found around a point need not be as large as what is true of it."""
+        if self.radius is None:
+            return {"label": label, "box": list(box)}
+        point = [(low + high) / 2 for low, high in zip(*_ends(box), strict=True)]
+        return {"label": label, "point": point, "box": self._around(point)}
+
     # ---- the contract ----------------------------------------------------------------------------------------------
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> BoxesContract:
@@ -217,7 +267,7 @@ class Boxes(Spatial):
                 counts[label] += 1
                 sizes.setdefault(label, []).append([end - begin for begin, end in zip(low, high, strict=True)])
                 empty += not has_area(corners)
-                below += min(low) < 0
+                below += min(low) + (self.radius or 0.0) < 0
                 largest = max(largest, *high)
         if not counts:
             raise refusal(
@@ -248,13 +298,15 @@ class Boxes(Spatial):
         )
         shown = [
             f"{name[:40]} ({count}, about {' x '.join(f'{side:.3g}' for side in sides)}{unit})"
+            if self.radius is None
+            else f"{name[:40]} ({count})"
             for count, name, sides in facts[:SHOWN]
         ]
         many = "1 class" if len(facts) == 1 else f"{len(facts)} classes"
         odd = f"; {contract.without} pictures have none" if contract.without else ""
         odd += f"; {contract.empty} have no width or no height" if contract.empty else ""
         return (
-            f"{contract.boxes} boxes of {many}, {contract.boxes / contract.count:.2g} a picture: "
+            f"{contract.boxes} {'boxes' if self.radius is None else 'points'} of {many}, {contract.boxes / contract.count:.2g} a picture: "
             f"{', '.join(shown)}{' …' if len(facts) > SHOWN else ''}{odd}"
         )
 
@@ -266,7 +318,7 @@ class Boxes(Spatial):
         for row, value in enumerate(value for part in (train, held) for value in part):
             for _, *corners in boxes_of(value):
                 empty += [] if has_area(corners) else [row]
-                below += [row] if min(_ends(corners)[0]) < 0 else []
+                below += [row] if min(_ends(corners)[0]) + (self.radius or 0.0) < 0 else []
         found = []
         if empty:
             found.append((f"{len(empty)} boxes have no width or no height: nothing is learnt from them, and no metric counts them",
@@ -274,7 +326,7 @@ class Boxes(Spatial):
         if below:
             found.append((f"{len(below)} boxes begin at a negative coordinate: what lies outside the picture is not seen",
                           "is format right? else mend them", list(dict.fromkeys(below))))  # fmt: skip
-        if self.unit == "px" and contract.reach <= ABOUT_WHOLE:
+        if self.unit == "px" and contract.reach - (self.radius or 0.0) <= ABOUT_WHOLE:
             found.append(
                 (
                     "all coordinates lie between 0 and 1, and are taken for pixels",
@@ -298,12 +350,12 @@ class Boxes(Spatial):
 
     def truth(self, value: np.ndarray, contract: BoxesContract) -> Found:
         """Every box, whatever its class and area."""
-        return [{"label": label, "box": corners} for label, *corners in boxes_of(value)]
+        return [self._thing(label, corners) for label, *corners in boxes_of(value)]
 
     def said(self, target: np.ndarray, contract: BoxesContract) -> Found:
         """The boxes of classes that training saw."""
         return [
-            {"label": contract.classes[int(label)], "box": [float(value) for value in corners]}
+            self._thing(contract.classes[int(label)], [float(value) for value in corners])
             for label, *corners in target
             if label >= 0
         ]
@@ -313,8 +365,7 @@ class Boxes(Spatial):
         below it."""
         found: Found = [
             {
-                "label": contract.classes[int(label)],
-                "box": [float(value) for value in box],
+                **self._thing(contract.classes[int(label)], [float(value) for value in box]),
                 "score": float(score),
                 **self.beyond(decoded, rank),
             }
@@ -349,7 +400,7 @@ class Boxes(Spatial):
         """What is missing of a picture's F1 at an overlap of 0.5."""
         from endwise.metrics.boxes import picture_f1
 
-        return picture_f1()
+        return picture_f1(centres=self.radius is not None)
 
     def sureness(self, answer: Answer, contract: BoxesContract) -> float:
         """The mean score of the boxes that are given; where none is, how unlikely the likeliest was."""
@@ -383,9 +434,11 @@ class Boxes(Spatial):
         return told
 
     def metrics(self, contract: BoxesContract) -> Sequence["Metric"]:
-        """ap50, ap, ar, froc and f1."""
+        """ap50, ap, ar, froc and f1; of points froc and f1, by where they lie."""
         from endwise.metrics import boxes
 
+        if self.radius is not None:
+            return [boxes.froc_centre(contract.classes), boxes.f1_centre(contract.classes)]
         return [made(contract.classes) for made in (boxes.ap50, boxes.ap, boxes.ar, boxes.froc, boxes.f1)]
 
     def sensitivities(
@@ -394,7 +447,9 @@ class Boxes(Spatial):
         """(false alarms a picture, sensitivity) of the curve whose mean is the metric froc."""
         from endwise.metrics import boxes
 
-        return boxes.sensitivities(contract.classes, truths, answers, by_middles=self.by_middles)
+        return boxes.sensitivities(
+            contract.classes, truths, answers, by_middles=self.by_middles or self.radius is not None
+        )
 
     def classical(self, contract: BoxesContract) -> Any:
         """A window of the usual size over what a pixel classifier says."""
@@ -404,7 +459,7 @@ class Boxes(Spatial):
 
     def from_classical(self, predicted: Any, contract: BoxesContract) -> Answer:
         """(boxes that are given, candidates below)."""
-        given, more = predicted
+        given, more = ([{**box, **self._thing(box["label"], box["box"])} for box in part] for part in predicted)
         return Answer(given, detail={"more": more} if more else {})
 
     def trivial(self, truths: Sequence[Any], contract: BoxesContract) -> Answer:

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.metrics.boxes import overlaps
+from endwise.metrics.boxes import centred, overlaps
 from endwise.modalities.boxes import MOST
 from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
 from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens
@@ -64,6 +64,7 @@ class BoxesHead(Head):
         self.on, self.in_pixels, self.matching = declared.under(), declared.unit == "px", declared.matching
         self.overlap, self.stride_px, self.given = declared.overlap, declared.stride_px, declared.threshold
         self.sides, self.furthest = usual_sides(contract), max(contract.reach, 1.0)
+        self.points = declared.radius is not None  # of which the box may reach beyond the picture, as the point may not
         self.names, self.corners = contract.classes, slice(1, 1 + len(declared.corners))  # of a target's numbers
         self.classes, self.token_width, self.width = len(contract.classes), size.width, max(32, size.width // 2)
         self.register_buffer("thresholds", torch.full((self.classes,), declared.threshold or UNSET))
@@ -190,11 +191,14 @@ class BoxesHead(Head):
         if self.in_pixels:
             corners = corners / prediction["sizes"][:, None, None].float()
         real = self._real(target, sizes)
-        if not self.training:
+        if not (self.training or self.points):
             outside = (corners < -1e-3).any(3) | (corners > 1 + 1e-3).any(3)
             self.beyond = max(self.beyond, int((outside.any(2) & real).sum()))
         moved = lies_at(prediction["seen"], corners.flatten(1, 2)).reshape(corners.shape)
         whole = torch.cat([moved.amin(2), moved.amax(2)], dim=-1)
+        if self.points:  # a box that was cut would have its middle elsewhere
+            middle = torch.stack(whole.chunk(2, dim=-1)).mean(0)
+            return whole, real & ((middle >= 0) & (middle <= 1)).all(-1)
         cut = whole.clamp(0.0, 1.0)
         return cut, real & (volume(cut) > VISIBLE * volume(whole))
 
@@ -231,7 +235,9 @@ class BoxesHead(Head):
 
     def _in_picture(self, prediction: Mapping[str, Tensor], boxes: Float[Tensor, "batch rank corners"]) -> Tensor:
         low, high = (seen_at(prediction["seen"], corner) for corner in boxes.chunk(2, dim=-1))
-        ends = torch.stack([torch.minimum(low, high), torch.maximum(low, high)], dim=2).clamp(0.0, 1.0)
+        ends = torch.stack([torch.minimum(low, high), torch.maximum(low, high)], dim=2)
+        middles = ends.mean(2, keepdim=True)
+        ends = ends - middles + middles.clamp(0.0, 1.0) if self.points else ends.clamp(0.0, 1.0)
         if self.in_pixels:
             ends = ends * prediction["sizes"][:, None, None].float()
         return self._turned(ends).flatten(2)
@@ -262,7 +268,9 @@ class BoxesHead(Head):
         found = {name: value.double().cpu().numpy() for name, value in self.decode(prediction).items()}
         real = self._real(target, sizes).cpu().numpy()
         truths, kinds = target[..., self.corners].double().cpu().numpy(), target[..., 0].long().cpu().numpy()
-        pairs = [_hits(found, row, truths[row][there], kinds[row][there]) for row, there in enumerate(real)]
+        pairs = [
+            _hits(found, row, truths[row][there], kinds[row][there], self.points) for row, there in enumerate(real)
+        ]
         scores, classes, hits = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         total = np.bincount(kinds[real], minlength=self.classes)
         of_all = _threshold(scores, hits, int(total.sum()))
@@ -323,17 +331,19 @@ def quality_focal(logits: Float[Tensor, "*any"], quality: Float[Tensor, "*any"])
 
 
 def _hits(
-    found: Mapping[str, np.ndarray], row: int, truths: np.ndarray, kinds: np.ndarray
+    found: Mapping[str, np.ndarray], row: int, truths: np.ndarray, kinds: np.ndarray, points: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(score, class, whether it finds a true box that no surer one found) of a picture's boxes."""
     there = found["scores"][row] > 0
     boxes, classes, scores = (found[name][row][there] for name in ("boxes", "classes", "scores"))
     hits, left = np.zeros(len(boxes)), np.ones(len(truths), dtype=bool)
-    shared = np.where(classes[:, None] == kinds[None], overlaps(boxes, truths), 0.0)
+    shared = np.where(
+        classes[:, None] == kinds[None], centred(boxes, truths) if points else overlaps(boxes, truths), -1.0
+    )
     for index in range(len(boxes) if len(truths) else 0):
-        own = np.where(left, shared[index], 0.0)
+        own = np.where(left, shared[index], -1.0)
         best = int(own.argmax())
-        if own[best] >= MATCHED:
+        if own[best] >= (0.0 if points else MATCHED):
             hits[index], left[best] = 1.0, False
     return scores, classes, hits
 

@@ -55,8 +55,9 @@ class Instances(Boxes):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            (self.unit, self.format) == ("px", "xyxy"), field="Instances.unit, Instances.format", got=[self.unit, self.format],
-            allowed="px and xyxy: a box is what its mask fills", fix="leave both out",
+            (self.unit, self.format, self.radius) == ("px", "xyxy", None), field="Instances.unit, Instances.format, Instances.radius",
+            got=[self.unit, self.format, self.radius], allowed="px, xyxy and null: a box is what its mask fills",
+            fix="leave them out",
         )  # fmt: skip
 
     # ---- reading ---------------------------------------------------------------------------------------------------

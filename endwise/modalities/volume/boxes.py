@@ -34,7 +34,7 @@ class VolumeBoxes(Boxes):
     the volume as it is read: upright, and at its `spacing_mm` where that is declared. Cells may also say xmin, ymin, zmin,
     xmax, ymax, zmax; `columns` names the class's and the six numbers'.
 
-    A thing is a point where its box is small: answers are scored by where the middle of a box lies. Of volumes that are
+    With `radius` things are points, {label, point: [x, y, z]}; boxes too are scored by where the middle of a box lies. Of volumes that are
     larger than what is looked at at once a thing is found whole if it is at most half as long as that along every axis.
     """
 
@@ -82,6 +82,8 @@ class VolumeBoxes(Boxes):
         """froc by the middles of boxes, ap50, ap, ar and f1 by their overlap."""
         from endwise.metrics import boxes
 
+        if self.radius is not None:
+            return super().metrics(contract)
         return [made(contract.classes) for made in (boxes.froc_centre, boxes.ap50, boxes.ap, boxes.ar, boxes.f1)]
 
     # ---- volumes larger than what is looked at at once -----------------------------------------------------------------
@@ -117,7 +119,7 @@ class VolumeBoxes(Boxes):
         windows = [(np.array(start, np.float64), decoded, core) for (start, decoded), core in own]
         whole = np.array(shape, np.float64)
         if "one" in found[0][1]:
-            return _joined_places(windows, whole)
+            return _joined_places(windows, whole, points=self.radius is not None)
         last = np.max([start for start, _ in found], axis=0)
         return self._joined_boxes(windows, whole, whole - last)
 
@@ -187,7 +189,7 @@ def _view(scan: Scan, box: np.ndarray, things: Sequence[Thing]) -> dict[str, Any
 
 
 def _joined_places(
-    windows: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray], Any]], whole: np.ndarray
+    windows: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray], Any]], whole: np.ndarray, *, points: bool
 ) -> dict[str, np.ndarray]:
     kept: dict[str, list[np.ndarray]] = {name: [] for name in PER_PLACE}
     for start, said, core in windows:
@@ -197,7 +199,13 @@ def _joined_places(
             """From the window's canvas to shares of the window."""
             return np.asarray(points.astype(np.float64) @ seen[:, :AXES].T + seen[:, AXES])
 
-        ends = laid(np.asarray(said["boxes"]).reshape(-1, 2, AXES)).clip(0.0, 1.0) * sides + start
+        ends = laid(np.asarray(said["boxes"]).reshape(-1, 2, AXES))
+        if points:  # as of the head: it is the point that lies in the window, its box may reach beyond
+            middles = ends.mean(1, keepdims=True)
+            ends = ends - middles + middles.clip(0.0, 1.0)
+        else:
+            ends = ends.clip(0.0, 1.0)
+        ends = ends * sides + start
         here = _inside(ends, core)
         kept["boxes"].append((ends[here] / whole).reshape(-1, 2 * AXES))
         kept["places"].append((laid(np.asarray(said["places"]))[here] * sides + start) / whole)
