@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endwise.baselines import baselines
+from endwise.data.check import check
 from endwise.data.dataset import fit_contracts, prepare
 from endwise.data.table import open_table
 from endwise.data.windows import WindowStore, WindowTable, view, window_splits
@@ -108,9 +109,28 @@ def test_files_are_read_and_channels_found_by_name(tmp_path: Path) -> None:
 def test_the_gaps_of_irregular_steps_are_a_channel() -> None:
     pulse = Series(columns=("pulse",), times="at")
     found = pulse.read({"pulse": [60, 61, 65], "at": [0, 1.5, 6]}, FETCH)
-    assert found.tolist() == [[60, 0], [61, 1.5], [65, 4.5]]
+    np.testing.assert_array_equal(found, [[60, np.nan], [61, 1.5], [65, 4.5]])  # nobody knows what was before the first
     contract = pulse.fit([found], missing=0, role="input")
     assert contract.channels == ("pulse", "time since the step before")
+    assert contract.missing_share == 0
+    assert "60 to 65" in pulse.summary(contract)
+    assert "1.5 to 4.5 from step to step" in pulse.summary(contract)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2024-05-31T12:00", "2024-05-31T12:00:30", "2024-06-01"],
+        [START, START + dt.timedelta(seconds=30), START + dt.timedelta(hours=12)],
+        np.array(["2024-05-31T12:00", "2024-05-31T12:00:30", "2024-06-01"], "datetime64[ns]"),
+        [1_717_156_800, 1_717_156_830, 1_717_200_000],  # too large for single precision
+        "[1717156800, 1717156830, 1717200000]",
+    ],
+)
+def test_times_are_dates_or_numbers_and_their_gaps_seconds(times: Any) -> None:
+    pulse = Series(columns=("pulse",), times="at")
+    assert pulse.read({"pulse": [60, 61, 65], "at": times}, FETCH)[1:, 1].tolist() == [30, 43_170]
+    assert Series(columns=(), times="at").read({"at": times}, FETCH)[1:, 0].tolist() == [30, 43_170]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +150,10 @@ def test_the_gaps_of_irregular_steps_are_a_channel() -> None:
         (Series(columns=("a",), times="t"), {"a": [1, 2], "t": [3, 3]}, ["step 2", "twice"]),
         (Series(columns=("a",), times="t"), {"a": [1, 2], "t": [3, 1]}, ["earlier"]),
         (Series(columns=("a",), times="t"), {"a": [1, 2], "t": [3]}, ["1 times beside 2 steps"]),
+        (Series(columns=("a",), times="t"), {"a": [1, 2], "t": [3, None]}, ["step 2 is missing"]),
+        (Series(columns=("a",), times="t"), {"a": [1, 2], "t": ["2024-05-31", 3]}, ["step 2, 3, is no date"]),
+        (Series(columns=("a",), times="t"), {"a": [1, 2], "t": [3, "soon"]}, ["step 2, 'soon', is no number"]),
+        (Series(columns=(), times="t"), {"t": []}, ["0 times"]),
     ],
 )
 def test_a_value_that_is_no_series_is_refused_with_its_place(declared: Series, raw: Any, words: Sequence[str]) -> None:
@@ -144,6 +168,7 @@ def test_a_value_that_is_no_series_is_refused_with_its_place(declared: Series, r
         ({"columns": ("a", "a")}, ["columns", "once"]),
         ({"columns": ("a",), "column": "b"}, ["column"]),
         ({"times": "t"}, ["times", "columns: [NAME]"]),
+        ({"columns": ()}, ["columns", "times:"]),
         ({"quantiles": (0.1, 0.9)}, ["quantiles", "0.5"]),
         ({"rate_hz": 0.0}, ["rate_hz"]),
         ({"mask": 1.5}, ["mask"]),
@@ -341,6 +366,107 @@ def test_a_recipe_with_windows_is_saved_whole() -> None:
     assert again.data.windows is not None
     assert again.data.windows.step == 900
     assert recipe.replace(**{"train.seed": 3}).data == recipe.data
+
+
+# ---- steps that differ ---
+
+
+def irregular(count: int) -> dict[str, list[Any]]:
+    """A wave, looked at when somebody came by: after 10 minutes or after some hours."""
+    rng = np.random.default_rng(0)
+    minutes = np.cumsum(rng.choice([10, 60, 300], count))
+    return {
+        "date": [(START + dt.timedelta(minutes=int(at))).isoformat(sep=" ") for at in minutes],
+        "a": [round(math.sin(2 * math.pi * at / 1_440), 4) for at in minutes.tolist()],
+        "b": [round(5 + math.cos(2 * math.pi * at / 1_440), 4) for at in minutes.tolist()],
+        "hour": [at // 60 % 24 for at in minutes.tolist()],
+    }
+
+
+def timed(data: Any, **settings: Any) -> Recipe:
+    """As `windowed`, with the times of the past and of the steps ahead."""
+    recipe = windowed(data, **settings)
+    inputs = {
+        "load": {"type": "series", "columns": ["a", "b"], "times": "date"},
+        "clock": {"type": "series", "columns": [], "times": "date", "known": True},
+    }
+    return Recipe(**{**recipe.to_dict(), "data": recipe.data, "inputs": inputs})
+
+
+def test_a_table_whose_steps_differ_is_found_until_an_input_hears_it() -> None:
+    data = irregular(120)
+    (found,) = check(windowed(data)).of("uneven steps")
+    gaps = np.diff([dt.datetime.fromisoformat(cell).timestamp() for cell in data["date"]])
+    count = int((np.abs(gaps - 3_600) > 720).sum())
+    assert f"{count} of 119 steps of 'date'" in found.message
+    assert "3600" in found.message
+    assert "times: date" in found.fix
+    assert not check(timed(data)).of("uneven steps")
+    assert not check(windowed(table_of(120))).of("uneven steps")
+
+
+def test_the_gaps_of_a_window_are_those_of_its_rows() -> None:
+    data = irregular(100)
+    data["a"][40:70], data["b"][40:70] = [None] * 30, [None] * 30
+    dataset = prepare(timed(data))
+    stamps = np.array([dt.datetime.fromisoformat(cell).timestamp() for cell in data["date"]])
+    for row in range(len(dataset)):
+        np.testing.assert_array_equal(dataset.fields["clock"][row][1:, 0], np.diff(stamps[row : row + 30]))
+        if dataset.fields["load"].present[row]:
+            np.testing.assert_array_equal(dataset.fields["load"][row][1:, 2], np.diff(stamps[row : row + 24]))
+    assert not dataset.fields["load"].present[40:47].any()  # times alone are no values
+    assert dataset.fields["load"].present[[39, 47]].all()
+
+
+def test_a_forecast_hears_when_its_steps_were_and_when_those_ahead_will_be(tmp_path: Path) -> None:
+    data = irregular(90)
+    model, _ = network(timed(data))
+    with torch.no_grad():
+        for weight in model.network.head("next").parameters():
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model")
+
+    def forecast(dates: list[str]) -> np.ndarray:
+        """From a table, and from rows as people write them, whatever of the past they give."""
+        plan = {"date": dates, **{name: [*data[name][:40], *[None] * 6] for name in ("a", "b")}}
+        (found,) = model.predict(written(tmp_path, plan, "new.csv"))
+        for begin in (0, 16):
+            row = {
+                "load": {"a": data["a"][begin:40], "b": data["b"][begin:40], "date": dates[begin:40]},
+                "clock": {"date": dates[begin:]},
+            }
+            for reader in (model, again):
+                np.testing.assert_allclose(reader.predict(row)["next"], found["next"], atol=1e-4)
+        return np.array(found["next"])
+
+    dates = data["date"][:46]
+    usual = forecast(dates)
+    later = forecast([*dates[:45], moved(dates[45], hours=9)])  # the last step ahead
+    longer = forecast([*(moved(date, hours=-9) for date in dates[:31]), *dates[31:]])  # one gap in the past
+    assert min(np.abs(other - usual).max() for other in (later, longer)) > 1e-3
+
+
+def moved(date: str, *, hours: int) -> str:
+    return (dt.datetime.fromisoformat(date) + dt.timedelta(hours=hours)).isoformat(sep=" ")
+
+
+@pytest.mark.parametrize(
+    ("times", "windows", "words"),
+    [
+        ("hour", {}, ["inputs.load.times", "'hour'", "times: date"]),
+        ("date", {"time": None}, ["inputs.load.times", "time: date"]),
+        ("date", {"step": "1h"}, ["inputs.load.times", "step"]),
+    ],
+)
+def test_times_that_are_not_those_of_the_windows_are_refused(
+    times: str, windows: dict[str, Any], words: Sequence[str]
+) -> None:
+    recipe = windowed(table_of(60), windows=windows)
+    told = {"load": Series(columns=("a", "b"), times=times)}
+    with pytest.raises(RecipeError) as refused:
+        prepare(Recipe(**{**recipe.to_dict(), "data": recipe.data, "inputs": told}))
+    assert all(word in str(refused.value) for word in words), refused.value
 
 
 # ---- several columns without windows ---------------------------------------------------------------------------------

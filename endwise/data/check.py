@@ -16,8 +16,10 @@ import numpy as np
 
 from endwise.data.dataset import BadRow, Dataset, Progress, enough_bad, fit_contract, prepare
 from endwise.data.lookup import doubts
+from endwise.data.windows import WindowTable, uneven
 from endwise.errors import DataError
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
+from endwise.modalities.series import Series
 from endwise.modalities.spatial import Spatial
 from endwise.recipe import in_order
 
@@ -204,6 +206,7 @@ class _Looker:
         self._broken()
         self._leaks()
         self._groups()
+        self._steps()
         reports = {}
         sections: tuple[tuple[Role, Mapping[str, Modality]], ...] = (
             (INPUT_ROLE, self.recipe.inputs),
@@ -306,6 +309,22 @@ class _Looker:
                     f"{len(both)} values of {column!r} are in {left} and in {right} ({', '.join(names)})",
                     "put each on one side in the split column, or remove data.group", rows,
                 )  # fmt: skip
+
+    def _steps(self) -> None:
+        """Steps of a windowed table that are not alike, where no input hears it."""
+        table, windows = self.data.tables[0], self.recipe.data.windows
+        series = {name: item for name, item in self.recipe.inputs.items() if isinstance(item, Series)}
+        if not isinstance(table, WindowTable) or windows is None or windows.time is None or not series:
+            return
+        if any(item.times is not None for item in series.values()) or (found := uneven(table)) is None:
+            return
+        count, steps, usual, first = found
+        self._add(
+            "warning", "uneven steps", "data.windows.time",
+            f"{count} of {steps} steps of {windows.time!r} are longer or shorter than the usual {usual:g} by more than a fifth "
+            f"(the first ends at {first}), and no input hears of it",
+            f"write times: {windows.time} in inputs.{next(iter(series))}, or put the missing rows in with empty cells and write step:",
+        )  # fmt: skip
 
     # ---- one field -----------------------------------------------------------------------------------------------
 

@@ -6,9 +6,7 @@ split survives shuffling and new rows. The same key is always on the same side, 
 on two. Not here: reading tables (`table.py`), findings about leaks (`check.py`).
 """
 
-import datetime as dt
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from endwise.errors import DataError, refusal, unknown_name
+from endwise.when import time_of
 
 if TYPE_CHECKING:
     from endwise.data.table import Table
@@ -276,31 +275,6 @@ def times(table: "Table", column: str, rows: Sequence[int] | np.ndarray, *, of: 
             )  # fmt: skip
         found.append(time)
     return found
-
-
-def time_of(cell: Any) -> tuple[str | None, float]:
-    """(what kind of time a cell is, the time in seconds or in its own count); None where it is none."""
-    if isinstance(cell, str):
-        text = cell.strip()
-        try:
-            cell = float(text)
-        except ValueError:
-            cell = _date(text)
-    if isinstance(cell, int | float) and not isinstance(cell, bool) and math.isfinite(cell):
-        return "number", float(cell)
-    if isinstance(cell, dt.date):
-        moment = cell if isinstance(cell, dt.datetime) else dt.datetime(cell.year, cell.month, cell.day)
-        if moment.tzinfo is not None:
-            return "date with time zone", moment.timestamp()
-        return "date", moment.replace(tzinfo=dt.UTC).timestamp()
-    return None, 0.0
-
-
-def _date(text: str) -> dt.datetime | None:
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def _cuts(times: Sequence[float], shares: Sequence[float], name: str, column: str) -> list[float]:

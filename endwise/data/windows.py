@@ -21,11 +21,12 @@ from endwise.data.columns import Column, PickedColumn
 from endwise.data.key import field_key
 from endwise.data.moments import AgentWindows, Moments
 from endwise.data.read import HASH_BYTES, Cells, Packed, read_column
-from endwise.data.split import SIDES, Splits, side_of, time_of, times
+from endwise.data.split import SIDES, Splits, side_of, times
 from endwise.data.store import FieldStore, open_field
 from endwise.data.table import Table
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
 from endwise.modalities.base import Contract, Role
+from endwise.when import time_of
 
 if TYPE_CHECKING:
     from endwise.modalities.base import Modality
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from endwise.recipe import Border, Recipe, Windows
 
 STEP_TOLERANCE = 1e-6  # of a declared step, relative
+UNEVEN = 0.2  # of the usual step: months are alike, working days are not
 NAMED = 3
 
 
@@ -215,7 +217,7 @@ def _series_of(recipe: "Recipe") -> "dict[str, tuple[Series, tuple[str, ...]]]":
     from endwise.modalities.series import Series
 
     fields = (*recipe.inputs.items(), *recipe.outputs.items())
-    return {name: (item, item.columns or (name,)) for name, item in fields if isinstance(item, Series)}
+    return {name: (item, item.reads_columns() or (name,)) for name, item in fields if isinstance(item, Series)}
 
 
 def _crowds_of(recipe: "Recipe") -> "dict[str, tuple[Trajectories, str]]":
@@ -266,8 +268,7 @@ def _check_fields(recipe: "Recipe") -> None:
         where = f"outputs.{name}" if name in recipe.outputs else f"inputs.{name}"
         require(item.column is None, field=f"{where}.column", got=item.column, allowed="columns: in windows of a table",
                 fix=f"write columns: [{item.column}]")  # fmt: skip
-        require(item.times is None, field=f"{where}.times", got=item.times, allowed="no times: the table has one time column",
-                fix="write data: {windows: {time: COLUMN}}")  # fmt: skip
+        _check_gaps(item, windows, where)
         if name in recipe.outputs:
             told = sorted(ahead & set(sources))
             require(not told, field=f"{where}.columns", got=told, allowed="columns that no input knows ahead (known: true)",
@@ -283,6 +284,18 @@ def _check_fields(recipe: "Recipe") -> None:
         column = other.column or name
         require(name in made or column not in made, field=name, got=column, allowed="a column whose name no series of the recipe has",
                 fix=f"call the series {column!r} something else and say columns:")  # fmt: skip
+
+
+def _check_gaps(item: "Series", windows: "Windows", where: str) -> None:
+    """The times of a series are those of the windows, whose steps may then differ."""
+    if item.times is None:
+        return
+    require(windows.time is not None, field=f"{where}.times", got=item.times, allowed="no times where windows have none",
+            fix=f"write data: {{windows: {{time: {item.times}}}}}")  # fmt: skip
+    require(item.times == windows.time, field=f"{where}.times", got=item.times, allowed=f"{windows.time}, the time of the windows",
+            fix=f"write times: {windows.time}")  # fmt: skip
+    require(windows.step is None, field=f"{where}.times", got=item.times, allowed="no times beside data.windows.step: every gap is then the same",
+            fix="remove step where gaps differ, or times where they do not")  # fmt: skip
 
 
 # ---- where the windows are -------------------------------------------------------------------------------------------
@@ -366,6 +379,21 @@ def _check_times(table: Table, windows: "Windows", rows: np.ndarray, moments: np
                 allowed=f"a time {step:g} after that of {table.origin(int(rows[at - 1]))}, as data.windows.step says",
                 fix="put the missing rows in with empty cells, or remove step where rows follow each other whatever their time",
             )  # fmt: skip
+
+
+def uneven(table: WindowTable) -> tuple[int, int, float, str] | None:
+    """(steps that are longer or shorter than the usual one by more than a fifth, all steps, the usual one, the row at which the
+    first odd one ends), in the time of the windows. None where all are alike."""
+    layout = table.layout
+    gaps = [np.diff(moments) for moments in layout.times]
+    every = np.concatenate(gaps)
+    usual = float(np.median(every)) if len(every) else 0.0
+    for index, own in enumerate(gaps):
+        odd = np.flatnonzero(np.abs(own - usual) > UNEVEN * usual)
+        if len(odd):
+            count = int((np.abs(every - usual) > UNEVEN * usual).sum())
+            return count, len(every), usual, table.source.origin(int(layout.rows[index][odd[0] + 1]))
+    return None
 
 
 # ---- the split -------------------------------------------------------------------------------------------------------
@@ -476,8 +504,9 @@ def _said(table: WindowTable, windows: "Windows", border: float) -> str:
 class WindowStore(FieldStore):
     """The decoded values of windows: slices of the long series, each of which is stored once. As `FieldStore`."""
 
-    def __init__(self, long: FieldStore, layout: Layout, offset: int, length: int) -> None:
-        self._kept, self._layout = long, layout
+    def __init__(self, long: FieldStore, layout: Layout, offset: int, length: int, channels: int | None) -> None:
+        """channels: the first so many have values, of which one has to be there; None: all."""
+        self._kept, self._layout, self._channels = long, layout, channels
         self._long = [long[index] for index in range(len(long))]
         self._begin_at = layout.first + offset
         self._length = length
@@ -496,7 +525,7 @@ class WindowStore(FieldStore):
         for index, own in self._layout.windows_of():
             values = self._long[index]
             if values.dtype.kind == "f":
-                before = np.concatenate([[0], np.cumsum(~np.isnan(values).all(1))])
+                before = np.concatenate([[0], np.cumsum(~np.isnan(values[:, : self._channels]).all(1))])
                 begin = self._begin_at[own]
                 found[own] = before[begin + self._length] > before[begin]
         return found
@@ -575,6 +604,8 @@ class _LongSeries(Sequence[Any]):
 
 def open_windows(name: str, modality: "Modality", slices: Slices, table: WindowTable) -> WindowStore:
     """The store of one field. DataError names the row and the column of what is no number."""
+    from endwise.modalities.series import Series
+
     long = _LongSeries(slices)
 
     def decode() -> Iterator[Packed]:
@@ -584,7 +615,8 @@ def open_windows(name: str, modality: "Modality", slices: Slices, table: WindowT
     store = open_field(field_key(modality, [(long, table.base)]), len(long), decode, about=about)
     if store.bad:
         raise _blamed(modality, slices, table, *store.bad[0])
-    return WindowStore(store, slices.layout, slices.offset, slices.length)
+    assert isinstance(modality, Series)
+    return WindowStore(store, slices.layout, slices.offset, slices.length, len(modality.columns or ()) or None)
 
 
 def _blamed(modality: "Modality", slices: Slices, table: WindowTable, index: int, reason: str) -> DataError:
@@ -603,4 +635,4 @@ def _blamed(modality: "Modality", slices: Slices, table: WindowTable, index: int
     return DataError(f"{table.source.origin(int(slices.layout.rows[index][0]))} and what follows: {reason}")
 
 
-__all__ = ["Layout", "WindowStore", "WindowTable", "open_windows", "view", "window_splits"]
+__all__ = ["Layout", "WindowStore", "WindowTable", "open_windows", "uneven", "view", "window_splits"]

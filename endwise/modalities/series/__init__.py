@@ -82,7 +82,8 @@ class Series(Modality):
     unit: str | None = shared_field(None, "the unit of the numbers: kept and printed, never converted")
     times: str | None = input_field(
         None,
-        "of a series without a rate: the column with the time of each step, ascending; the gaps are a channel of their own",
+        "of a series without a rate: the column with the time of each step (dates or numbers), ascending; the gaps are a channel "
+        "of their own, the only one with columns: []. In windows of a table it is data.windows.time",
     )
     known: bool = input_field(
         False, "known beforehand (the hour, a holiday, a plan): in windows of a table it reaches over the future, too"
@@ -114,7 +115,8 @@ class Series(Modality):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, ok, allowed, fix in (
-            ("columns", self.columns is None or 0 < len(set(self.columns)) == len(self.columns), "one or more different names", "name each column once"),
+            ("columns", self.columns is None or len(set(self.columns)) == len(self.columns), "different names", "name each column once"),
+            ("columns", self.columns != () or self.times is not None, "one or more names, or none beside times:", "name the columns, or leave it out"),
             ("column", self.column is None or self.columns is None, "column or columns, not both", "remove column"),
             ("times", self.times is None or self.columns is not None, "times: beside columns: that name the values", "write columns: [NAME]"),
             ("rate_hz", self.rate_hz is None or 0 < self.rate_hz < math.inf, "a number above 0", "leave it out where there is no rate"),
@@ -138,6 +140,8 @@ class Series(Modality):
             return steps_of(raw, self.columns, fetch)
         if not isinstance(raw, Mapping) or self.times not in raw:
             raise BadValue(f"expected {{{self.times!r}: times, ...}} beside the values, got {raw!r:.60}")
+        if not self.columns:
+            return gaps_of(raw[self.times], None, fetch)
         found = steps_of(raw, self.columns, fetch)
         return np.concatenate([found.astype(np.float32), gaps_of(raw[self.times], len(found), fetch)], axis=1)
 
@@ -171,11 +175,14 @@ class Series(Modality):
             if len(value) < contract.length:
                 raise BadValue(f"{len(value)} steps, and the network looks at the last {contract.length}")
             value = value[-contract.length :]
+            if self.times is not None:  # the step before the window is not looked at, wherever the values come from
+                value = value.astype(np.float32, copy=True)
+                value[0, -1] = np.nan
         return value.astype(np.float32, copy=False)
 
     def stored_as_taken(self, shape: tuple[int, ...], dtype: np.dtype[Any], contract: SeriesContract) -> bool:
-        """Where nothing has to be cut or cast."""
-        fits = not contract.window or shape[0] == contract.length
+        """Where nothing has to be cut, cast or left out."""
+        fits = not contract.window or (shape[0] == contract.length and self.times is None)
         return dtype == np.float32 and shape[1:] == (len(contract.channels),) and fits
 
     def blank(self, contract: SeriesContract) -> np.ndarray:
@@ -205,7 +212,10 @@ class Series(Modality):
         rate = f" at {self.rate_hz:g} Hz" if self.rate_hz else ""
         lacking = f", {contract.missing_share:.1%} of the values missing" if contract.missing_share else ""
         unit = f" {self.unit}" if self.unit else ""
-        span = f", {min(contract.minimum):.4g} to {max(contract.maximum):.4g}{unit}"
+        own = count - (self.times is not None)
+        span = f", {min(contract.minimum[:own]):.4g} to {max(contract.maximum[:own]):.4g}{unit}" if own else ""
+        if self.times is not None:
+            span += f", {contract.minimum[-1]:.4g} to {contract.maximum[-1]:.4g} from step to step"
         return f"{count} {'channel' if count == 1 else 'channels'}, {steps} steps{rate}{span}{lacking}"
 
     def preview(self, value: np.ndarray, contract: SeriesContract) -> dict[str, str]:
@@ -448,9 +458,13 @@ class _Statistics:
         if self.channels is None:
             raise refusal(field="series", got=f"{missing} rows without a value", allowed="at least one training row with a series",
                           fix="look at the column's name, or remove the field", error=DataError)  # fmt: skip
-        names = declared.columns or (declared.column or "",) * self.channels
-        if len(names) != self.channels:  # the gaps between times are the last channel
-            names = (*names, GAPS)
+        names = (declared.column or "",) * self.channels if declared.columns is None else declared.columns
+        own = self.channels
+        if declared.times is not None:
+            names, own = (
+                (*names, GAPS),
+                own - 1,
+            )  # the gaps are the last channel, and the first of them is no missing value
         deviation = np.sqrt(self.squares / np.maximum(self.count, 1))
         scale = np.where(deviation > NONE_TO_SCALE * np.maximum(1.0, np.abs(self.mean)), deviation, 1.0)
         naive = self.apart / np.maximum(self.pairs, 1)
@@ -461,7 +475,7 @@ class _Statistics:
             minimum=_floats(np.where(there, self.low, 0.0)), maximum=_floats(np.where(there, self.high, 0.0)),
             naive=_floats(np.where(naive > 0, naive, scale)), length=lengths[0] if len(lengths) == 1 else None,
             shortest=lengths[0], longest=lengths[-1], window=False,
-            missing_share=float(1 - self.count.sum() / (self.cells * self.channels)),
+            missing_share=float(1 - self.count[:own].sum() / (self.cells * own)) if own else 0.0,
         )  # fmt: skip
 
 

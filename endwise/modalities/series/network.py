@@ -154,14 +154,15 @@ class ConvolutionEncoder(SeriesEncoder):
 
 class PatchEncoder(SeriesEncoder):
     """Stretches of 16 steps of each channel for itself, under attention within the channel (PatchTST): one set of weights for
-    all channels. Tokens lie channel after channel."""
+    all channels. Tokens lie channel after channel. Where steps have times, each channel sees the gaps beside its values."""
 
     def __init__(self, declared: Series, contract: SeriesContract, size: Size) -> None:
         super().__init__(declared, contract, random=False)
         assert contract.length is not None
         self.patch = min(PATCH, contract.length)
         self.stride = max(1, min(PATCH_STRIDE, self.patch // 2))
-        self.inward = nn.Linear(2 * self.patch, size.width)
+        self.timed = declared.times is not None
+        self.inward = nn.Linear((3 if self.timed else 2) * self.patch, size.width)
         self.channel = nn.Parameter(torch.zeros(len(contract.channels), size.width))
         self.instance = nn.Linear(2, size.width) if declared.normalise == "instance" else None
         self.dropout = Dropout(size.dropout)
@@ -177,19 +178,40 @@ class PatchEncoder(SeriesEncoder):
         values = values[:, torch.arange(self.contract.length, device=values.device)]  # what follows is padding
         plain, known, _ = self.prepared(values, sizes)
         x, there = self.changed(plain, known, sizes)
+        gaps = x[..., -1:].expand_as(x)
         own: Tensor | None = None
         if self.instance is not None:
             mean, deviation = moments(x, there)
             x = torch.where(there, (x - mean) / deviation, 0.0)
             own = self.instance(torch.stack([mean, deviation.log()], dim=-1))[:, 0]
-        both = [patches(part, length=self.patch, stride=self.stride) for part in (x, there.float())]
-        tokens = self.dropout(self.inward(torch.cat(both, dim=-1)).float())
+        parts = (x, there.float(), gaps) if self.timed else (x, there.float())
+        cut = [patches(part, length=self.patch, stride=self.stride) for part in parts]
+        tokens = self.dropout(self.inward(torch.cat(cut, dim=-1)).float())
         tokens = tokens + self.channel[:, None] + (0.0 if own is None else own[:, :, None].float())
         flat = tokens.flatten(1, 2)
         mask = torch.ones(flat.shape[:2], dtype=torch.bool, device=values.device)
         for block in self.blocks:
             flat = block(flat, mask)
         return Tokens(values=self.norm(flat), mask=mask, observed={"series": Observed(plain, known)})
+
+
+class _Ahead:
+    """An input that is known ahead of a forecast of `steps` steps."""
+
+    def __init__(self, name: str, length: int, steps: int, encoder: SeriesEncoder) -> None:
+        contract = encoder.contract
+        self.name, self.length, self.steps = name, length, steps
+        self.timed = encoder.declared.times is not None
+        self.channels = len(contract.channels) + self.timed
+        self.usual = contract.mean[-1] / contract.deviation[-1]  # gap, in deviations, where the last channel are gaps
+
+    def future(self, values: Float[Tensor, "batch step channel"]) -> Float[Tensor, "batch future channel"]:
+        """Its future steps; where they have times, also how long after the last known step they are, in usual forecasts."""
+        values = values[:, torch.arange(self.length - self.steps, self.length, device=values.device)]
+        if not self.timed:
+            return values
+        since = (values[..., -1:] + self.usual).cumsum(1) / (self.usual * self.steps)
+        return torch.cat([values, since], dim=-1)
 
 
 class SeriesHead(Head):
@@ -232,7 +254,7 @@ class SeriesHead(Head):
         self.places: list[int] = []
         self.per_channel = False
         self.ahead = nn.ModuleList()
-        self.ahead_of: list[tuple[str, int]] = []  # the inputs known ahead, and how many steps these have
+        self.ahead_of: list[_Ahead] = []
 
     def meet(self, encoders: Mapping[str, Encoder]) -> None:
         """Which input it continues, and which are known ahead of it."""
@@ -257,9 +279,9 @@ class SeriesHead(Head):
                 last = nn.Linear(self.width, self.channels)
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
-                layers = nn.Sequential(nn.Linear(len(item.contract.channels), self.width), nn.SiLU(), last)
-                self.ahead.append(layers)
-                self.ahead_of.append((name, length))
+                found_ahead = _Ahead(name, length, self.steps, item)
+                self.ahead.append(nn.Sequential(nn.Linear(found_ahead.channels, self.width), nn.SiLU(), last))
+                self.ahead_of.append(found_ahead)
 
     def _first_lines(self, lines: int) -> Tensor:
         """Of a normal distribution: the distance of each quantile from its neighbour on the side of the median."""
@@ -287,9 +309,8 @@ class SeriesHead(Head):
                 values, there = values[:, steps], there[:, steps]
                 relative = torch.where(there, (values - start) / scale, 0.0)
                 middle = middle + self.past(relative.transpose(1, 2)).transpose(1, 2).float()
-        for layers, (name, length) in zip(self.ahead, self.ahead_of, strict=True):
-            known = tokens.observed[name].values
-            middle = middle + layers(known[:, torch.arange(length - self.steps, length, device=lines.device)]).float()
+        for layers, known in zip(self.ahead, self.ahead_of, strict=True):
+            middle = middle + layers(known.future(tokens.observed[known.name].values)).float()
         gaps = F.softplus(lines[..., : len(self.levels)])
         above = gaps[..., self.middle + 1 :].cumsum(-1)
         below = gaps[..., : self.middle].flip(-1).cumsum(-1).flip(-1)

@@ -13,6 +13,7 @@ import numpy as np
 from endwise.delimited import rows_of
 from endwise.errors import BadValue, DataError
 from endwise.modalities.base import Fetch, file_bytes
+from endwise.when import time_of
 
 NPY = b"\x93NUMPY"
 LARGEST = 1e30  # squares of larger ones overflow single precision
@@ -44,19 +45,37 @@ def steps_of(raw: Any, names: Sequence[str] | None, fetch: Fetch) -> np.ndarray:
     return found.astype(np.float32)
 
 
-def gaps_of(raw: Any, count: int, fetch: Fetch) -> np.ndarray:
-    """float32 [step, 1]: the time since the step before, 0 at the first. BadValue unless the times ascend."""
-    times = steps_of(raw, None, fetch).astype(np.float64)
-    if times.shape != (count, 1):
-        raise BadValue(f"{times.size} times beside {count} steps")
-    if not np.isfinite(times).all():
-        raise BadValue(f"the time of step {int(np.flatnonzero(~np.isfinite(times[:, 0]))[0]) + 1} is missing")
-    gaps = np.diff(times, axis=0, prepend=times[:1])
+def gaps_of(raw: Any, count: int | None, fetch: Fetch) -> np.ndarray:
+    """float32 [step, 1]: the time since the step before, in seconds where times are dates; NaN at the first, since nobody knows
+    the step before it. count: how many there have to be, where that is known. BadValue unless the times ascend."""
+    channels = _channels(raw, None, fetch)
+    cells = channels[0] if len(channels) == 1 else [cell for channel in channels for cell in channel]
+    if not len(cells) or len(cells) != (count or len(cells)):
+        raise BadValue(f"{len(cells)} times beside {count or 'no'} steps")
+    gaps = np.diff(_moments(cells), prepend=np.nan)
     if (gaps[1:] <= 0).any():
-        at = int(np.flatnonzero(gaps[1:, 0] <= 0)[0]) + 1
-        what = "twice the same" if gaps[at, 0] == 0 else "earlier than the one before"
+        at = int(np.flatnonzero(gaps[1:] <= 0)[0]) + 1
+        what = "twice the same" if gaps[at] == 0 else "earlier than the one before"
         raise BadValue(f"the time of step {at + 1} is {what}; sort the steps by time, one value a time")
-    return gaps.astype(np.float32)
+    return gaps[:, None].astype(np.float32)
+
+
+def _moments(cells: Any) -> np.ndarray:
+    """float64 [step]: times as numbers, dates as seconds."""
+    if isinstance(cells, np.ndarray):
+        cells = (cells.astype("datetime64[us]") if cells.dtype.kind == "M" else cells).tolist()
+    found, usual = np.zeros(len(cells)), None
+    for at, cell in enumerate(cells):
+        if cell is None or cell == "" or cell != cell:  # NaN is not itself
+            raise BadValue(f"the time of step {at + 1} is missing")
+        kind, found[at] = time_of(cell)
+        usual = usual or kind
+        if kind is None or kind != usual:
+            raise BadValue(
+                f"the time of step {at + 1}, {cell!r:.60}, is no {usual or 'number or date'}; "
+                "write all as numbers, or all as dates (2024-05-31T12:30)"
+            )
+    return found
 
 
 def _channels(raw: Any, names: Sequence[str] | None, fetch: Fetch) -> Sequence[Any]:
