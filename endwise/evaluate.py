@@ -173,7 +173,8 @@ def _remarks(model: Model, dataset: Dataset, scored: Mapping[str, Answered], row
         notes += [f"{name}: {line}" for line in told]
     if dataset.group is not None:
         what = "whole groups (data.group), not over single rows"
-        if model.recipe.data.windows is not None:
+        own = model.recipe.data.group
+        if model.recipe.data.windows is not None and (own is None or own not in dataset.tables[0].columns):
             what = "stretches of time as long as the future, since windows share steps"
         notes.append(f"intervals are over {what}")
     return notes

@@ -122,7 +122,9 @@ class Data(Part):
         "where the sides begin: {val: 0.8, test: 0.9}",
     )
     group: str | None = Field(
-        None, description="rows with the same value are never on two sides (speaker, patient, part)"
+        None,
+        description="rows with the same value are never on two sides (speaker, patient, part); all steps of a window have one value, "
+        "and windows are then not split by time",
     )
     time: str | None = Field(None, description="split by this column: the newest rows are test")
     windows: Windows | None = Field(
@@ -176,10 +178,14 @@ class Data(Part):
                 raise ValueError(
                     "windows are cut from rows as they are: remove 'gather', or 'windows' where a series is one row's list"
                 )
-            if self.time is not None or self.group is not None:
+            if self.time is not None:
                 raise ValueError(
-                    "windows are split by time: write windows: {time: COLUMN} and split: {val: 0.8, test: 0.9}, or the column "
-                    "that names the sides, without time and group"
+                    "windows are split by their own time: write windows: {time: COLUMN} and split: {val: 0.8, test: 0.9}, or the "
+                    "column that names the sides, without time"
+                )
+            if self.group is not None and isinstance(self.split, Borders):
+                raise ValueError(
+                    "windows are split by time or by group: remove 'group', or the borders in 'split' where whole groups are apart"
                 )
         return self
 

@@ -316,7 +316,11 @@ def test_a_table_that_is_no_series_is_refused_with_row_and_column(
     ("changes", "words"),
     [
         ({"data": {"path": "x.csv", "split": {"val": 0.8}}}, ["borders", "windows"]),
-        ({"data": {"path": "x.csv", "windows": {"past": 3}, "group": "a"}}, ["split by time"]),
+        ({"data": {"path": "x.csv", "windows": {"past": 3}, "time": "a"}}, ["by their own time"]),
+        (
+            {"data": {"path": "x.csv", "windows": {"past": 3}, "group": "a", "split": {"val": 0.8}}},
+            ["by time or by group"],
+        ),
         ({"data": {"train": "x.csv", "windows": {"past": 3}}}, ["one table"]),
         ({"data": {"path": "x.csv", "windows": {"past": 3, "step": "1h"}}}, ["time"]),
         ({"data": {"path": "x.csv", "windows": {"past": 3, "futur": 3}}}, ["futur", "'future'"]),
@@ -366,6 +370,98 @@ def test_a_recipe_with_windows_is_saved_whole() -> None:
     assert again.data.windows is not None
     assert again.data.windows.step == 900
     assert recipe.replace(**{"train.seed": 3}).data == recipe.data
+
+
+# ---- whole subjects ---
+
+
+def subjects(count: int, steps: int = 40) -> dict[str, list[Any]]:
+    """One recording after another."""
+    rng = np.random.default_rng(0)
+    who = [f"s{index}" for index in range(count) for _ in range(steps)]
+    return {"a": rng.normal(size=len(who)).tolist(), "b": rng.normal(size=len(who)).tolist(), "who": who}
+
+
+def grouped(data: Any, **more: Any) -> Recipe:
+    windows = {"past": 24, "future": 6, **more.pop("windows", {})}
+    channels = {"type": "series", "columns": ["a", "b"]}
+    return Recipe(
+        data={"path": data, "windows": windows, "group": "who", **more},
+        inputs={"eeg": channels},
+        outputs={"next": channels},
+    )
+
+
+@pytest.mark.parametrize("by", ["who", None])
+def test_windows_of_one_subject_are_on_one_side(by: str | None) -> None:
+    data = subjects(12)
+    recipe = grouped(data, windows={"by": by})
+    dataset = prepare(recipe)
+    sides = {side: set(dataset.cells("who", dataset.splits.side(side))) for side in ("train", "val", "test")}
+    assert all(sides.values())
+    assert sum(map(len, sides.values())) == len(set.union(*sides.values())) == 12
+    used = np.concatenate([dataset.splits.side(side) for side in sides])
+    assert len(used) == 12 * (40 - 30 + 1)  # every window whose steps are of one subject, and no other
+    table = dataset.tables[0]
+    assert isinstance(table, WindowTable)
+    for row in used.tolist():
+        first = table.layout.first[row]
+        steps = table.layout.rows[table.layout.series[row]][first : first + 30]
+        assert len({data["who"][step] for step in steps}) == 1
+    across = len(dataset) - len(used)
+    assert (f"{across} windows with steps of two groups" in dataset.splits.how) == (by is None)
+    assert not check(recipe).of("group leak")
+    assert len(set(dataset.group[dataset.splits.test].tolist())) == len(sides["test"])  # intervals are over subjects
+
+
+def test_a_split_column_that_parts_a_subject_is_found() -> None:
+    data = subjects(4, steps=90)
+    data["side"] = [("train", "train", "val")[step % 90 // 30] for step in range(4 * 90)]
+    assert check(grouped(data, split="side", windows={"by": "who"})).of("group leak")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (subjects(2), ["data.group", "2 of 2", "at least 3"]),
+        ({**subjects(5), "who": [None, *subjects(5)["who"][1:]]}, ["row 0", "'who'", "fill in"]),
+        ({name: cells for name, cells in subjects(5).items() if name != "who"}, ["data.group", "'who'"]),
+    ],
+)
+def test_subjects_that_make_no_three_sides_are_refused(data: dict[str, list[Any]], words: Sequence[str]) -> None:
+    with pytest.raises(EndwiseError) as refused:
+        prepare(grouped(data))
+    assert all(word in str(refused.value) for word in words), refused.value
+
+
+# ---- several rates ---
+
+
+def test_series_of_different_rates_are_inputs_of_one_forecast() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "fast": rng.normal(size=96).tolist(),
+            "slow": rng.normal(size=12).tolist(),
+            "next": rng.normal(size=4).tolist(),
+        }
+        for _ in range(40)
+    ]
+    recipe = Recipe(
+        data=rows,
+        inputs={"fast": {"type": "series", "rate_hz": 100}, "slow": {"type": "series", "rate_hz": 12.5}},
+        outputs={"next": {"type": "series", "rate_hz": 12.5}},
+        trunk={"width": 32, "depth": 1},
+    )
+    model, dataset = network(recipe)
+    with torch.no_grad():
+        for weight in model.network.head("next").parameters():
+            torch.nn.init.normal_(weight, std=0.1)
+    assert [dataset.fields[name][0].shape for name in ("fast", "slow", "next")] == [(96, 1), (12, 1), (4, 1)]
+    one = np.array(model.predict({"fast": rows[0]["fast"], "slow": rows[0]["slow"]})["next"])
+    for name in ("fast", "slow"):  # each is heard
+        other = {"fast": rows[0]["fast"], "slow": rows[0]["slow"], name: rows[1][name]}
+        assert np.abs(np.array(model.predict(other)["next"]) - one).max() > 1e-4
 
 
 # ---- steps that differ ---

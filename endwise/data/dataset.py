@@ -186,7 +186,9 @@ def prepare(
         )  # fmt: skip
     weight = _weights(recipe.data.weight, everything, keep, optional=source is not None)
     windows = everything[0] if isinstance(everything[0], WindowTable) else None
-    group = windows.layout.blocks() if windows is not None else _groups(recipe.data.group, everything)
+    group = _groups(recipe.data.group, everything)
+    if group is None and windows is not None:
+        group = windows.layout.blocks()
     fingerprint = _fingerprint(recipe, fields, weight, splits)
     return Dataset(fields, splits, weight, group, bad, tuple(notes), fingerprint, everything, columns)
 

@@ -2,8 +2,8 @@
 
 A window is a stretch of its table: `past` rows and the `future` rows behind them. Each long column is decoded and stored
 once, and a window is a slice of it. The sides of the split are stretches of time: the future of a window lies on one side
-or the window is on none; its past may reach back over a border. Where a column names the sides, all steps of a window are on
-one.
+or the window is on none; its past may reach back over a border. Where a column names the sides, or groups (subjects) are kept apart, all steps of a window are
+on one side.
 
 Not here: what a series and a film are and how they are read (modalities/), which rows are one moment of several agents (`moments.py`),
 splits of other tables (`split.py`).
@@ -21,7 +21,7 @@ from endwise.data.columns import Column, PickedColumn
 from endwise.data.key import field_key
 from endwise.data.moments import AgentWindows, Moments
 from endwise.data.read import HASH_BYTES, Cells, Packed, read_column
-from endwise.data.split import SIDES, Splits, side_of, times
+from endwise.data.split import SIDES, TEST_SHARE, VAL_SHARE, Splits, assign, side_of, times
 from endwise.data.store import FieldStore, open_field
 from endwise.data.table import Table
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
@@ -407,6 +407,8 @@ def window_splits(table: WindowTable, recipe: "Recipe") -> Splits:
     assert data.windows is not None
     if data.split_column is not None:
         return _column_splits(table, data.split_column)
+    if data.group is not None:
+        return _group_splits(table, data.group, recipe.train.seed)
     borders = data.split if isinstance(data.split, Borders) else Borders()
     val, test, end = (_border(table, data.windows, name, getattr(borders, name)) for name in ("val", "test", "end"))
     told = borders.model_dump()
@@ -447,13 +449,7 @@ def _column_splits(table: WindowTable, column: str) -> Splits:
         require(side is not None, field=f"{table.source.origin(row)}, column {column!r} (data.split)", got=cell,
                 allowed=", ".join(SIDES), fix="write one of them in every row", error=DataError)  # fmt: skip
         said[row] = SIDES.index(str(side))
-    layout, span = table.layout, table.layout.past + table.layout.future
-    sides = np.full(len(layout.first), -1)
-    for index, own in layout.windows_of():
-        steps = said[layout.rows[index]]
-        changes = np.append(0, np.cumsum(np.diff(steps) != 0))
-        first = layout.first[own]
-        sides[own] = np.where(changes[first] == changes[first + span - 1], steps[first], -1)
+    sides, span = _of_all_steps(table.layout, said), table.layout.past + table.layout.future
     found = {name: np.flatnonzero(sides == number) for number, name in enumerate(SIDES)}
     for name in ("train", "val"):
         require(len(found[name]) > 0, field=f"data.split (column {column!r})", got=f"no window of {span} steps in {name}",
@@ -462,6 +458,43 @@ def _column_splits(table: WindowTable, column: str) -> Splits:
     across = int((sides < 0).sum())
     how = f"by column {column!r}" + (f"; {across} windows with steps on two sides are on none" if across else "")
     return Splits(train=found["train"], val=found["val"], test=found["test"], how=how)
+
+
+def _group_splits(table: WindowTable, column: str, seed: int) -> Splits:
+    """Whole groups on each side, by a hash of the seed and the group; windows with steps of two groups are on none."""
+    if column not in table.source.columns:
+        raise unknown_name(
+            field=f"data.group (in {table.name})", got=column, names=table.source.columns, error=DataError
+        )
+    codes: dict[str, int] = {}
+    said = np.zeros(len(table.source), np.int64)
+    for row, cell in enumerate(table.source.stream(column)):
+        require(cell is not None, field=f"{table.source.origin(row)}, column {column!r} (data.group)", got=None,
+                allowed="a value in every row", fix="fill in the group: a row without one may belong to two sides", error=DataError)  # fmt: skip
+        said[row] = codes.setdefault(str(cell), len(codes))
+    names, group = list(codes), _of_all_steps(table.layout, said)
+    whole = np.flatnonzero(group >= 0)
+    seen = len(np.unique(group[whole]))
+    span = table.layout.past + table.layout.future
+    require(seen >= len(SIDES), field=f"data.group (column {column!r})", got=f"{seen} of {len(names)} values with a window of {span} steps",
+            allowed=f"at least {len(SIDES)}, one for each side", fix="give more of them, or name the sides in a split column", error=DataError)  # fmt: skip
+    sides = assign([names[code] for code in group[whole].tolist()], seed, {"test": TEST_SHARE, "val": VAL_SHARE})
+    across = len(group) - len(whole)
+    how = f"80/10/10 by a hash of the seed and the group {column!r}"
+    how += f"; {across} windows with steps of two groups are on none" if across else ""
+    train, val, test = (whole[sides == side] for side in SIDES)
+    return Splits(train=train, val=val, test=test, how=how)
+
+
+def _of_all_steps(layout: Layout, codes: np.ndarray) -> np.ndarray:
+    """int64 [window]: what all steps of the window, past and future, have of `codes` [row]; -1 where it is not one."""
+    found, span = np.full(len(layout.first), -1), layout.past + layout.future
+    for index, own in layout.windows_of():
+        steps = codes[layout.rows[index]]
+        changes = np.append(0, np.cumsum(np.diff(steps) != 0))
+        first = layout.first[own]
+        found[own] = np.where(changes[first] == changes[first + span - 1], steps[first], -1)
+    return found
 
 
 def _border(table: WindowTable, windows: "Windows", name: str, border: "Border | None") -> float:
