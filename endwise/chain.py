@@ -1,7 +1,7 @@
 """A protein chain as a value: where the alpha carbon of each residue lies. Numpy and the standard library only.
 
-Here: what an answer of `type: structure` is, and how it is written as PDB and mmCIF and drawn. Not here: reading files
-(modalities/structure/files.py), how alike two chains are (metrics/structures.py).
+Here: what an answer of `type: structure` is, how it is written as PDB and mmCIF, and how one chain is laid on another. Not
+here: reading files (modalities/structure/files.py), how alike two chains are (metrics/structures.py), the drawing (trace.py).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from endwise.shades import png_uri, shades
+from endwise.trace import Strand, along, drawing, surely, told
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYX"  # the twenty amino acids, and X for any other
 NAMES = dict(
@@ -42,7 +42,6 @@ NAMES = dict(
         strict=True,
     )
 )
-FARTHEST = 30.0  # angstrom: what is farther apart is drawn alike
 MOST_IN_PDB = 9_999  # residues that its columns can number
 CIF_COLUMNS = (
     "group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_entity_id",
@@ -107,9 +106,16 @@ class Chain:
         found: list[list[float]] = np.asarray(self.points, np.float64).round(4).tolist()
         return found
 
-    def drawn(self) -> str:
-        """The distance map as a PNG in a data URI: residue against residue, near ones dark."""
-        return png_uri(shades(self.distances(), 0.0, FARTHEST))
+    def drawn(self, truth: "Chain | None" = None) -> str:
+        """An SVG in a data URI: the trace of the alpha carbons, coloured by confidence or, where that is not known, along the
+        chain, and the distance map, near ones dark. truth: what the chain is laid on and drawn over, turned and moved, never
+        mirrored: a mirror image does not come to lie on it."""
+        points, behind = np.asarray(self.points, np.float64), None
+        if truth is not None:
+            behind = np.asarray(truth.points, np.float64)
+            points = laid(points, behind)
+        colours = surely(self.sure) if self.sure else along(len(self))
+        return drawing(Strand(points, colours), behind, told(sure=bool(self.sure), over=truth is not None))
 
     def _names(self) -> list[str]:
         return [NAMES[letter] for letter in (self.letters or "X" * len(self))]
@@ -139,3 +145,25 @@ def helix(count: int) -> Chain:
     turn = np.radians(100.0) * np.arange(count)
     points = np.stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 1.5 * np.arange(count)], axis=1)
     return Chain((points - points.mean(0)).astype(np.float32))
+
+
+def laid(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """`points` moved and turned, never mirrored, so that their squared distance to `onto` is least, over the residues that
+    both have."""
+    count = min(len(points), len(onto))
+    both = np.isfinite(points[:count]).all(1) & np.isfinite(onto[:count]).all(1)
+    if not both.any():
+        return points
+    turn, shift = superposition(points[:count][both], onto[:count][both])
+    found: np.ndarray = points @ turn + shift
+    return found
+
+
+def superposition(points: np.ndarray, onto: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rotation and the shift, `points @ rotation + shift`, with which the squared distance to `onto` is least (Kabsch
+    1976). Never a mirroring."""
+    middle, target = points.mean(0), onto.mean(0)
+    left, _, right = np.linalg.svd((points - middle).T @ (onto - target))
+    mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0])
+    turn = (left * mirror) @ right
+    return turn, target - middle @ turn

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from endwise import metrics
+from endwise.chain import Chain
 from endwise.data.dataset import Dataset
 from endwise.data.loader import Loader, any_larger
 from endwise.drawing import Drawing, Segmentation
@@ -276,8 +277,9 @@ class _Previews:
             self.seen[row] = {name: self._one(name, item, row) for name, item in self.model.recipe.inputs.items()}
         return self.seen[row]
 
-    def value(self, value: Any, item: Modality, row: int) -> Any:
-        """A truth or an answer, a mask over its picture; a sound or a picture that the page has no room for in words."""
+    def value(self, value: Any, item: Modality, row: int, truth: Any = None) -> Any:
+        """A truth or an answer, a mask over its picture, a chain over its truth; a sound or a picture that the page has no
+        room for in words."""
         if not shown_whole(value):
             return value
         under = self.dataset.fields.get(str(getattr(item, "on", None)))
@@ -285,6 +287,8 @@ class _Previews:
         pictured = isinstance(value, Segmentation) and value.numbers.ndim == 2 and there is not None and there.ndim == 3
         if there is not None and (pictured or isinstance(value, VolumeSegmentation)):
             found = value.over(there)
+        elif isinstance(value, Chain):
+            found = value.drawn(truth)
         else:
             found = value.drawn() if hasattr(value, "drawn") else value.to_json()
         if len(found) > self.left:
@@ -335,7 +339,7 @@ def mistakes(
             "row": int(scored.rows[index]),
             "origin": dataset.origin(int(scored.rows[index])),
             "truth": previews.value(scored.truths[index], scored.item, int(scored.rows[index])),
-            "answer": previews.value(answers[index].value, scored.item, int(scored.rows[index])),
+            "answer": previews.value(answers[index].value, scored.item, int(scored.rows[index]), scored.truths[index]),
             "confidence": answers[index].confidence,
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),

@@ -267,12 +267,38 @@ def test_a_pdb_file_keeps_its_columns() -> None:
         helix(10_000).pdb()
 
 
+def bonds(uri: str) -> np.ndarray:
+    """Float [bond, 4], the ends in pixels of all coloured lines of a drawing, in a fixed order."""
+    text = base64.b64decode(uri.partition(",")[2]).decode("ascii")
+    lines = re.findall(r'<path d="([^"]+)" stroke="(?!#fff)', text)
+    found = [
+        [float(number) for number in re.findall(r"[\d.]+", bond)] for line in lines for bond in line[1:].split("M")
+    ]
+    return np.array(sorted(found))
+
+
 def test_a_chain_is_drawn() -> None:
     chain = helix(40)
-    picture = Image.open(io.BytesIO(base64.b64decode(chain.drawn().partition(",")[2])))
-    assert picture.size[0] == picture.size[1] >= 80
+    uri = chain.drawn()
+    assert uri.startswith("data:image/svg+xml;base64,")
+    assert len(bonds(uri)) == 39
+    table = re.search(r'href="data:image/png;base64,([^"]+)"', base64.b64decode(uri.partition(",")[2]).decode("ascii"))
+    assert table is not None
+    picture = Image.open(io.BytesIO(base64.b64decode(table.group(1))))
+    assert picture.size[0] == picture.size[1] >= 40
     assert repr(chain) == "Chain(40 residues)"
     assert re.match(r"<img src=", chain._repr_html_())
+
+
+def test_a_mirror_image_is_drawn_as_another_chain() -> None:
+    """Wherever an answer lies it is drawn on its truth; its mirror image, whose distances are the same, is not."""
+    truth = Chain(walk(1))
+    wanted, moved = bonds(truth.drawn(truth)), bonds(Chain(turned(walk(1), 5)).drawn(truth))
+    assert np.allclose(wanted, moved, atol=0.2)
+    on_truth = bonds(Chain(walk(1) * MIRROR).drawn(truth))
+    alone = bonds(Chain(walk(1) * MIRROR).drawn())
+    assert np.abs(on_truth - wanted).max() > 5
+    assert np.abs(alone - bonds(truth.drawn())).max() > 5
 
 
 # ---- in a recipe -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from endwise.chain import laid, superposition
 from endwise.metrics.engine import Metric, ratio_of_sums, same_length, summable, with_one
 
 THRESHOLDS = (0.5, 1.0, 2.0, 4.0)  # angstrom, of lDDT
@@ -18,18 +19,11 @@ FEWEST_TO_SUPERPOSE = 3
 REFINED = 20  # rounds of a superposition on what lies near
 
 
-def superposed(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """`points` moved and turned, never mirrored, so that their squared distance to `onto` is least (Kabsch 1976)."""
-    turn, shift = _superposition(points, onto)
-    found: np.ndarray = points @ turn + shift
-    return found
-
-
 def rmsd(truth: np.ndarray, answer: np.ndarray) -> float:
     """Root mean square distance in angstrom after superposition, over the residues that both have."""
     count = min(len(truth), len(answer))
     one, other = np.asarray(truth[:count], np.float64), np.asarray(answer[:count], np.float64)
-    return float(np.sqrt(np.square(superposed(other, one) - one).sum(-1).mean()))
+    return float(np.sqrt(np.square(laid(other, one) - one).sum(-1).mean()))
 
 
 def lddt(truth: np.ndarray, answer: np.ndarray) -> float:
@@ -72,7 +66,7 @@ def _refined(one: np.ndarray, other: np.ndarray, chosen: np.ndarray, scale: floa
     """The best sum of a superposition that begins on these residues and goes on with those that came near."""
     best, limit = 0.0, max(scale, 4.5)
     for _ in range(REFINED):
-        turn, shift = _superposition(other[chosen], one[chosen])
+        turn, shift = superposition(other[chosen], one[chosen])
         apart = np.linalg.norm(other @ turn + shift - one, axis=-1)
         best = max(best, float((1 / (1 + np.square(apart / scale))).sum()))
         near = np.flatnonzero(apart < limit)
@@ -82,14 +76,6 @@ def _refined(one: np.ndarray, other: np.ndarray, chosen: np.ndarray, scale: floa
             break
         chosen = near
     return best
-
-
-def _superposition(points: np.ndarray, onto: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    middle, target = points.mean(0), onto.mean(0)
-    left, _, right = np.linalg.svd((points - middle).T @ (onto - target))
-    mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0])
-    turn = (left * mirror) @ right
-    return turn, target - middle @ turn
 
 
 def _distances(points: np.ndarray) -> np.ndarray:
@@ -130,4 +116,4 @@ def chain_tm_score() -> Metric:
     return _of_chains("tm_score", "max", tm_score, None)
 
 
-__all__ = ["chain_lddt", "chain_rmsd", "chain_tm_score", "lddt", "lddt_by_residue", "rmsd", "superposed", "tm_score"]
+__all__ = ["chain_lddt", "chain_rmsd", "chain_tm_score", "lddt", "lddt_by_residue", "rmsd", "tm_score"]

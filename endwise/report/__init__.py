@@ -27,7 +27,13 @@ PLANES_TOLD = (
     "Planes through the middle of a thing, first of what was missed and of what is not there: from above, from the front, from "
     "the side. Green: the truth; red and dashed: the answer. In words a box is its middle and its sides."
 )
-SAFE_MEDIA = ("data:image/png;base64,", "data:image/jpeg;base64,", "data:audio/wav;base64,")
+# a drawing in an <img> can neither run anything nor load anything
+SAFE_MEDIA = (
+    "data:image/png;base64,",
+    "data:image/jpeg;base64,",
+    "data:image/svg+xml;base64,",
+    "data:audio/wav;base64,",
+)
 
 
 def build(run: Run) -> Path:
