@@ -19,8 +19,8 @@ GROWN = 2**25  # bytes to which glibc lets its own threshold grow; twice that is
 def kept() -> Iterator[None]:
     """Inside, the process keeps what it frees in blocks of up to 1 GiB; at the end all of it goes back to the system. Does
     nothing where the C library is not glibc."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if library is None or not hasattr(library, "gnu_get_libc_version"):
+    library = _glibc()
+    if library is None:
         yield
         return
     library.mallopt(MMAP_THRESHOLD, LARGEST)
@@ -30,4 +30,17 @@ def kept() -> Iterator[None]:
     finally:
         library.mallopt(MMAP_THRESHOLD, GROWN)
         library.mallopt(TRIM_THRESHOLD, 2 * GROWN)
+        trim()
+
+
+def trim() -> None:
+    """What is free now goes back to the system. Aligned blocks do not always fit into the place of their likes, so that what is
+    kept may grow to several times what a step needs."""
+    library = _glibc()
+    if library is not None:
         library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "gnu_get_libc_version") else None

@@ -490,6 +490,7 @@ class _Trainer:
         began, step_s = time.monotonic(), self._step_s()
         with self.average.applied(self.model.network):
             found = self.validation.measure()
+        heap.trim()
         took = time.monotonic() - began
         self.at.validated_s += took
         if self.recipe.train.budget is not None:  # what writes its answers takes far longer than a step tells
