@@ -6,23 +6,19 @@ neighbours, a box is answered, as sure as that mean (sliding windows and their l
 simpler score). Any number of axes. Numpy, scipy and scikit-learn only.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from scipy import ndimage
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from endwise.modalities.mask.features import MOST_VALUES, PIXELS, STEPS, place_features
+from endwise import metrics
+from endwise.metrics.boxes import f1
+from endwise.modalities.base import Answer
+from endwise.modalities.boxes import LEAST_SCORE, MOST
+from endwise.modalities.mask.features import MOST_VALUES, PIXELS, place_classifier, place_features
 
-MOST = 100  # boxes of an answer
-LEAST = 0.05  # windows that are less sure are none
-MATCHED = 0.5  # of overlap, when the threshold is set
 JUDGED = 60  # pictures that set it
 CUTS = np.linspace(0.05, 0.95, 19)
 
@@ -66,22 +62,24 @@ class SlidingWindow(BaseEstimator):  # type: ignore[misc]
         kinds = np.concatenate(classes)
         if len(np.unique(kinds)) < 2:
             raise ValueError("no sampled place is inside of a box, or all are")
-        self.model_ = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
-        with warnings.catch_warnings():  # three hundred steps settle all that matters of thousands of pixels
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            self.model_.fit(np.concatenate(features), kinds)
-        judged = [(self._candidates(X[index]), y[index]) for index in picked[:: max(1, len(picked) // JUDGED)]]
-        self.cut_ = max(CUTS.tolist(), key=lambda cut: _f1(judged, cut))
+        self.model_ = place_classifier(np.concatenate(features), kinds)
+        judged = picked[:: max(1, len(picked) // JUDGED)]
+        found, truths, goal = (
+            [self._candidates(X[index]) for index in judged],
+            [y[index] for index in judged],
+            f1(self.names_),
+        )
+        self.cut_ = max(
+            CUTS.tolist(), key=lambda cut: metrics.value(goal, truths, [Answer(_from(cut, boxes)) for boxes in found])
+        )
         return self
 
     def predict(self, X: Sequence[np.ndarray]) -> Iterator[tuple[Found, Found]]:
         """One value at a time."""
         for value in X:
             found = self._candidates(value)
-            yield (
-                [box for box in found if box["score"] >= self.cut_],
-                [box for box in found if box["score"] < self.cut_],
-            )
+            given = _from(self.cut_, found)
+            yield given, found[len(given) :]
 
     def _candidates(self, value: np.ndarray) -> Found:
         own, shape = self._features(value)
@@ -94,7 +92,7 @@ class SlidingWindow(BaseEstimator):  # type: ignore[misc]
                 continue
             window = np.maximum(1, np.round(self.sides_[name])).astype(int).tolist()
             mean = ndimage.uniform_filter(chances[:, kinds.index(kind)].reshape(cells), window, mode="constant")
-            peaks = (mean == ndimage.maximum_filter(mean, window)) & (mean >= LEAST)
+            peaks = (mean == ndimage.maximum_filter(mean, window)) & (mean >= LEAST_SCORE)
             for place in np.argwhere(peaks):
                 half = self.sides_[name] / 2
                 box = self._in_unit(place + 0.5 - half, place + 0.5 + half, shape, cells)
@@ -125,19 +123,9 @@ def _fill(inside: np.ndarray, low: np.ndarray, high: np.ndarray, kind: int) -> N
     inside[tuple(np.clip(middle.astype(int), 0, np.array(inside.shape) - 1))] = kind
 
 
-def _f1(judged: Sequence[tuple[Found, Sequence[Mapping[str, Any]]]], cut: float) -> float:
-    from endwise.metrics.boxes import overlaps
-
-    hits = said = there = 0
-    for found, truths in judged:
-        given = [box for box in found if box["score"] >= cut]
-        said, there = said + len(given), there + len(truths)
-        if not given or not truths:
-            continue
-        same = np.array([[box["label"] == truth["label"] for truth in truths] for box in given])
-        shared = overlaps([box["box"] for box in given], [truth["box"] for truth in truths])
-        hits += int(((shared >= MATCHED) & same).any(0).sum())
-    return 2 * hits / max(1, said + there)
+def _from(cut: float, found: Found) -> Found:
+    """The boxes that are as sure as that."""
+    return [box for box in found if box["score"] >= cut]
 
 
 __all__ = ["SlidingWindow"]

@@ -49,10 +49,7 @@ class PixelClassifier(BaseEstimator):  # type: ignore[misc]
         self.classes_ = np.unique(np.concatenate(classes))
         if len(self.classes_) < 2:
             raise ValueError("the sampled pixels are all of one class")
-        self.model_ = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
-        with warnings.catch_warnings():  # three hundred steps settle all that matters of thousands of pixels
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            self.model_.fit(np.concatenate(features), np.concatenate(classes))
+        self.model_ = place_classifier(np.concatenate(features), np.concatenate(classes))
         return self
 
     def predict(self, X: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
@@ -63,6 +60,14 @@ class PixelClassifier(BaseEstimator):  # type: ignore[misc]
 
     def _features(self, value: np.ndarray) -> np.ndarray:
         return place_features(value if self.opened is None else self.opened(value))
+
+
+def place_classifier(features: np.ndarray, classes: np.ndarray) -> Any:
+    """Logistic regression that has learnt the class of places [place, features]."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
+    with warnings.catch_warnings():  # three hundred steps settle all that matters of thousands of pixels
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(features, classes)
 
 
 def place_features(value: np.ndarray) -> np.ndarray:
@@ -94,4 +99,4 @@ def _reduced(value: np.ndarray) -> np.ndarray:
     return np.asarray(values)
 
 
-__all__ = ["PixelClassifier", "place_features"]
+__all__ = ["PixelClassifier", "place_classifier", "place_features"]

@@ -50,8 +50,9 @@ class VolumeBoxes(Boxes):
     def classical(self, contract: BoxesContract) -> Any:
         """As of pictures, on what is around each voxel."""
         from endwise.modalities.boxes.detector import SlidingWindow
+        from endwise.modalities.volume.mask import voxels
 
-        return SlidingWindow(in_pixels=self.unit == "px", turned=False, opened=_voxels)
+        return SlidingWindow(in_pixels=self.unit == "px", turned=False, opened=voxels)
 
     def strays(self, value: np.ndarray, under: np.ndarray) -> int:
         """Boxes that reach more than a voxel beyond the volume as it is read."""
@@ -149,11 +150,6 @@ class VolumeBoxes(Boxes):
         gone = np.zeros(len(surest), bool) if self.overlap is None else _suppressed(found, self.overlap)
         found["boxes"] /= np.tile(whole, 2) if self.unit == "share" else 1.0
         return {**found, "scores": np.where(gone, 0.0, found["alone"])}
-
-
-def _voxels(value: np.ndarray) -> np.ndarray:
-    """float32 [x, y, z, channel] in deviations of the volume."""
-    return Scan.unpacked(value).standardised()
 
 
 def _holds(box: np.ndarray, place: np.ndarray) -> bool:

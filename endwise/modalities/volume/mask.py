@@ -143,12 +143,12 @@ class VolumeMask(Mask):
         """As of pictures, on what is around each voxel."""
         from endwise.modalities.mask.features import PixelClassifier
 
-        return PixelClassifier(opened=_voxels)
+        return PixelClassifier(opened=voxels)
 
 
-def _voxels(value: np.ndarray) -> np.ndarray:
+def voxels(value: np.ndarray) -> np.ndarray:
     """float32 [x, y, z, channel] in deviations of the volume."""
     return Scan.unpacked(value).standardised()
 
 
-__all__ = ["VolumeMask", "VolumeMaskContract"]
+__all__ = ["VolumeMask", "VolumeMaskContract", "voxels"]
