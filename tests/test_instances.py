@@ -20,12 +20,9 @@ from endwise.metrics.boxes import mask_ap, mask_ap50
 from endwise.modalities.base import Answer
 from endwise.modalities.boxes import boxes_of
 from endwise.modalities.instances import SIDE, Instances, in_box, masks_of, pasted, strips
+from tests.things import assert_masks_move, nothing
 
 RNG = np.random.default_rng(0)
-
-
-def nothing(path: str) -> bytes:
-    raise BadValue(f"no file {path}")
 
 
 def disc(size: tuple[int, int], middle: tuple[float, float], radius: float) -> np.ndarray:
@@ -173,33 +170,7 @@ def recipe(**train: Any) -> ew.Recipe:
 
 
 def test_the_true_mask_is_where_the_picture_was_moved_to() -> None:
-    from endwise.data.dataset import fit_contracts
-    from endwise.data.loader import Loader
-    from endwise.model import Model
-
-    own = recipe()
-    dataset = ew.prepare(own)
-    contracts = fit_contracts(own, dataset)
-    model = Model.build(own, contracts, seed=0)
-    batch = (
-        Loader(dataset, own, contracts, dataset.splits.train, batch_size=4, seed=0, shuffle=False).batch(0).to("cpu")
-    )
-    head: Any = model.network.head("things")
-    prediction = model.network.eval()(batch.inputs, batch.present)["things"]
-    target, sizes = batch.targets["things"].values, batch.targets["things"].sizes
-    still, _ = head._laid(prediction, target, sizes)
-    wanted = head._wanted(prediction, target, still)
-    real = head._real(target, sizes)
-    kept = target[..., 5:].reshape(*target.shape[:2], SIDE, SIDE)
-    assert (wanted - kept)[real].abs().max() < 0.05
-    mirrored = {**prediction, "seen": torch.tensor([[1.0, 0.0, 0.0], [0.0, -1.0, 1.0]]).expand(4, 2, 3)}
-    moved, _ = head._laid(mirrored, target, sizes)
-    assert (head._wanted(mirrored, target, moved) - kept.flip(3))[real].abs().max() < 0.05
-    terms = head.loss(prediction, target, sizes)
-    assert set(terms) == {"class", "box", "mask", "many"}
-    assert len(terms) == own.outputs["things"].num_terms
-    (slope,) = torch.autograd.grad(terms["mask"].sum(), [head.asking.weight])
-    assert slope.abs().sum() > 0
+    assert_masks_move(recipe(), 2, SIDE)
 
 
 def test_from_pictures_to_single_things(tmp_path: Path) -> None:

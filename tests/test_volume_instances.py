@@ -12,21 +12,15 @@ import torch
 
 import endwise as ew
 from endwise import metrics, silhouettes
-from endwise.data.dataset import fit_contracts
-from endwise.data.loader import Loader
 from endwise.errors import BadValue, DataError
 from endwise.metrics.boxes import mask_ap50
 from endwise.modalities.base import Answer
 from endwise.modalities.boxes import boxes_of
 from endwise.modalities.instances import in_box, masks_of, pasted
 from endwise.modalities.volume.instances import SIDE, VolumeInstances
-from endwise.model import Model
+from tests.things import assert_masks_move, nothing
 
 SHAPE = (20, 16, 24)
-
-
-def nothing(path: str) -> bytes:
-    raise BadValue(f"no file {path}")
 
 
 def ball(middle: tuple[float, ...], radius: float, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
@@ -115,30 +109,7 @@ def recipe(found: dict[str, list[Any]], **fields: Any) -> ew.Recipe:
 
 
 def test_the_true_mask_is_where_the_volume_was_moved_to() -> None:
-    own = recipe(scans(12))
-    dataset = ew.prepare(own)
-    contracts = fit_contracts(own, dataset)
-    model = Model.build(own, contracts, seed=0)
-    batch = (
-        Loader(dataset, own, contracts, dataset.splits.train, batch_size=4, seed=0, shuffle=False).batch(0).to("cpu")
-    )
-    head: Any = model.network.head("things")
-    prediction = model.network.eval()(batch.inputs, batch.present)["things"]
-    target, sizes = batch.targets["things"].values, batch.targets["things"].sizes
-    still, _ = head._laid(prediction, target, sizes)
-    real = head._real(target, sizes)
-    kept = target[..., 7:].reshape(*target.shape[:2], SIDE, SIDE, SIDE)
-    assert real.any()
-    assert (head._wanted(prediction, target, still) - kept)[real].abs().max() < 0.05
-    turned = torch.eye(3, 4)
-    turned[2] = torch.tensor([0.0, 0.0, -1.0, 1.0])
-    mirrored = {**prediction, "seen": turned.expand(len(target), 3, 4)}
-    moved, _ = head._laid(mirrored, target, sizes)
-    assert (head._wanted(mirrored, target, moved) - kept.flip(4))[real].abs().max() < 0.05
-    terms = head.loss(prediction, target, sizes)
-    assert set(terms) == {"class", "box", "mask", "many"}
-    (slope,) = torch.autograd.grad(terms["mask"].sum(), [head.asking.weight])
-    assert slope.abs().sum() > 0
+    assert_masks_move(recipe(scans(12)), 3, SIDE)
 
 
 def test_from_volumes_to_single_things(tmp_path: Path) -> None:

@@ -2,19 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from endwise import silhouettes
 from endwise.errors import BadValue
-from endwise.modalities.base import Fetch, Modality, output_field
+from endwise.modalities.base import Fetch
 from endwise.modalities.boxes import BoxesContract
 from endwise.modalities.instances import Instances, counted_out, masks_of
-from endwise.modalities.volume import Volume
 from endwise.modalities.volume.boxes import VolumeBoxes
-from endwise.modalities.volume.mask import VolumeMask
+from endwise.modalities.volume.mask import OnVoxels, VolumeMask
 from endwise.scan import AXES, Scan
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ UNNAMED = "thing"  # the class of what a volume of numbers says nothing else abo
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeInstances(Instances):
+class VolumeInstances(OnVoxels, Instances):
     """Every single thing of a volume: a list of {label, mask}; or a volume (NIfTI, NPZ ...) in which each thing has a number of
     its own and 0 is nothing: {"numbers": the volume, "labels": {number: class}}, or the volume alone, where all are of one class.
 
@@ -36,18 +35,9 @@ class VolumeInstances(Instances):
     """
 
     type: ClassVar[str] = "volume_instances"
-    lies_on_axes: ClassVar[frozenset[int]] = frozenset({AXES})
     corners: ClassVar[tuple[str, ...]] = VolumeBoxes.corners
     side: ClassVar[int] = SIDE
     read_fields: ClassVar[tuple[str, ...]] = (*Instances.read_fields, "spacing_mm")
-
-    spacing_mm: tuple[float, ...] | None = output_field(None, "taken over from the volume that it lies on")
-
-    def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
-        """With the spacing of its volume."""
-        found = super().beside(inputs, outputs)
-        under = inputs.get(str(found.on))
-        return replace(found, spacing_mm=under.spacing_mm) if isinstance(under, Volume) else found
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import numpy as np
 from endwise.errors import BadValue
 from endwise.modalities.base import Fetch, Modality, output_field
 from endwise.modalities.mask import Mask, MaskContract
+from endwise.modalities.spatial import Spatial
 from endwise.modalities.volume import SPACING_SPREAD, Volume
 from endwise.scan import AXES, NIFTI_URI, Scan, VolumeSegmentation, volume_file
 
@@ -29,7 +30,22 @@ class VolumeMaskContract(MaskContract):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeMask(Mask):
+class OnVoxels(Spatial):
+    """An output that is given as voxels: they are brought to the spacing of the volume that they lie on."""
+
+    lies_on_axes: ClassVar[frozenset[int]] = frozenset({AXES})
+
+    spacing_mm: tuple[float, ...] | None = output_field(None, "taken over from the volume that it lies on")
+
+    def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
+        """With the spacing of its volume."""
+        found = super().beside(inputs, outputs)
+        under = inputs.get(str(found.on))
+        return replace(found, spacing_mm=under.spacing_mm) if isinstance(under, Volume) else found
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeMask(OnVoxels, Mask):
     """A class for every voxel of a volume: NIfTI, DICOM, NPZ or NPY as a volume is given, with whole numbers; of the same
     voxels in the same place.
 
@@ -39,17 +55,8 @@ class VolumeMask(Mask):
     type: ClassVar[str] = "volume_mask"
     contract_class = VolumeMaskContract
     axes: ClassVar[int] = AXES
-    lies_on_axes: ClassVar[frozenset[int]] = frozenset({AXES})
     canvas_axes: ClassVar[int] = 0
     read_fields: ClassVar[tuple[str, ...]] = ("spacing_mm",)
-
-    spacing_mm: tuple[float, ...] | None = output_field(None, "taken over from the volume that it lies on")
-
-    def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
-        """With the spacing of its volume."""
-        found = super().beside(inputs, outputs)
-        under = inputs.get(str(found.on))
-        return replace(found, spacing_mm=under.spacing_mm) if isinstance(under, Volume) else found
 
     def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
         """uint8 [bytes]: a packed `Scan` with whole numbers [x, y, z]."""
@@ -151,4 +158,4 @@ def voxels(value: np.ndarray) -> np.ndarray:
     return Scan.unpacked(value).standardised()
 
 
-__all__ = ["VolumeMask", "VolumeMaskContract", "voxels"]
+__all__ = ["OnVoxels", "VolumeMask", "VolumeMaskContract", "voxels"]
