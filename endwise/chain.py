@@ -43,6 +43,7 @@ NAMES = dict(
     )
 )
 MOST_IN_PDB = 9_999  # residues that its columns can number
+SEQRES_ROW = 13  # names in a line of a sequence
 CIF_COLUMNS = (
     "group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id", "label_entity_id",
     "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv", "auth_seq_id",
@@ -52,10 +53,12 @@ CIF_COLUMNS = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Chain:
-    """points: float32 [residue, 3], the alpha carbons in angstrom. letters: the sequence, '' where it is not known. sure: the
-    predicted lDDT of each residue, 0 to 1, as a tuple; empty where it is not known.
+    """points: float32 [residue, 3], the alpha carbons in angstrom; NaN where a residue was not resolved, as happens in truths
+    and never in answers. letters: the sequence, '' where it is not known. sure: the predicted lDDT of each residue, 0 to 1,
+    as a tuple; empty where it is not known.
 
-    A chain has no place in space of its own: compare two after superposition. In JSON it is [[x, y, z], ...].
+    A chain has no place in space of its own: compare two after superposition. In JSON it is [[x, y, z], ...], null for a
+    residue without a place.
     """
 
     suffix: ClassVar[str] = ".pdb"  # of the file that it is saved as
@@ -75,11 +78,12 @@ class Chain:
 
     def pdb(self) -> str:
         """The text of a PDB file, chain A; where confidence is known, 100 times it stands in the column of B factors, as is
-        usual for predictions. ValueError for more residues than the format can number."""
+        usual for predictions. Of residues without a place the sequence and their numbers are written. ValueError for more
+        residues than the format can number."""
         if len(self) > MOST_IN_PDB:
             raise ValueError(f"PDB cannot number {len(self)} residues: write mmCIF")
-        lines = []
-        for number, ((x, y, z), name, sure) in enumerate(self._rows(), 1):
+        lines = self._lacking_in_pdb()
+        for number, (x, y, z), name, sure in self._rows():
             lines.append(
                 f"ATOM  {number:5d}  CA  {name} A{number:4d}    {x:8.3f}{y:8.3f}{z:8.3f}{1:6.2f}{sure:6.2f}           C  "
             )
@@ -87,9 +91,14 @@ class Chain:
         return "\n".join([*lines, f"TER   {len(self) + 1:5d}      {last} A{len(self):4d}", "END", ""])
 
     def mmcif(self) -> str:
-        """The text of an mmCIF file with the atom_site table."""
-        lines = ["data_chain", "#", "loop_", *(f"_atom_site.{column}" for column in CIF_COLUMNS)]
-        for number, ((x, y, z), name, sure) in enumerate(self._rows(), 1):
+        """The text of an mmCIF file with the atom_site table, confidence as in `pdb`; where residues have no place, with the
+        sequence."""
+        lines = ["data_chain", "#"]
+        if not self._known().all():
+            lines += ["loop_", *(f"_entity_poly_seq.{column}" for column in ("entity_id", "num", "mon_id", "hetero"))]
+            lines += [*(f"1 {number} {name} n" for number, name in enumerate(self._names(), 1)), "#"]
+        lines += ["loop_", *(f"_atom_site.{column}" for column in CIF_COLUMNS)]
+        for number, (x, y, z), name, sure in self._rows():
             lines.append(
                 f"ATOM {number} C CA . {name} A 1 {number} ? {x:.3f} {y:.3f} {z:.3f} 1.00 {sure:.2f} {number} A 1"
             )
@@ -101,10 +110,10 @@ class Chain:
         place.write_text(self.mmcif() if place.suffix.lower() in (".cif", ".mmcif") else self.pdb(), encoding="ascii")
         return place
 
-    def to_json(self) -> list[list[float]]:
-        """[[x, y, z], ...] in angstrom."""
-        found: list[list[float]] = np.asarray(self.points, np.float64).round(4).tolist()
-        return found
+    def to_json(self) -> list[list[float] | None]:
+        """[[x, y, z], ...] in angstrom, None for a residue without a place."""
+        places: list[list[float]] = np.asarray(self.points, np.float64).round(4).tolist()
+        return [place if known else None for place, known in zip(places, self._known(), strict=True)]
 
     def drawn(self, truth: "Chain | None" = None) -> str:
         """An SVG in a data URI: the trace of the alpha carbons, coloured by confidence or, where that is not known, along the
@@ -120,15 +129,37 @@ class Chain:
     def _names(self) -> list[str]:
         return [NAMES[letter] for letter in (self.letters or "X" * len(self))]
 
-    def _rows(self) -> list[tuple[tuple[float, float, float], str, float]]:
+    def _known(self) -> np.ndarray:
+        """bool [residue]: which have a place."""
+        known: np.ndarray = np.isfinite(self.points).all(1)
+        return known
+
+    def _rows(self) -> list[tuple[int, tuple[float, float, float], str, float]]:
+        """(number, place, name, B factor) of each residue that has a place."""
         sure = [100.0 * item for item in self.sure] or [0.0] * len(self)
         return [
-            ((float(x), float(y), float(z)), name, one)
-            for (x, y, z), name, one in zip(self.points, self._names(), sure, strict=True)
+            (number, (float(x), float(y), float(z)), name, one)
+            for number, ((x, y, z), name, one, known) in enumerate(
+                zip(self.points, self._names(), sure, self._known(), strict=True), 1
+            )
+            if known
+        ]
+
+    def _lacking_in_pdb(self) -> list[str]:
+        """SEQRES and REMARK 465, where there are residues without a place."""
+        names, lacking = self._names(), np.flatnonzero(~self._known()).tolist()
+        if not lacking:
+            return []
+        rows = [names[start : start + SEQRES_ROW] for start in range(0, len(names), SEQRES_ROW)]
+        return [
+            "REMARK 465",
+            "REMARK 465   M RES C SSSEQI",
+            *(f"REMARK 465     {names[place]} A {place + 1:5d}" for place in lacking),
+            *(f"SEQRES {number:3d} A {len(names):4d}  {' '.join(row)}" for number, row in enumerate(rows, 1)),
         ]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Chain) and np.array_equal(self.points, other.points)
+        return isinstance(other, Chain) and np.array_equal(self.points, other.points, equal_nan=True)
 
     def __hash__(self) -> int:
         return hash(self.points.tobytes())

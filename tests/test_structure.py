@@ -315,7 +315,10 @@ def test_points_and_letters_have_to_agree() -> None:
         data={"path": rows, "max_bad": "10%"}, inputs={"sequence": "residues"}, outputs={"fold": "structure"}
     )
     (bad,) = prepare(recipe, workers=0).bad
-    assert (bad.row, bad.reason) == (4, "12 points for 3 residues of sequence")
+    assert (bad.row, bad.reason) == (
+        4,
+        "12 points for 3 residues of sequence; those that a file names and that have no place count, too",
+    )
 
 
 def test_a_chain_folds_from_residues() -> None:

@@ -1,7 +1,7 @@
 """Metrics of protein chains: how alike two runs of points are, whatever their place in space. One `Chain` a row.
 
 An answer of another length (a constant one) is compared residue by residue from the first on; residues that it lacks are
-wrong.
+wrong. Residues that the truth lacks (NaN: they were not resolved) are not asked about.
 """
 
 import math
@@ -21,9 +21,8 @@ REFINED = 20  # rounds of a superposition on what lies near
 
 def rmsd(truth: np.ndarray, answer: np.ndarray) -> float:
     """Root mean square distance in angstrom after superposition, over the residues that both have."""
-    count = min(len(truth), len(answer))
-    one, other = np.asarray(truth[:count], np.float64), np.asarray(answer[:count], np.float64)
-    return float(np.sqrt(np.square(laid(other, one) - one).sum(-1).mean()))
+    one, other = _both(truth, answer)
+    return float(np.sqrt(np.square(laid(other, one) - one).sum(-1).mean())) if len(one) else math.nan
 
 
 def lddt(truth: np.ndarray, answer: np.ndarray) -> float:
@@ -47,11 +46,12 @@ def lddt_by_residue(truth: np.ndarray, answer: np.ndarray) -> np.ndarray:
 
 def tm_score(truth: np.ndarray, answer: np.ndarray) -> float:
     """Template modelling score of the given alignment (Zhang & Skolnick 2004), 0 to 1: above 0.5 two chains have about the
-    same fold. The superposition is searched from fragments of the whole, a half and a quarter of the length."""
-    count, size = min(len(truth), len(answer)), len(truth)
+    same fold. The length is that of what was resolved. The superposition is searched from fragments of the whole, a half and
+    a quarter of the length."""
+    one, other = _both(truth, answer)
+    count, size = len(one), int(np.isfinite(truth).all(1).sum())
     if count < FEWEST_TO_SUPERPOSE:
         return math.nan
-    one, other = np.asarray(truth[:count], np.float64), np.asarray(answer[:count], np.float64)
     scale = max(0.5, 1.24 * (size - 15) ** (1 / 3) - 1.8) if size > 15 else 0.5
     best = 0.0
     for length in sorted(
@@ -76,6 +76,14 @@ def _refined(one: np.ndarray, other: np.ndarray, chosen: np.ndarray, scale: floa
             break
         chosen = near
     return best
+
+
+def _both(truth: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The residues that have a place in both."""
+    count = min(len(truth), len(answer))
+    one, other = np.asarray(truth[:count], np.float64), np.asarray(answer[:count], np.float64)
+    known = np.isfinite(one).all(1) & np.isfinite(other).all(1)
+    return one[known], other[known]
 
 
 def _distances(points: np.ndarray) -> np.ndarray:

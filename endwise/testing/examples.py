@@ -100,14 +100,17 @@ SEQUENCES = ("MKVLAA", "GSHMW", "AAEEKLLR", "PGNDTKV", "LLKEAQRS", "VTVTVG", "ME
 
 
 def chains() -> tuple[Any, ...]:
-    """A chain for each of SEQUENCES, wound more or less tightly: lists, a flat list, PDB and mmCIF text."""
+    """A chain for each of SEQUENCES, wound more or less tightly: lists, a flat list, PDB and mmCIF text. Of every third one
+    a residue was not resolved."""
     from endwise.chain import Chain
 
     found: list[Any] = []
     for index, letters in enumerate(SEQUENCES):
         turn = (0.6 + 0.15 * index) * np.arange(len(letters))
         points = np.stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 2.5 * np.arange(len(letters))], axis=1)
-        chain = Chain((points - points.mean(0)).round(3), letters)
+        points -= points.mean(0)
+        points[5:6] = np.nan if index % 3 == 2 else points[5:6]
+        chain = Chain(points.round(3), letters)
         found.append((chain.to_json(), chain.points.ravel().tolist(), chain.pdb(), chain.mmcif())[index % 4])
     return tuple(found)
 

@@ -37,14 +37,18 @@ TERMS = 5
 RECYCLES = 1
 MOST_RECYCLES = 8
 FARTHEST = 1e5  # angstrom from the origin: no file has that
+NOWHERE = np.full(3, np.nan)
+FEWEST_IN_A_ROW = 4  # residues with a place: how a chain turns is seen in four
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructureContract(Contract):
-    """How long the training chains are."""
+    """How long the training chains are, and how many of all their residues have no place."""
 
     shortest: int
     longest: int
+    residues: int
+    unresolved: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,9 @@ class Structure(Modality):
     """The alpha carbons of a chain in angstrom: [[x, y, z], ...], a flat list of three numbers a residue, or a .pdb or .cif
     file.
 
-    It lies on a `residues` input, a point for each letter. A chain has no place and no direction of its own: the loss and
+    It lies on a `residues` input, a point for each letter. A residue that was not resolved is null in a list, and in a file
+    one that its sequence names and that has no place: nothing is learnt of it or judged by it, and answers have a place for
+    every residue. A chain has no place and no direction of its own: the loss and
     the metrics see it up to turning and moving, never up to mirroring. The answer is a `Chain`; its confidence is the
     predicted lDDT, in `detail` for each residue.
     """
@@ -103,19 +109,28 @@ class Structure(Modality):
     # ---- numpy side ------------------------------------------------------------------------------------------------
 
     def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
-        """float32 [residue, 3], the middle at the origin."""
+        """float32 [residue, 3], the middle at the origin; NaN where a residue was not resolved."""
         points = self._points(raw, fetch)
         if points.ndim == 1 and len(points) % 3 == 0:
             points = points.reshape(-1, 3)
         if points.ndim != 2 or points.shape[1] != 3 or not len(points):
             raise BadValue(f"expected three coordinates a residue, got an array of shape {list(points.shape)}")
-        odd = ~(np.abs(points) < FARTHEST).all(1)
+        known = ~np.isnan(points).any(1)
+        odd = ~known & ~np.isnan(points).all(1)
+        odd[known] = ~(np.abs(points[known]) < FARTHEST).all(1)
         if odd.any():
             first = int(np.flatnonzero(odd)[0])
-            raise BadValue(f"residue {first + 1} has no place: {points[first].tolist()}")
+            raise BadValue(
+                f"residue {first + 1} has no place: {points[first].tolist()}; null is one that was not resolved"
+            )
         if len(points) > MOST:
             raise BadValue(f"{len(points)} residues; more than {MOST} are not one domain")
-        return np.asarray(points - points.mean(0), np.float32)
+        if not known.all() and _in_a_row(known) < FEWEST_IN_A_ROW:
+            raise BadValue(
+                f"{int(known.sum())} of {len(points)} residues have a place, nowhere {FEWEST_IN_A_ROW} in a row: how the chain turns "
+                "cannot be seen"
+            )
+        return np.asarray(points - points[known].mean(0), np.float32)
 
     def _points(self, raw: Any, fetch: Fetch) -> np.ndarray:
         if isinstance(raw, Chain):
@@ -127,9 +142,10 @@ class Structure(Modality):
                 raise BadValue(f"{raw[:60]!r} is no list of coordinates: write it as JSON, [[x, y, z], ...]") from None
         if isinstance(raw, list | tuple) or hasattr(raw, "__array__"):
             try:
+                if not any(np.ndim(item) for item in raw):  # three numbers a residue, or none at all
+                    return np.array(raw, dtype=np.float64)
                 # a column of lists comes as an array of arrays
-                listed = [np.asarray(item, np.float64) for item in raw] if len(raw) and not np.isscalar(raw[0]) else raw
-                return np.array(listed, dtype=np.float64)
+                return np.array([NOWHERE if item is None else np.asarray(item, np.float64) for item in raw])
             except (ValueError, TypeError):
                 raise BadValue("expected numbers, three coordinates for every residue") from None
         if isinstance(raw, str) and "\n" in raw:
@@ -142,13 +158,19 @@ class Structure(Modality):
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> StructureContract:
         """One pass."""
-        lengths = [len(value) for value in values]
+        lengths, unresolved = list[int](), 0
+        for value in values:
+            lengths.append(len(value))
+            unresolved += int(np.isnan(value[:, 0]).sum())
         if not lengths:
             raise refusal(
                 field="structure", got=f"{missing} rows without a value", allowed="at least one training row with a chain",
                 fix="look at the column's name, or remove the field", error=DataError,
             )  # fmt: skip
-        return StructureContract(count=len(lengths), missing=missing, shortest=min(lengths), longest=max(lengths))
+        return StructureContract(
+            count=len(lengths), missing=missing, shortest=min(lengths), longest=max(lengths), residues=sum(lengths),
+            unresolved=unresolved,
+        )  # fmt: skip
 
     def blank(self, contract: StructureContract) -> np.ndarray:
         """One residue at the origin."""
@@ -160,11 +182,15 @@ class Structure(Modality):
 
     def misfit(self, shape: tuple[int, ...], under: tuple[int, ...]) -> str | None:
         """A point for each letter."""
-        return None if under[0] == shape[0] else f"{shape[0]} points for {under[0]} residues of {self.on}"
+        if under[0] == shape[0]:
+            return None
+        more = "; those that a file names and that have no place count, too" if shape[0] > under[0] else ""
+        return f"{shape[0]} points for {under[0]} residues of {self.on}{more}"
 
     def summary(self, contract: StructureContract) -> str:
-        """'chains of 40 to 128 residues'."""
-        return f"chains of {contract.shortest} to {contract.longest} residues"
+        """'chains of 40 to 128 residues, 210 of 9,120 not resolved'."""
+        lacking = f", {contract.unresolved:,} of {contract.residues:,} not resolved" if contract.unresolved else ""
+        return f"chains of {contract.shortest} to {contract.longest} residues{lacking}"
 
     def preview(self, value: np.ndarray, contract: StructureContract) -> dict[str, str]:
         """The distance map."""
@@ -235,3 +261,9 @@ class Structure(Modality):
                 field="Structure.on", got=None, allowed="a residues input", fix="name it, or use it in a recipe"
             )
         return StructureHead(size, on=self.on, recycles=self.recycles)
+
+
+def _in_a_row(known: np.ndarray) -> int:
+    """The longest stretch."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]])))
+    return int((ends[1::2] - ends[::2]).max(initial=0))

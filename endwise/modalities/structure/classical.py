@@ -43,10 +43,13 @@ class DistancesBySeparation(BaseEstimator):  # type: ignore[misc]
         for truth in truths:
             apart = truth.distances()
             for separation in range(len(apart)):
-                total[separation] += np.diagonal(apart, separation).sum()
-                count[separation] += len(apart) - separation
+                pairs = np.diagonal(apart, separation)
+                total[separation] += np.nansum(pairs)
+                count[separation] += np.isfinite(pairs).sum()
             handed += handedness(truth.points)
-        self.apart_, self.sign_ = total / np.maximum(count, 1), 1.0 if handed >= 0 else -1.0
+        seen = np.flatnonzero(count)  # of a separation that no chain has resolved, what stands between others
+        self.apart_ = np.interp(np.arange(len(total)), seen, total[seen] / count[seen])
+        self.sign_ = 1.0 if handed >= 0 else -1.0
         self.made_: dict[int, np.ndarray] = {}
         return self
 
@@ -84,9 +87,10 @@ class DistancesBySeparation(BaseEstimator):  # type: ignore[misc]
 
 
 def handedness(points: np.ndarray) -> float:
-    """The sum of the triple products of four neighbours: above 0 of chains that wind to the right, as proteins do."""
+    """The sum of the triple products of four neighbours that have a place: above 0 of chains that wind to the right, as
+    proteins do."""
     step = np.diff(np.asarray(points, np.float64), axis=0)
-    return float((np.cross(step[:-2], step[1:-1]) * step[2:]).sum()) if len(step) > 2 else 0.0
+    return float(np.nansum(np.cross(step[:-2], step[1:-1]) * step[2:])) if len(step) > 2 else 0.0
 
 
 def _dense(features: Any) -> np.ndarray:

@@ -75,7 +75,7 @@ def angles(points: Points) -> Float[Tensor, "batch residue 4"]:
 
 def fape(made: Points, truth: Points, mask: Mask) -> Float[Tensor, " batch"]:
     """Frame-aligned point error (Jumper et al. 2021, algorithm 28): every residue as seen from every frame, clamped at 10
-    angstrom and divided by 10. Frames at the ends have only one neighbour and are left out."""
+    angstrom and divided by 10. A frame that lacks a neighbour, as at the ends, is left out."""
     inner = mask & F.pad(mask, (0, 1))[:, 1:] & F.pad(mask, (1, 0))[:, :-1]
     off = (_seen(made) - _seen(truth)).square().sum(2).add(SMALLEST).sqrt()
     off = ((1 - UNCLAMPED) * off.clamp(max=CLAMP) + UNCLAMPED * off) / UNIT

@@ -72,9 +72,10 @@ class Turns(nn.Module):
         return mixed + exact(self.own, hidden), logits
 
     def loss(self, logits: Tensor, truth: geometry.Points, mask: geometry.Mask) -> Float[Tensor, " batch"]:
-        """The cross-entropy of the kind that is nearest to the true turn. Residues at the ends, which have none, are left out."""
+        """The cross-entropy of the kind that is nearest to the true turn. A turn is seen in four residues, from the one before
+        to the second after: where one of them is missing, as at the ends, it is left out."""
         kind = (geometry.angles(truth) @ self.known.T).argmax(-1)
-        inner = F.pad(mask, (0, 2))[:, 2:] & (torch.arange(mask.shape[1], device=mask.device) > 0)
+        inner = mask & F.pad(mask, (1, 0))[:, :-1] & F.pad(mask, (0, 1))[:, 1:] & F.pad(mask, (0, 2))[:, 2:]
         cost = F.cross_entropy(logits.float().transpose(1, 2), kind, reduction="none")
         return torch.where(inner, cost, 0.0).sum(1) / inner.sum(1).clamp(min=1)
 
@@ -172,12 +173,13 @@ class StructureHead(Head):
     def loss(
         self, prediction: dict[str, Tensor], target: Float[Tensor, "batch residue 3"], sizes: Int[Tensor, "batch 1"]
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """{'fape', 'lddt', 'distogram', 'turns', 'confidence'}. Where a row has no target (or one of another length; such
-        rows are put aside before) what both have is compared."""
+        """{'fape', 'lddt', 'distogram', 'turns', 'confidence'}, of the residues whose place is known: it is NaN where it was
+        not resolved. Where a row has no target (or one of another length; such rows are put aside before) what both have is
+        compared."""
         count = min(prediction["points"].shape[1], target.shape[1])
         made, truth = prediction["points"][:, :count].float(), target[:, :count].float()
         place = torch.arange(count, device=made.device)
-        mask = place < torch.minimum(prediction["size"], sizes[:, 0])[:, None]
+        mask = (place < torch.minimum(prediction["size"], sizes[:, 0])[:, None]) & truth.isfinite().all(-1)
         truth = torch.where(mask[..., None], truth, 0.0)
         found, wanted = geometry.distances(made), geometry.distances(truth)
         # the neighbours' distances are the same in all chains
