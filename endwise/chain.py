@@ -61,7 +61,7 @@ class Chain:
     residue without a place.
     """
 
-    suffix: ClassVar[str] = ".pdb"  # of the file that it is saved as
+    suffixes: ClassVar[tuple[str, ...]] = (".pdb", ".cif")  # of files that it can be saved as, the usual one first
 
     points: np.ndarray
     letters: str = ""

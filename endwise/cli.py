@@ -354,7 +354,14 @@ def predict(
     seed: Annotated[int | None, typer.Option(help="Of --samples; default 0.")] = None,
     out: Annotated[
         str | None,
-        typer.Option(help="Write answers of sound and pictures there, as NUMBER-OUTPUT.wav or .png.", metavar="FOLDER"),
+        typer.Option(
+            help="Write answers of sound, pictures, chains ... there, as NUMBER-OUTPUT.wav, .png, .pdb ...; a file's name where there is "
+            "one answer.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None, typer.Option(help="Of --out: the kind of file, where there are several: .pdb or .cif of a chain.")
     ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Take one INPUT as if it came in: a line whenever the answer grows.")
@@ -389,6 +396,10 @@ def predict(
         allowed="one row, as --input name=value",
         fix="give the row with --input",
     )
+    require(
+        suffix is None or out is not None,
+        field="--suffix", got=suffix, allowed="an option beside --out", fix="add --out FOLDER, or remove it",
+    )  # fmt: skip
     opened = Run.open(run)
     model = opened.model()
     if stream:
@@ -419,7 +430,7 @@ def predict(
     failed = 0
     for number, (id, result) in enumerate(_written_down(opened, results, log), 1):
         if out is not None and not isinstance(result, EndwiseError):
-            result = _saved(result, Path(out), number)
+            result = _saved(result, Path(out), number, suffix, several=several or samples is not None)
         if isinstance(result, EndwiseError):
             failed += 1
             _print_json({"error": str(result)}, line=True) if as_json else _complain(str(result))
@@ -888,18 +899,27 @@ def _parsed(value: str) -> Any:
         raise RecipeError(f"--set: {value!r} is not a YAML value. Fix: quote it.") from None
 
 
-def _saved(prediction: Any, folder: Path, number: int) -> Any:
-    """The prediction with every answer that is a file (a sound, a picture, a field ...) written to one and its path in its
-    place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    answers = {
-        name: dataclasses.replace(
-            answer, value=str(answer.value.save(folder / f"{number:04d}-{name}{answer.value.suffix}"))
-        )
-        if hasattr(answer.value, "save")
-        else answer
-        for name, answer in prediction.answers.items()
-    }
+def _saved(prediction: Any, out: Path, number: int, suffix: str | None, *, several: bool) -> Any:
+    """The prediction with every answer that is a file (a sound, a picture, a chain ...) written to one and its path in its
+    place. several: whether other predictions may follow, so that `out` can be no file."""
+    files = {name: answer.value for name, answer in prediction.answers.items() if hasattr(answer.value, "save")}
+    kinds = sorted({kind for value in files.values() for kind in value.suffixes})
+    require(
+        suffix is None or not files or suffix in kinds,
+        field="--suffix", got=suffix, allowed=f"one of {', '.join(kinds)}", fix="leave it out for the usual kind of file",
+    )  # fmt: skip
+    named = next((kind for kind in kinds if out.name.lower().endswith(kind)), None)
+    require(
+        named is None or (len(files) == 1 and not several and suffix in (None, named)),
+        field="--out", got=str(out), allowed="a folder, where there may be several files or --suffix says their kind",
+        fix=f"write --out {str(out)[: -len(named or '')]} --suffix {suffix or named}",
+    )  # fmt: skip
+    answers = dict(prediction.answers)
+    for name, value in files.items():
+        kind = suffix if suffix in value.suffixes else value.suffixes[0]
+        place = out if named else out / f"{number:04d}-{name}{kind}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        answers[name] = dataclasses.replace(answers[name], value=str(value.save(place)))
     return dataclasses.replace(prediction, answers=answers)
 
 

@@ -25,7 +25,7 @@ OVER_PX, OVER_SHARE = 240, 0.5  # of a mask laid over a photograph: the longer s
 class Drawing:
     """What a picture as a value can do: it is shown in notebooks, is a data URI in JSON, and can be saved as a PNG."""
 
-    suffix: ClassVar[str] = ".png"
+    suffixes: ClassVar[tuple[str, ...]] = (".png",)
 
     def png(self) -> bytes:
         """A PNG file."""

@@ -21,7 +21,7 @@ class Lattice:
     """Numbers float32 [channel, *grid] on a regular grid of one to three axes, and a unit for each channel ('' where none
     is known). numpy takes it as an array; in JSON it is nested lists, which may be given as an input again."""
 
-    suffix: ClassVar[str] = ".npy"  # of the file that it is saved as
+    suffixes: ClassVar[tuple[str, ...]] = (".npy",)  # of files that it can be saved as
 
     values: np.ndarray
     units: tuple[str, ...] = ()

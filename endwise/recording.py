@@ -18,7 +18,7 @@ class Recording:
     """Samples (float32 [sample] in [-1, 1], one channel) and their rate. Notebooks show a player; in JSON it is a WAV
     file of 16 bits as a data URI, which a browser plays and which may be given as an input again."""
 
-    suffix: ClassVar[str] = ".wav"
+    suffixes: ClassVar[tuple[str, ...]] = (".wav",)
 
     samples: np.ndarray
     rate_hz: int

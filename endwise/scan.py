@@ -175,7 +175,7 @@ class VolumeSegmentation(Segmentation):
     """A class for every voxel, [x, y, z], upright as `Scan` has it. In JSON it is a NIfTI file in a data URI; `save` writes
     one, which lies on the scan that it is about if that is given."""
 
-    suffix: ClassVar[str] = ".nii.gz"
+    suffixes: ClassVar[tuple[str, ...]] = (".nii.gz",)
 
     spacing_mm: tuple[float, ...] | None = None
 

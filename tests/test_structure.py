@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner, Result
 
 import endwise as ew
 from endwise.chain import Chain, helix
+from endwise.cli import app
 from endwise.data.dataset import prepare
 from endwise.errors import BadValue, DataError, RecipeError
 from endwise.metrics import structures
@@ -302,6 +305,51 @@ def test_a_mirror_image_is_drawn_as_another_chain() -> None:
 
 
 # ---- in a recipe -----------------------------------------------------------------------------------------------------
+
+
+def b_factors(path: Path) -> list[float]:
+    lines = [line for line in path.read_text().splitlines() if line.startswith("ATOM")]
+    return [float(line[60:66] if path.suffix == ".pdb" else line.split()[14]) for line in lines]
+
+
+def test_predict_writes_pdb_or_mmcif(tmp_path: Path) -> None:
+    """The same places and confidences in both, a file by its own name or a folder of them."""
+    rows = [
+        {"sequence": "ACDEFGHIKLMN"[seed:] + "ACDEFGHIKLMN"[:seed], "fold": walk(seed).tolist()} for seed in range(12)
+    ]
+    recipe = ew.Recipe(
+        data=rows, inputs={"sequence": "residues"}, outputs={"fold": "structure"}, train={"size": "tiny", "steps": 2}
+    )
+    run, one, two = str(ew.fit(recipe, out=tmp_path / "run").run.path), "MKVLAAGHWY", "AAEEKLLR"
+
+    def predict(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["predict", run, *arguments, "--json"])
+
+    def value(line: str) -> Path:
+        return Path(json.loads(line)["outputs"]["fold"]["value"])
+
+    files = [value(predict(one, "--out", str(tmp_path / "new" / name)).output) for name in ("x.cif", "x.pdb")]
+    assert [path.name for path in files] == ["x.cif", "x.pdb"]
+    assert files[0].read_text().startswith("data_")
+    (first, second), sure = map(read, map(str, files)), b_factors(files[0])
+    assert np.allclose(first, second, atol=2e-3)
+    assert len(first) == len(sure) == 10
+    assert sure == b_factors(files[1])
+    told = json.loads(predict(one).output)["outputs"]["fold"]["detail"]["residues"]
+    assert np.allclose(sure, 100 * np.array(told), atol=0.01)
+    folder = predict(one, two, "--out", str(tmp_path / "many"), "--suffix", ".cif").output.splitlines()
+    assert [value(line).name for line in folder] == ["0001-fold.cif", "0002-fold.cif"]
+    assert np.array_equal(read(str(value(folder[0]))), first)
+    assert value(predict(two, "--out", str(tmp_path / "many")).output).name == "0001-fold.pdb"
+    for arguments, said in (
+        ((one, two, "--out", "x.cif"), "--out x --suffix .cif"),
+        ((one, "--out", "x.pdb", "--suffix", ".cif"), "--out x --suffix .cif"),
+        ((one, "--out", "x", "--suffix", ".wav"), "one of .cif, .pdb"),
+        ((one, "--suffix", ".cif"), "add --out FOLDER"),
+    ):
+        refused = predict(*arguments).exception
+        assert isinstance(refused, RecipeError)
+        assert said in str(refused)
 
 
 def test_points_and_letters_have_to_agree() -> None:
