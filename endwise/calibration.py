@@ -1,7 +1,7 @@
 """What validation rows teach about an output's answers (learn), and what that is worth on other rows (worth).
 
 Three things are learnt, each from the sureness, the error and the strangeness of answers that a finished network gave:
-a confidence that means the share that is right (Platt 1999); the limit of split conformal sets (Vovk et al. 2005); and the
+a confidence that means the share that is right (Platt 1999), or an expected error that is right in the mean; the limit of split conformal sets (Vovk et al. 2005); and the
 sureness from which on an output that abstains answers: a quantile for a coverage; for a risk the lowest threshold whose mean
 error is tested to stay under it, in fixed sequences (Angelopoulos et al. 2021, "Learn then Test"). Not here:
 applying them to an answer (certainty.py), temperatures (`Head.calibrate`).
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from endwise import metrics
-from endwise.certainty import SET_COVERAGE, Abstain, Certainty, log_odds
+from endwise.certainty import EXPECTED, SET_COVERAGE, Abstain, Certainty, log_odds
 from endwise.metrics.certainty import aurc, calibration_error, errors_of, mean_error
 from endwise.modalities.base import Answer, Contract, Modality
 
@@ -36,6 +36,8 @@ class Measured:
     sureness: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     strangeness: list[float | None] = field(default_factory=list)
+    expected: list[Any] = field(default_factory=list)  # of an output that expects an error of itself
+    missed: list[Any] = field(default_factory=list)
 
     def add(self, truths: Sequence[Any], answers: Sequence[Answer]) -> None:
         """More of them, as `Modality.write` gave them."""
@@ -43,6 +45,9 @@ class Measured:
         self.errors += row_errors(self.item, self.contract, truths, answers).tolist()
         pairs = zip(truths, answers, strict=True)
         self.strangeness += [self.item.strangeness(truth, answer, self.contract) for truth, answer in pairs]
+        if self.item.expects_error:
+            self.expected += [answer.detail[EXPECTED] for answer in answers]
+            self.missed += [self.item.missed(truth, answer) for truth, answer in zip(truths, answers, strict=True)]
 
     def learnt(self, *, scaled: bool) -> Certainty:
         """What they teach. scaled: the head has a temperature of its own, and confidence stays as it is."""
@@ -52,6 +57,8 @@ class Measured:
         scale, shift = None, 0.0
         if self.item.error_is_share and not scaled and len(sure) >= FEWEST:
             scale, shift = logistic_map(sure, errors)
+        if self.item.expects_error and len(sure) >= FEWEST:
+            scale = error_factor(np.array(self.expected), np.array(self.missed))
         found = Certainty(rows=len(sure), scale=scale, shift=shift, limit=conformal_limit(self.strangeness))
         if self.item.abstain is None:
             return found
@@ -86,6 +93,13 @@ def logistic_map(sureness: np.ndarray, errors: np.ndarray) -> tuple[float, float
     found = minimize(cost, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B",
                      bounds=[(FLATTEST, STEEPEST), (-FURTHEST, FURTHEST)])  # fmt: skip
     return float(found.x[0]), float(found.x[1])
+
+
+def error_factor(expected: np.ndarray, missed: np.ndarray) -> float | None:
+    """By what expected errors [row] or [row, channel] are to be multiplied to be right in the mean: a network expects of all rows
+    what it met on those that it learnt from. None where nothing was expected, or nothing was wrong."""
+    means = [float(np.mean(part)) for part in (missed / np.maximum(expected.mean(0), 1e-30), expected, missed)]
+    return means[0] if all(math.isfinite(mean) and mean > 0 for mean in means) else None
 
 
 def conformal_limit(strangeness: Sequence[float | None], coverage: float = SET_COVERAGE) -> float | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SET_COVERAGE = 0.9  # share of the rows whose set holds the truth, as of the interval of a number
 LEAST_CHANCE = 1e-6  # a confidence of 0 or 1 has no log-odds
 ENTRY = "certainty"  # of a model's facts
+EXPECTED = "expected_error"  # in `Answer.detail`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ class Certainty:
     """What validation rows taught about the answers of one output. Plain JSON, saved in the model.
 
     rows: how many there were. scale, shift: the confidence is the logistic of scale x log-odds of what the answer says +
-    shift, which keeps the order (Platt 1999); null: the answer's own. limit: the set holds what is no stranger. gives: all
+    shift, which keeps the order (Platt 1999); of an answer that expects an error of itself, what that is multiplied by; null: the
+    answer's own. limit: the set holds what is no stranger. gives: all
     answers, none, or some: those at least as sure as at_least.
     """
 
@@ -126,11 +128,14 @@ def certainties(facts: Mapping[str, Any]) -> dict[str, Certainty]:
 
 
 def judged(item: "Modality", contract: "Contract", answer: "Answer", learnt: Certainty | None) -> "Answer":
-    """The answer with the confidence that it deserves and the set of values that are possible beside its own."""
+    """The answer with the confidence that it deserves or the error to be expected of it, and the set of values that are possible
+    beside its own."""
     if learnt is None or not item.can_abstain:
         return answer
     confidence, detail = answer.confidence, answer.detail
-    if learnt.scale is not None:
+    if learnt.scale is not None and item.expects_error:
+        detail = {**detail, EXPECTED: (learnt.scale * np.asarray(detail[EXPECTED], np.float64)).tolist()}
+    elif learnt.scale is not None:
         confidence = learnt.confidence(item.sureness(answer, contract))
     if learnt.limit is not None:
         detail = {**detail, "set": item.among(answer, learnt.limit, contract)}

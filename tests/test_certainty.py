@@ -482,3 +482,63 @@ def test_a_bundle_withholds_in_rows_and_in_columns_alike(doubtful: Any, tmp_path
     assert [row["kind"]["value"] for row in said] == column["value"]
     assert [row["kind"]["value"] for row in said] == [row["kind"] for row in model.predict(rows)]
     assert any(row["kind"].get("abstained") for row in said)
+
+
+# ---- answers of many numbers -----------------------------------------------------------------------------------------------
+
+
+def waves(rows: int, seed: int) -> list[dict[str, Any]]:
+    """Lines that are turned, with noise that another input tells the size of."""
+    random, places = np.random.default_rng(seed), 2 * np.pi * np.arange(16) / 16
+    made = []
+    for _ in range(rows):
+        line = sum(random.normal() * np.sin(wave * places + random.uniform(0, 6)) for wave in (1, 2, 3))
+        wild = float(random.uniform())
+        turned = np.roll(line, 2) + wild * random.normal(size=16)
+        made.append({"now": line.tolist(), "wild": wild, "next": (10 * turned).tolist()})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "outputs"),
+    [(waves, {"next": {"type": "field", "units": ["m"], "abstain": {"coverage": 0.5}}})],
+)
+def test_an_answer_of_many_numbers_knows_which_of_its_rows_are_hard(
+    made: Any, outputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is withheld is worse than what is given, the error that is expected is the one that is met on rows that training did
+    not see, and a bundle says the same."""
+    from endwise.export import export
+
+    monkeypatch.setenv("ENDWISE_CACHE", str(tmp_path / "cache"))
+    first, (output, declared) = made(1, 0)[0], next(iter(outputs.items()))
+    kind = {"next": "field"}[output]
+    recipe = Recipe(
+        name="hard", data={"train": made(160, 0), "val": made(120, 1), "test": made(120, 2)}, train={"size": "tiny"},
+        inputs={name: "number" if name == "wild" else kind for name in first if name != output}, outputs={output: declared},
+    )  # fmt: skip
+    dataset = prepare(recipe, workers=0)
+    model = Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
+    learn(model, dataset, steps=120)
+    calibrate(model, dataset, dataset.splits.val)
+    found = evaluate(model, dataset, dataset.splits.test, baselines=False).certainty[output]
+    assert found["aurc"].high < found["error"].value
+    assert found["abstains"]["error"].high < found["error"].value
+    assert found["abstains"]["answered"].value == pytest.approx(0.5, abs=0.15)
+
+    rows = made(120, 2)
+    given = [{name: value for name, value in row.items() if name != output} for row in rows]
+    answers = [row.answers[output] for row in model.predict(given)]
+    off = [np.asarray(answer.detail["best_guess"] if answer.abstained else answer.value) for answer in answers]
+    met = np.array(
+        [np.sqrt(np.square(one - np.asarray(row[output])).mean()) for one, row in zip(off, rows, strict=True)]
+    )
+    expected = np.array([answer.detail["expected_error"] for answer in answers])
+    assert expected.mean() == pytest.approx(met.mean(), rel=0.25)
+    assert np.corrcoef(expected, [row["wild"] for row in rows])[0, 1] > 0.8
+
+    export(model, tmp_path / "bundle", examples=given[:5])
+    told = Bundle.load(tmp_path / "bundle").predict(given[:20])
+    for here, there in zip(answers[:20], told, strict=True):
+        assert there[output].get("abstained", False) == here.abstained
+        assert there[output]["detail"]["expected_error"] == pytest.approx(here.detail["expected_error"], rel=1e-3)

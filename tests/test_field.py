@@ -15,6 +15,7 @@ from PIL import Image
 
 import endwise as ew
 from endwise import metrics
+from endwise.batch import Ragged
 from endwise.data.dataset import prepare
 from endwise.errors import BadValue, DataError, RecipeError
 from endwise.metrics.fields import relative_error
@@ -224,7 +225,7 @@ def test_the_loss_is_the_metric() -> None:
     field = torch.tensor(np.array([answer.value.values for answer in answers]))[:, 0, None, None, :, None]
     sizes = torch.tensor([[1, 1, 16]] * 4)
     standard = (field - found.mean[0]) / found.deviation[0]
-    losses = head.loss({"field": standard, "sizes": sizes}, truth, sizes)["field"]
+    losses = head.loss({"field": standard, "expected_error": standard.abs(), "sizes": sizes}, truth, sizes)["field"]
     wanted = [relative_error(read(row["next"]), answer.value.values) for row, answer in zip(rows, answers, strict=True)]
     assert np.allclose(losses.numpy(), wanted, atol=1e-5)
 
@@ -301,6 +302,40 @@ def test_a_roll_out_needs_trajectories() -> None:
         roll_out(lambda now: now, [np.zeros((3, 1, 4)), np.zeros((2, 1, 4))])
     with pytest.raises(DataError, match="persistence"):
         roll_out(lambda now: now, [np.ones((3, 1, 4))]).worse_than("persistance")
+
+
+def test_a_roll_out_cannot_go_on_from_nothing() -> None:
+    with pytest.raises(DataError, match=r"step 1 = .an answer that was withheld.*Fix: remove abstain"):
+        roll_out(lambda now: [None for _ in now], [np.ones((3, 1, 4))])
+
+
+def test_what_is_expected_of_an_answer_changes_nothing_of_it_and_is_in_its_unit() -> None:
+    """Of cells that are padding nothing is expected; the gradient of what is expected reaches no other layer."""
+    rows = [{"now": read(row["now"]), "next": 1000 * read(row["next"])} for row in turned(8)]
+    recipe = ew.Recipe(
+        data=[{name: value.tolist() for name, value in row.items()} for row in rows], inputs={"now": "field"},
+        outputs={"next": ew.Field(units=("m",))}, train={"size": "tiny"},
+    )  # fmt: skip
+    contracts = {
+        name: ew.Field(on="now").fit((row[name] for row in rows), missing=0, role="input") for name in ("now", "next")
+    }
+    model = ew.Model.build(recipe, contracts, seed=0)
+    answer = model.predict({"now": rows[0]["now"]}).answers["next"]
+    assert 10 < answer.detail["expected_error"] < 1000  # metres, of fields of about a thousand
+    head = model.network.head("next")
+    field, sizes = torch.zeros(2, 1, 1, 6, 1), torch.tensor([[1, 1, 6], [1, 1, 3]])
+    expected = torch.ones_like(field)
+    expected[1, :, :, 3:] = 99.0
+    decoded = head.decode({"field": field, "expected_error": expected, "sizes": sizes})["expected_error"]
+    assert torch.allclose(decoded[0], decoded[1])
+
+    batch = torch.tensor(np.array([row["now"] for row in rows]))[:, :, None, None].movedim(1, -1)
+    sizes = torch.tensor([[1, 1, 16]] * len(rows))
+    there = torch.ones(len(rows), dtype=torch.bool)
+    predictions = model.network({"now": Ragged(batch, sizes)}, {"now": there})["next"]
+    head.loss(predictions, 1000 * batch, sizes)["expected_error"].mean().backward()
+    moved = {name for name, weight in model.network.named_parameters() if weight.grad is not None}
+    assert moved and all(".doubt." in name for name in moved)
 
 
 def test_another_field_counts_cell_by_cell(tmp_path: Path) -> None:

@@ -140,6 +140,9 @@ class Modality:
     unexplained: ClassVar[str] = ""  # of an output: why its answers have no explanation
     unsure: ClassVar[str] = "its answers do not say how sure they are"  # of an output: why it cannot abstain
     error_is_share: ClassVar[bool] = True  # whether `risk` of a row lies in [0, 1], so that a confidence can mean it
+    # of an output whose `risk` is no share: whether answers say in `detail["expected_error"]` how far off they are likely to be, a
+    # number or a list, so that `sureness` is the `risk` to be expected by that, times -1: it has `missed`
+    expects_error: ClassVar[bool] = False
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")
@@ -441,6 +444,10 @@ class Modality:
         """How sure an answer says it is, the more the surer; in [0, 1] where `error_is_share`. What orders the answers of an
         output that abstains. Default: the confidence that `write` gave."""
         return 0.0 if answer.confidence is None else answer.confidence
+
+    def missed(self, truth: Any, answer: Answer) -> Any:
+        """How far off an answer is, as `detail["expected_error"]` has it. Only of outputs that expect an error."""
+        raise NotImplementedError
 
     def strangeness(self, truth: Any, answer: Answer, contract: Any) -> float | None:
         """How far a truth lies from what an answer holds for possible: split conformal prediction (Vovk et al. 2005) is made of

@@ -467,7 +467,7 @@ def _learnt(item: Modality, contract: Contract, said: Sequence[Answer]) -> Certa
     below, above = max(itertools.pairwise(ordered), key=lambda pair: pair[1] - pair[0], default=(ordered[0],) * 2)
     has_set = item.strangeness(said[0].value, said[0], contract) is not None
     return Certainty(
-        rows=len(said), scale=0.5 if item.error_is_share else None, shift=0.1, limit=0.62 if has_set else None,
+        rows=len(said), scale=0.5 if item.error_is_share or item.expects_error else None, shift=0.1, limit=0.62 if has_set else None,
         gives="some", at_least=(below + above) / 2,
     )  # fmt: skip
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from endwise.nn.size import Size
 
 MOST_DIMS = 3
+FLOOR = 1e-3  # of a channel's scale in training: a field below it is not divided by, as in metrics/fields.py
 MODES = {1: 16, 2: 10, 3: 5}  # waves along an axis of a grid with so many axes: cost grows with their product
 MOST_MODES = 64
 MOST_CELLS = 16_000_000  # 64 MB: more is a file of many fields, or channels and axes mixed up
@@ -77,12 +78,14 @@ class Field(Modality):
     Grids may differ in size from row to row, and at prediction from training: the network is an operator on waves
     (Fourier neural operator; Li et al. 2021), whose weights belong to waves per domain and not to places. As an output it
     lies on the grid of one input field (`on`). Other fields of as many axes are laid on that grid, cell by cell; all other
-    inputs steer it as a whole. Answers are `Lattice`s, in the unit of the training rows.
+    inputs steer it as a whole. Answers are `Lattice`s, in the unit of the training rows; `detail["expected_error"]` says how far
+    off one is likely to be.
     """
 
     type: ClassVar[str] = "field"
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS - {"gumbel"}
-    unsure: ClassVar[str] = "a field comes without a spread"
+    error_is_share: ClassVar[bool] = False
+    expects_error: ClassVar[bool] = True
     contract_class = FieldContract
     axes: ClassVar[int] = MOST_DIMS
     read_fields: ClassVar[tuple[str, ...]] = ("dims",)
@@ -297,11 +300,14 @@ class Field(Modality):
         return f"a field on {_spelled(shape[1:])} cells beside {self.on} on {_spelled(under[1:])}"
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: FieldContract) -> Answer:
-        """The field in the unit of the training rows."""
+        """The field in the unit of the training rows; in `detail` the error that is to be expected of its numbers, in the unit,
+        of several channels of each."""
         grid = tuple(slice(int(size)) for size in np.asarray(decoded["sizes"]))
         values = np.moveaxis(np.asarray(decoded["field"], np.float32)[grid], -1, 0)
         shape = values.shape[1 + MOST_DIMS - contract.dims :]
-        return self._answer(np.ascontiguousarray(values).reshape(len(values), *shape), contract)
+        off: list[float] = np.asarray(decoded["expected_error"]).tolist()
+        made = self._answer(np.ascontiguousarray(values).reshape(len(values), *shape), contract)
+        return replace(made, detail={"expected_error": off if len(off) > 1 else off[0]})
 
     def _answer(self, values: np.ndarray, contract: FieldContract) -> Answer:
         return Answer(Lattice(values, self.unit_of(contract)), unit=", ".join(self.units) or None)
@@ -312,6 +318,27 @@ class Field(Modality):
 
         unit = self.units[0] if len(set(self.units)) == 1 else None
         return [metrics.relative_l2(contract.scale), metrics.field_rmse(unit)]
+
+    @property
+    def num_terms(self) -> int:
+        """The error, and how far off it was expected to be."""
+        return 2
+
+    def risk(self, contract: FieldContract) -> "Metric":
+        """The relative error."""
+        return self.metrics(contract)[0]
+
+    def sureness(self, answer: Answer, contract: FieldContract) -> float:
+        """The relative error that it expects, times -1."""
+        values = np.asarray(answer.value.values, np.float64).reshape(contract.channels, -1)
+        size = np.maximum(np.sqrt(np.square(values).mean(1)), np.maximum(FLOOR * np.array(contract.scale), 1e-30))
+        return -float((np.atleast_1d(answer.detail["expected_error"]) / size).mean())
+
+    def missed(self, truth: Lattice, answer: Answer) -> Any:
+        """The root mean square error of each channel."""
+        apart = np.square(np.asarray(answer.value.values, np.float64) - truth.values)
+        found: list[float] = np.sqrt(apart.reshape(len(apart), -1).mean(1)).tolist()
+        return found if len(found) > 1 else found[0]
 
     def classical(self, contract: FieldContract) -> Any:
         """Ridge regression from waves to waves; None where grids differ, since it would not know on which one to answer."""

@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.errors import DataError, require
-from endwise.modalities.field import MOST_DIMS, FieldContract
+from endwise.modalities.field import FLOOR, MOST_DIMS, FieldContract
+from endwise.nn.doubt import EXPECTED, Doubt, doubt_loss
 from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens, onto_itself
 from endwise.nn.scalars import exact, full_precision, spread
 from endwise.nn.size import Size
 
 PLACES = {1: 16, 2: 6, 3: 3}  # tokens along an axis, by the axes of the grid
 SHARE = {1: 2, 2: 4, 3: 8}  # of the token width that the feature map is wide
-FLOOR = 1e-3  # as in metrics/fields.py
 HEAD_BLOCKS = 1
 LETTERS = "zyx"
 
@@ -185,7 +185,7 @@ class FieldEncoder(Encoder):
 class FieldHead(Head):
     """The feature map of the input that it lies on, and with it those of the other fields (what a plate is made of decides place
     by place), steered by all tokens (a scale and a shift for each channel; Perez et al. 2018) -> numbers on the same grid.
-    With as many channels as the input it begins as "nothing changes"."""
+    With as many channels as the input it begins as "nothing changes". Beside them it says how far off each will be."""
 
     mean: Tensor
     deviation: Tensor
@@ -231,9 +231,12 @@ class FieldHead(Head):
             nn.init.eye_(self.straight.weight)
         else:
             nn.init.zeros_(self.straight.weight)
+        widths = (width, self.given, self.channels)
+        self.doubt = Doubt(widths, self.channels, inputs=len(encoders), token_width=self.size.width)
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
-        """{'field': float32 [batch, z, y, x, channel] standardised, 'sizes': int64 [batch, 3]}."""
+        """{'field': float32 [batch, z, y, x, channel] standardised, 'expected_error': the same of its absolute error,
+        'sizes': int64 [batch, 3]}."""
         level, extents = self._level(tokens, self.on), tokens.extents[self.on]
         raw, hidden = level[..., : self.given], level[..., self.given :]
         if self.join is not None:
@@ -251,8 +254,10 @@ class FieldHead(Head):
         made = exact(self.outward, hidden) + exact(self.straight, raw)
         thin = MOST_DIMS - self.dims
         ones = torch.ones(extents.shape[0], thin, dtype=extents.dtype, device=extents.device)
+        shape = (made.shape[0], *(1,) * thin, *made.shape[1:])
         return {
-            "field": made.reshape(made.shape[0], *(1,) * thin, *made.shape[1:]),
+            "field": made.reshape(shape),
+            EXPECTED: self.doubt(tokens, hidden, raw, made).reshape(shape),
             "sizes": torch.cat([ones, extents], 1),
         }
 
@@ -264,21 +269,23 @@ class FieldHead(Head):
     def loss(
         self, prediction: dict[str, Tensor], target: Float[Tensor, "batch z y x channel"], sizes: Int[Tensor, "batch 3"]
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """{'field': the relative error |answer - truth| / |truth|, the mean over the channels}. Where a row has no target
-        or one on another grid (such rows are put aside before), what both grids share is compared."""
+        """{'field': the relative error |answer - truth| / |truth|, the mean over the channels, 'expected_error': how wrong the
+        error is that it expects, in deviations of the training rows}. Where a row has no target or one on another grid (such
+        rows are put aside before), what both grids share is compared."""
         size = torch.minimum(prediction["sizes"], sizes)
         shared = [min(one, other) for one, other in zip(prediction["field"].shape[1:4], target.shape[1:4], strict=True)]
-        made, wanted = (x[:, : shared[0], : shared[1], : shared[2]].float() for x in (prediction["field"], target))
-        real = torch.ones(made.shape[:4], dtype=torch.bool, device=made.device)
-        for axis, cells in enumerate(shared):
-            place = torch.arange(cells, device=made.device) < size[:, axis, None]
-            real = real & place.reshape(-1, *(cells if other == axis else 1 for other in range(MOST_DIMS)))
+        made, wanted, expected = (
+            x[:, : shared[0], : shared[1], : shared[2]].float()
+            for x in (prediction["field"], target, prediction[EXPECTED])
+        )
+        real = real_cells(size, shared)
         error = torch.where(real[..., None], made * self.deviation + self.mean - wanted, 0.0)
         power = torch.where(real[..., None], wanted, 0.0).square().sum((1, 2, 3))
         least = (FLOOR * self.scale).square() * real.sum((1, 2, 3))[:, None]
         off = error.square().sum((1, 2, 3))
         share = off / torch.maximum(power, least).clamp(min=1e-30)
-        return {"field": (share + 1e-12).sqrt().mean(-1)}  # a root has no slope at 0
+        doubt = doubt_loss(expected, error / self.deviation, real[..., None].expand_as(error))
+        return {"field": (share + 1e-12).sqrt().mean(-1), EXPECTED: doubt}  # a root has no slope at 0
 
     def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
         """How much of this field there is: its projection, in deviations of the training rows; or one cell."""
@@ -288,12 +295,28 @@ class FieldHead(Head):
         return onto_itself(prediction, ["field"])
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{'field': in the unit of the training rows, 'sizes': how much of it is real}."""
-        return {"field": prediction["field"].float() * self.deviation + self.mean, "sizes": prediction["sizes"]}
+        """{'field': in the unit of the training rows, 'expected_error': of each channel, the mean over the grid, [batch,
+        channel], 'sizes': how much of it is real}."""
+        real = real_cells(prediction["sizes"], prediction["field"].shape[1:4])[..., None]
+        expected = torch.where(real, prediction[EXPECTED].float(), 0.0).sum((1, 2, 3)) / real.sum((1, 2, 3))
+        return {
+            "field": prediction["field"].float() * self.deviation + self.mean,
+            EXPECTED: expected * self.deviation,
+            "sizes": prediction["sizes"],
+        }
 
     def handed(self, prediction: dict[str, Tensor], *, greedy: bool) -> Handed:
         """The field itself, in its units."""
         return Handed(self.decode(prediction)["field"], prediction["sizes"])
+
+
+def real_cells(sizes: Int[Tensor, "batch 3"], grid: Sequence[int]) -> Bool[Tensor, "batch z y x"]:
+    """Which cells of a padded grid are a row's own."""
+    real = torch.ones(sizes.shape[0], *grid, dtype=torch.bool, device=sizes.device)
+    for axis, cells in enumerate(grid):
+        place = torch.arange(cells, device=sizes.device) < sizes[:, axis, None]
+        real = real & place.reshape(-1, *(cells if other == axis else 1 for other in range(MOST_DIMS)))
+    return real
 
 
 def on_grid(values: Float[Tensor, "batch z y x channel"], dims: int) -> Float[Tensor, "batch *grid channel"]:

@@ -92,7 +92,13 @@ def _followed(predict: Predictor, fields: Sequence[np.ndarray]) -> np.ndarray:
     now = [item[0] for item in fields]
     columns = []
     for step in range(1, len(fields[0])):
-        now = [np.asarray(item, np.float64) for item in predict([Lattice(item) for item in now])]
+        made = list(predict([Lattice(item) for item in now]))
+        require(
+            all(item is not None for item in made), field=f"step {step}", got="an answer that was withheld",
+            allowed="an answer to every field", fix="remove abstain: from the output whose answers are fed back",
+            error=DataError,
+        )  # fmt: skip
+        now = [np.asarray(item, np.float64) for item in made]
         scale = [np.sqrt(np.square(item[0]).reshape(len(item[0]), -1).mean(1)).tolist() for item in fields]
         columns.append(
             [relative_error(item[step], made, size) for item, made, size in zip(fields, now, scale, strict=True)]
