@@ -68,6 +68,24 @@ ID_NAMES = (
 )
 MEASURED_NAMES = ("width", "height", "seconds", "duration", "duration_s", "length", "sample_rate", "samplerate", "rate",
                   "rate_hz", "size", "bytes", "channels", "num_samples", "num_frames", "frames", "fps")  # fmt: skip
+MASK_NAME = re.compile(r"(^|_)(mask|segmentation|seg|annotation)s?(_|$)")
+VOLUME_MASK_NAME = re.compile(
+    MASK_NAME.pattern + r"|(^|_)label(s|map)?(_|$)"
+)  # as the Medical Segmentation Decathlon has it
+MADE_NAMES = (
+    "clean",
+    "target",
+    "sharp",
+    "restored",
+    "after",
+    "ground_truth",
+    "gt",
+    "output",
+    "original",
+    "colour",
+    "color",
+)
+VOLUME_FILE = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 PICTURE_NAMES = ("image", "file", "filename", "imagename", "imagepath", "imagefile", "path", "photo", "picture", "img")
 KIND_NAMES = ("label", "class", "classname", "category", "name", "kind")
 CORNER_NAMES = (
@@ -331,7 +349,17 @@ def _listed(name: str, cells: list[Any]) -> _Found:
     lengths = {len(cell) for cell in lists}
     if items and all(isinstance(item, int | float) for item in items) and len(lengths) == 1:
         return _Found(name, "number", f"its cells are lists of always {len(lists[0])} numbers")
-    return _Found(name, "series", "its cells are nested lists or lists of unequal length, which no modality reads yet")
+    if _numbers_within(lists):
+        return _Found(name, "series", "its cells are nested lists, or lists of unequal length, of numbers")
+    return _Found(name, "unknown", "its cells are lists of what no modality reads")
+
+
+def _numbers_within(lists: Sequence[Any]) -> bool:
+    """Whether these are lists of numbers, or lists of channels that are."""
+    flat = [item for cell in lists for item in cell]
+    inner = [item for channel in flat if isinstance(channel, list | tuple) for item in channel]
+    known = [item for item in inner or flat if item is not None]
+    return bool(known) and all(isinstance(item, int | float) for item in known)
 
 
 def _numeric(name: str, cells: list[Any]) -> _Found:
@@ -433,6 +461,8 @@ def _words(name: str, values: list[str]) -> _Found:
 
 def _paths(table: Table, name: str, cells: list[str]) -> _Found | None:
     """A column of paths to images or recordings."""
+    if all(VOLUME_FILE.search(cell) for cell in cells[:200]) and all(map(table.has_file, cells[:FILE_ROWS])):
+        return _Found(name, "volume", "its cells are paths of volumes")
     kinds = Counter(family(cell) for cell in cells[:200] if len(cell) < 500 and "\n" not in cell)
     kind, count = kinds.most_common(1)[0] if kinds else (None, 0)
     ending = re.search(r"\.[A-Za-z]\w{1,4}(\.gz)?$", cells[0])
@@ -516,7 +546,7 @@ class _Plan:
         self.reasons: list[str] = []
         self.questions: list[str] = []
         self.beside: dict[str, str] = {}
-        self.media = [item for item in found if item.kind in ("image", "audio")]
+        self.media = [item for item in found if item.kind in ("image", "audio", "volume")]
 
     def decide(self) -> None:
         """Which column is what."""
@@ -569,7 +599,7 @@ class _Plan:
 
     def _useless(self) -> None:
         for item in list(self.open.values()):
-            if item.kind in ("empty", "identifier", "constant", "series", "unknown"):
+            if item.kind in ("empty", "identifier", "constant", "unknown"):
                 if item.kind == "identifier" and self._is_group(item):
                     continue
                 self.open.pop(item.name)
@@ -589,12 +619,6 @@ class _Plan:
             else:
                 item.kind = item.kind.removeprefix("lost ")
                 self.media.append(item)
-        masks = [item for item in self.media if re.search(r"(^|_)(mask|segmentation|seg|depth)s?(_|$)", item.plain)]
-        for item in masks:
-            if len(self.media) > 1:
-                self.open.pop(item.name, None)
-                self.media.remove(item)
-                self._out(item.name, "it holds pictures of where things are, which no output predicts yet")
 
     def _group(self) -> None:
         for item in list(self.open.values()):
@@ -680,6 +704,8 @@ class _Plan:
                 self._out(item.name, f"{outlined[0].name} says the same and where each thing ends")
             return outlined or things
         legal = [item for item in self.open.values() if item.kind in ANSWERS]
+        if lying := self._lying_on(legal):
+            return lying
         if not legal:
             left = ", ".join(f"{item.name} ({item.kind.removeprefix('lost ')})" for item in self.found)
             raise refusal(
@@ -724,6 +750,28 @@ class _Plan:
         last.why = f"no column is called label or target, so the last one that can be predicted; {last.why}"
         self.questions.append(f"is {last.name!r} what is to be predicted? No column's name says so")
         return [self._as_answer(last)]
+
+    def _lying_on(self, legal: list[_Found]) -> list[_Found]:
+        """Files that say what is right of each place of another file: masks; or a picture as it ought to be, if nothing
+        else is an answer."""
+        seen = [item for item in self.media if item.kind in ("image", "volume")]
+        if len(seen) < 2:
+            return []
+        masks = [item for item in seen
+                 if (MASK_NAME if item.kind == "image" else VOLUME_MASK_NAME).search(item.plain)]  # fmt: skip
+        if masks and len(masks) < len(seen):
+            for item in masks:
+                item.why = f"its name is that of a mask; {item.why}"
+                item.kind = "mask" if item.kind == "image" else "volume_mask"
+                item.doubt = f"is every place of {item.name!r} the number of a class? Else correct its type"
+            told = self._first(legal, LABEL_NAMES)  # as an input it would give the mask away
+            return masks if told is None else [*masks, self._as_answer(told)]
+        if legal or {item.kind for item in seen} != {"image"}:
+            return []
+        made = self._first(seen, MADE_NAMES) or seen[-1]
+        made.why = f"nothing else can be an answer, so it is the picture to be made; {made.why}"
+        made.doubt = f"is {made.name!r} the picture that is to be made of the others?"
+        return [made]
 
     def _first(self, items: list[_Found], names: Sequence[str]) -> _Found | None:
         return next((item for name in names for item in items if item.plain == name), None)

@@ -201,6 +201,39 @@ def tagged_articles(at: Path) -> Path:
     return put(at / "articles.jsonl", "\n".join(lines))
 
 
+def outlined_tiles(at: Path) -> Path:
+    rows = [
+        {"photo": f"{row}.png", "mask": f"masks/{row}.png", "label": ["good", "worn"][row % 2]} for row in range(12)
+    ]
+    for row in range(12):
+        put(at / f"{row}.png", picture(row))
+        put(at / "masks" / f"{row}.png", picture())
+    return csv(at / "tiles.csv", rows)
+
+
+def noisy_pictures(at: Path) -> Path:
+    for row in range(12):
+        put(at / f"{row}.png", picture(row))
+        put(at / "noisy" / f"{row}.png", picture(row + 1))
+    return csv(at / "noisy.csv", [{"clean": f"{row}.png", "noisy": f"noisy/{row}.png"} for row in range(12)])
+
+
+def organs(at: Path) -> Path:
+    for row in range(12):
+        put(at / "images" / f"{row}.nii.gz", b"")
+        put(at / "labels" / f"{row}.nii.gz", b"")
+    rows = [{"image": f"images/{row}.nii.gz", "label": f"labels/{row}.nii.gz"} for row in range(12)]
+    return csv(at / "organs.csv", rows)
+
+
+def signals(at: Path) -> Path:
+    at.mkdir(parents=True)
+    beats = [[[0.5 * step for step in range(20 + row % 3)]] * 2 for row in range(30)]
+    table = pyarrow.table({"series": beats, "label": [*"abc" * 10]})
+    pyarrow.parquet.write_table(table, at / "beats.parquet")
+    return at / "beats.parquet"
+
+
 SETS: list[tuple[Callable[[Path], Path], dict[str, str], dict[str, str], dict[str, str]]] = [
     (photo_folders, {"image": "image"}, {"label": "category"}, {}),
     (sound_folders_with_splits, {"audio": "audio"}, {"label": "category"}, {}),
@@ -214,6 +247,10 @@ SETS: list[tuple[Callable[[Path], Path], dict[str, str], dict[str, str], dict[st
     (questions_about_pictures, {"image": "image", "question": "text"}, {"answer": "category"}, {}),
     (patients, {"age": "number", "weight": "number", "bmi": "number", "smoker": "boolean"}, {"diagnosis": "category"}, {"group": "patient_id"}),
     (sales, {"shop": "category", "temperature": "number"}, {"sold": "number"}, {"time": "date", "weight": "sample_weight"}),
+    (outlined_tiles, {"photo": "image"}, {"mask": "mask", "label": "category"}, {}),
+    (noisy_pictures, {"noisy": "image"}, {"clean": "image"}, {}),
+    (organs, {"image": "volume"}, {"label": "volume_mask"}, {}),
+    (signals, {"series": "series"}, {"label": "category"}, {}),
     (tagged_articles, {"title": "text", "body": "text"}, {"tags": "tags"}, {}),
 ]  # fmt: skip
 
@@ -357,7 +394,7 @@ def test_a_test_file_beside_is_mentioned(tmp_path: Path) -> None:
     ("source", "told"),
     [
         ({"id": list(range(1, 30))}, "a column that can be an answer"),
-        ({"series": [[[1.0], [2.0]]] * 30, "label": [*"abc" * 10]}, "left out: series .*no modality reads yet"),
+        ({"odd": [[["a"], ["b"]]] * 30, "label": [*"abc" * 10]}, "left out: odd .*no modality reads"),
     ],
 )
 def test_nothing_to_predict_is_refused(source: Any, told: str) -> None:
