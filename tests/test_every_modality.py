@@ -17,8 +17,8 @@ from endwise.nn.interface import Encoder, Tokens
 from endwise.nn.size import Size
 from endwise.testing import Case, Check, ContractBroken, check_modality
 from endwise.testing.capabilities import capabilities_page, run_case
-from endwise.testing.cases import EXPORT_GROUPS, check_export_group, goes_with
 from endwise.testing.checks import CAPABILITIES, CHECKS
+from endwise.testing.exports import EXPORT_GROUPS, check_export_group, goes_with
 
 PAGE = Path(__file__).parent.parent / "docs" / "capabilities.md"
 CASES = testing.cases()

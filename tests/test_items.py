@@ -131,6 +131,22 @@ def test_a_ranking_that_does_not_say_which_history_it_continues_is_refused() -> 
         alone.beside({"text": ew.Text()}, {"next": alone})
 
 
+def test_two_rankings_after_one_history_number_the_items_of_all_three() -> None:
+    recipe = ew.Recipe(
+        data=[{"history": ["a", "b"], "bought": "c", "looked at": "d"}, {"history": "b", "bought": "a", "looked at": "e"}],
+        inputs={"history": ew.Items()},
+        outputs={"bought": ew.Items(), "looked at": ew.Items()},
+    )  # fmt: skip
+    found: dict[str, Any] = {"history": Items().fit(stored([["a", "b"], "b"]), missing=0, role=INPUT_ROLE)}
+    for name, cells in (("bought", ["c", "a"]), ("looked at", ["d", "e"])):
+        found[name] = recipe.standing(name).fit(stored(cells), missing=0, role=OUTPUT_ROLE)
+    for name in recipe.outputs:
+        found |= recipe.standing(name).agreed(name, found)
+    assert {contract.items for contract in found.values()} == {("a", "b", "c", "d", "e")}
+    assert {contract.counts for contract in found.values()} == {(2, 2, 1, 1, 1)}
+    ew.Model.build(recipe, found, seed=0)
+
+
 # ---- network ---------------------------------------------------------------------------------------------------------
 
 
@@ -355,6 +371,33 @@ def test_items_that_nobody_bought_are_ranked_by_what_the_catalogue_says(tmp_path
     (content,) = history.items.contents  # type: ignore[union-attr, misc]
     reached = [weight.grad for weight in content.encoder.parameters() if weight.grad is not None]
     assert sum(float(gradient.abs().sum()) for gradient in reached) > 0
+
+
+def two_rankings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """What training learns of two answers after one history."""
+    items, table = shop()
+    recipe = furnished(items, {**table, "gift": [[f"no-0{place % 5}"] for place in range(184)]})
+    recipe = recipe.replace(outputs={"next": ew.Items(**first), "gift": ew.Items(**second)})
+    found: dict[str, Any] = fit_contracts(recipe, ew.prepare(recipe))
+    ew.Model.build(recipe, found, seed=0)
+    return found
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_ranking_beside_one_with_a_catalogue_numbers_the_items_of_the_catalogue(turned: bool) -> None:
+    said: list[dict[str, Any]] = [{"catalogue": "items", "content": {"title": "text"}}, {}]
+    found = two_rankings(*said[:: -1 if turned else 1])
+    assert len({contract.items for contract in found.values()}) == 1
+    assert len(found["gift"].items) == 48
+    assert found["history"].contents and not found["next"].contents and not found["gift"].contents
+
+
+def test_two_catalogues_of_one_history_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"outputs.gift.catalogue.*one catalogue and one content"):
+        two_rankings(
+            {"catalogue": "items", "content": {"title": "text"}},
+            {"catalogue": "items", "content": {"title": "category"}},
+        )
 
 
 def test_vectors_are_made_again_where_weights_are_cast_or_moved() -> None:

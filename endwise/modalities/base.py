@@ -40,9 +40,9 @@ def input_field(default: Any, help: str = "") -> Any:
     return field(default=default, metadata={"role": INPUT_ROLE, "help": help})
 
 
-def output_field(default: Any, help: str = "") -> Any:
-    """A field that only makes sense on an output."""
-    return field(default=default, metadata={"role": OUTPUT_ROLE, "help": help})
+def output_field(default: Any, help: str = "", *, hashed: bool = True) -> Any:
+    """A field that only makes sense on an output. hashed: whether its value has a hash; a mapping has none."""
+    return field(default=default, hash=None if hashed else False, metadata={"role": OUTPUT_ROLE, "help": help})
 
 
 def shared_field(default: Any, help: str = "") -> Any:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from endwise.testing.case import Case
-from endwise.testing.cases import EXPORT_GROUPS, cases, check_export_group
+from endwise.testing.cases import cases
 from endwise.testing.checks import CAPABILITIES, CHECKS, checks_of
+from endwise.testing.exports import EXPORT_GROUPS, check_export_group
 
 INTRO = """# What works
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from endwise.batch import Batch, Ragged
+from endwise.data.lookup import opened
 from endwise.data.read import content_hash
 from endwise.modalities import modality_class
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
+from endwise.modalities.series import Series
 from endwise.rows import file_fetcher
 from endwise.testing.examples import TEXTS
 
@@ -30,8 +32,10 @@ HEART_STEPS, HEART_SHARE, HEART_RATE = 400, 0.3, 3e-3  # the loss must fall belo
 FIELD = "value"  # the name of the field under test; its partner is named for its role
 PARTNER = "partner"
 END = "end"  # what a stage behind the field under test answers
-SECOND = "second"  # beside the partner, for an output that relates inputs
+SECOND = "second"  # another input
 WAYS = {INPUT_ROLE: "in", OUTPUT_ROLE: "out"}
+
+Given = tuple[Modality, Sequence[Any]]  # a field and its raw values
 
 
 class ContractBroken(AssertionError):
@@ -46,9 +50,15 @@ class Case:
         declaration: Modality,
         examples: Sequence[Any],
         role: Role,
-        partner: tuple[Modality, Sequence[Any]] | None = None,
+        partner: Given | None = None,
         label: str | None = None,
+        *,
+        beside: Given | None = None,
+        tables: Mapping[str, Any] | None = None,
+        windows: bool = False,
     ) -> None:
+        """beside: another input. tables: data.tables, for a field that looks into them. windows: every series is one of a
+        long table's windows; what an example has before its window is not looked at."""
         declaration.check_role(role, FIELD)
         if len(examples) < MIN_EXAMPLES:
             raise ContractBroken(f"give at least {MIN_EXAMPLES} examples, not {len(examples)}")
@@ -56,8 +66,9 @@ class Case:
         self.partner, values = partner or default_partner(role)
         self.partner_examples = tuple(itertools.islice(itertools.cycle(values), len(examples)))
         self.label = label or f"{declaration.type} {WAYS[role]}"
-        # what relates inputs needs two: the partner, and the examples as texts
-        self.second: Modality | None = modality_class("text")() if declaration.of_row > 1 else None
+        if declaration.of_row > 1:  # what relates inputs needs two: the partner, and the examples as texts
+            beside = modality_class("text")(), examples
+        self.second, self.tables, self.windows = beside, dict(tables or {}), windows
 
     @property
     def is_input(self) -> bool:
@@ -66,16 +77,15 @@ class Case:
 
     @cached_property
     def recipe(self) -> "Recipe":
-        """One input, one output, the smallest network there is; no augmentation, so that a batch can be learnt."""
+        """One output and its input, the smallest network there is; no augmentation, so that a batch can be learnt."""
         from endwise.recipe import Recipe
 
         mine, other = {FIELD: self.declaration}, {PARTNER: self.partner}
-        if self.second is not None:
-            other |= {SECOND: self.second}
+        more = {} if self.second is None else {SECOND: self.second[0]}
         return Recipe(
             name="contract-suite",
-            data=[{"in memory": True}],
-            inputs=mine if self.is_input else other,
+            data={"path": [{"in memory": True}], "tables": self.tables},
+            inputs=(mine if self.is_input else other) | more,
             outputs=other if self.is_input else mine,
             trunk={"width": WIDTH, "depth": 1, "dropout": 0.0},
             train={"size": "tiny", "augment": False},
@@ -87,7 +97,7 @@ class Case:
         fetch = file_fetcher(".")
         found = {PARTNER: [self.partner.read(raw, fetch) for raw in self.partner_examples]}
         if self.second is not None:
-            found[SECOND] = [self.second.read(raw, fetch) for raw in self.examples]
+            found[SECOND] = [self.second[0].read(raw, fetch) for raw in self.second[1]]
         return {FIELD: [self.declared.read(raw, fetch) for raw in self.raw_targets(found)], **found}
 
     @cached_property
@@ -106,11 +116,18 @@ class Case:
         sections = ((INPUT_ROLE, self.recipe.inputs), (OUTPUT_ROLE, self.recipe.outputs))
         beside = self.recipe.inputs, self.recipe.outputs
         found: dict[str, Contract] = {
-            name: item.beside(*beside).fit(iter(self.decoded[name]), missing=0, role=role)
+            name: self._fitted(item.beside(*beside), self.decoded[name], role)
             for role, section in sections
             for name, item in section.items()
         }
-        return found | self.recipe.outputs[self.output_name].beside(*beside).agreed(self.output_name, found)
+        output = self.recipe.outputs[self.output_name].beside(*beside)
+        found |= output.agreed(self.output_name, found)
+        return found | output.furnished(self.output_name, found, lambda: opened(self.recipe))
+
+    def _fitted(self, item: Modality, values: Sequence[np.ndarray], role: Role) -> Contract:
+        if not (self.windows and isinstance(item, Series)):
+            return item.fit(iter(values), missing=0, role=role)
+        return item.fit_windows(iter(values), length=min(map(len, values)), count=len(values), role=role)
 
     @cached_property
     def values(self) -> dict[str, list[np.ndarray]]:
@@ -130,7 +147,7 @@ class Case:
         """The inputs as a caller of `predict` gives them."""
         given = {FIELD: self.examples} if self.is_input else {PARTNER: self.partner_examples}
         if self.second is not None:
-            given[SECOND] = self.examples
+            given[SECOND] = tuple(self.second[1])
         return [dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=True)]
 
     @property

@@ -1,18 +1,29 @@
-"""The package's own modalities and heads, each with examples, and which of them are exported together.
+"""The package's own modalities and heads, each with examples: a table by kind of value.
 
-Not here: the raw values (examples.py), the checks (checks.py).
+Not here: the raw values (examples.py), the checks (checks.py), which cases are exported together (exports.py).
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-from endwise.errors import RecipeError
 from endwise.modalities import modality_class
-from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE
-from endwise.rows import file_fetcher
-from endwise.testing.case import FIELD, PARTNER, WAYS, WIDTH, Case, contents
-from endwise.testing.checks import check_export, made_cautious
+from endwise.modalities.audio import Audio
+from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Role
+from endwise.modalities.board import Board
+from endwise.modalities.boxes import Boxes
+from endwise.modalities.field import Field
+from endwise.modalities.graph import Graph
+from endwise.modalities.image import Image
+from endwise.modalities.items import Items
+from endwise.modalities.number import Number
+from endwise.modalities.residues import Residues
+from endwise.modalities.series import Series
+from endwise.modalities.structure import Structure
+from endwise.modalities.text import Text
+from endwise.modalities.trajectories import Trajectories
+from endwise.modalities.volume import Volume
+from endwise.modalities.volume.boxes import VolumeBoxes
+from endwise.testing.case import WAYS, Case
 from endwise.testing.examples import (
     BASKETS,
     CHOICES,
@@ -27,110 +38,149 @@ from endwise.testing.examples import (
     chains,
     drawn_boxes,
     films,
+    forecasts,
     graphs,
     grids,
     lesions,
+    links,
     masks,
+    molecules,
+    people,
     pictures,
     points,
     solids,
     things,
     tones,
+    visits,
     volumes,
     walks,
+    wares,
     waves,
 )
+
+SOUND, HEARD = Audio(rate_hz=8_000), Audio(rate_hz=8_000, chunk_s=0.12)
+WAITING = Text(decoder="attention", wait=0.2, label_smoothing=0.0)
 
 
 def cases() -> list[Case]:
     """Every modality of the package in every role it has."""
-    from endwise.modalities.audio import Audio
-    from endwise.modalities.board import Board
-    from endwise.modalities.boxes import Boxes
-    from endwise.modalities.field import Field
-    from endwise.modalities.graph import Graph
-    from endwise.modalities.image import Image
-    from endwise.modalities.items import Items
-    from endwise.modalities.number import Number
-    from endwise.modalities.residues import Residues
-    from endwise.modalities.structure import Structure
-    from endwise.modalities.text import Text
-    from endwise.modalities.trajectories import Trajectories
-    from endwise.modalities.volume import Volume
-    from endwise.modalities.volume.boxes import VolumeBoxes
+    return [
+        *_pictures(),
+        *_sounds_and_texts(),
+        *_volumes(),
+        *_masked(),
+        *_boards_chains_and_fields(),
+        *_items(),
+        *_graphs(),
+        *_scalars(),
+        *_series(),
+    ]
 
-    sound, heard = Audio(rate_hz=8_000), Audio(rate_hz=8_000, chunk_s=0.12)
-    waiting = Text(decoder="attention", wait=0.2, label_smoothing=0.0)
-    found = [
-        Case(modality_class("image")(), pictures(), INPUT_ROLE),
+
+def _pictures() -> list[Case]:
+    image = modality_class("image")()
+    seen, drawn = (image, pictures()), (image, drawn_boxes()[0])
+    boxes = drawn_boxes()[1]
+    return [
+        Case(image, pictures(), INPUT_ROLE),
         Case(modality_class("video")(), films(), INPUT_ROLE),
-        Case(sound, tones(), INPUT_ROLE),
-        Case(sound, tones(), OUTPUT_ROLE),
-        Case(modality_class("text")(), TEXTS, INPUT_ROLE),
-        Case(modality_class("text")(), WORDS, OUTPUT_ROLE, (sound, tones())),
-        *(
-            Case(written, WORDS, OUTPUT_ROLE, (sound, tones()), label=f"text by {written.decoder} out")
-            for written in (  # softened targets cannot be learnt by heart
-                Text(decoder="attention", beams=2, label_smoothing=0.0),
-                Text(decoder="ctc+attention", beams=2, label_smoothing=0.0),
-                Text(decoder="lm", beams=2),
-            )
-        ),
-        Case(heard, tones(), INPUT_ROLE, (Text(decoder="ctc"), WORDS), label="audio in chunks in"),
-        Case(Text(causal=True), TEXTS, INPUT_ROLE, (waiting, WORDS), label="causal text in"),
-        Case(waiting, WORDS, OUTPUT_ROLE, (heard, tones()), label="text by waiting attention out"),
-        Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
-        Case(modality_class("boxes")(), drawn_boxes()[1], OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
-        Case(
-            Boxes(radius=5.0),
-            points(drawn_boxes()[1]),
-            OUTPUT_ROLE,
-            (modality_class("image")(), drawn_boxes()[0]),
-            label="points out",
-        ),
-        Case(modality_class("instances")(), things(), OUTPUT_ROLE, (modality_class("image")(), drawn_boxes()[0])),
-        Case(modality_class("image")(), pictures(), OUTPUT_ROLE, (modality_class("image")(), pictures())),
+        Case(modality_class("boxes")(), boxes, OUTPUT_ROLE, drawn),
+        Case(Boxes(radius=5.0), points(boxes), OUTPUT_ROLE, drawn, label="points out"),
+        Case(modality_class("instances")(), things(), OUTPUT_ROLE, drawn),
+        Case(image, pictures(), OUTPUT_ROLE, seen),
         Case(Image(decoder="flow", side_px=16, steps=3), pictures(), OUTPUT_ROLE, label="drawn image out"),
-        Case(
-            modality_class("anomaly")(),
-            (0, "no", *[0] * 4, 1, masks()[7]),
-            OUTPUT_ROLE,
-            (modality_class("image")(), pictures()),
-        ),
-        Case(modality_class("mask")(), masks(), OUTPUT_ROLE, (modality_class("image")(), pictures())),
-        Case(modality_class("volume")(), volumes()[0], INPUT_ROLE),
+        Case(modality_class("anomaly")(), (0, "no", *[0] * 4, 1, masks()[7]), OUTPUT_ROLE, seen),
+        Case(modality_class("mask")(), masks(), OUTPUT_ROLE, seen),
+    ]
+
+
+def _sounds_and_texts() -> list[Case]:
+    recording = (SOUND, tones())
+    written = (  # softened targets cannot be learnt by heart
+        Text(decoder="attention", beams=2, label_smoothing=0.0),
+        Text(decoder="ctc+attention", beams=2, label_smoothing=0.0),
+        Text(decoder="lm", beams=2),
+    )
+    return [
+        Case(SOUND, tones(), INPUT_ROLE),
+        Case(SOUND, tones(), OUTPUT_ROLE),
+        Case(modality_class("text")(), TEXTS, INPUT_ROLE),
+        Case(modality_class("text")(), WORDS, OUTPUT_ROLE, recording),
+        *(Case(item, WORDS, OUTPUT_ROLE, recording, label=f"text by {item.decoder} out") for item in written),
+        Case(HEARD, tones(), INPUT_ROLE, (Text(decoder="ctc"), WORDS), label="audio in chunks in"),
+        Case(Text(causal=True), TEXTS, INPUT_ROLE, (WAITING, WORDS), label="causal text in"),
+        Case(WAITING, WORDS, OUTPUT_ROLE, (HEARD, tones()), label="text by waiting attention out"),
+        Case(modality_class("embedding")(), WORDS, OUTPUT_ROLE),
+    ]
+
+
+def _volumes() -> list[Case]:
+    volume = modality_class("volume")()
+    scan, scanned = (volume, volumes()[0]), (volume, lesions()[0])
+    found = points(lesions()[1])
+    return [
+        Case(volume, volumes()[0], INPUT_ROLE),
         Case(Volume(seen_voxels=(16, 16, 8)), volumes()[0], INPUT_ROLE, label="volume in windows in"),
-        Case(modality_class("volume_mask")(), volumes()[1], OUTPUT_ROLE, (modality_class("volume")(), volumes()[0])),
-        Case(modality_class("volume_boxes")(), lesions()[1], OUTPUT_ROLE, (modality_class("volume")(), lesions()[0])),
-        Case(modality_class("volume_instances")(), solids(), OUTPUT_ROLE, (modality_class("volume")(), lesions()[0])),
-        Case(
-            VolumeBoxes(radius=3.0),
-            points(lesions()[1]),
-            OUTPUT_ROLE,
-            (modality_class("volume")(), lesions()[0]),
-            label="points in volumes out",
-        ),
+        Case(modality_class("volume_mask")(), volumes()[1], OUTPUT_ROLE, scan),
+        Case(modality_class("volume_boxes")(), lesions()[1], OUTPUT_ROLE, scanned),
+        Case(modality_class("volume_instances")(), solids(), OUTPUT_ROLE, scanned),
+        Case(VolumeBoxes(radius=3.0), found, OUTPUT_ROLE, scanned, label="points in volumes out"),
+    ]
+
+
+def _masked() -> list[Case]:
+    return [
+        Case(modality_class("masked")(), TEXTS, OUTPUT_ROLE, partner, label=f"masked {partner[0].type} out")
+        for partner in ((Text(), TEXTS), (modality_class("image")(), pictures()), (SOUND, tones()))
+    ]
+
+
+def _boards_chains_and_fields() -> list[Case]:
+    heat = Field(units=("K",))
+    return [
         Case(Board(), SQUARES, INPUT_ROLE),
         Case(Board(steps=6), SOLVED, OUTPUT_ROLE, (Board(), SQUARES)),
         Case(Residues(), SEQUENCES, INPUT_ROLE),
         Case(Structure(recycles=0), chains(), OUTPUT_ROLE, (Residues(), SEQUENCES)),
         Case(Trajectories(), walks()[0], INPUT_ROLE),
         Case(Trajectories(), walks()[1], OUTPUT_ROLE, (Trajectories(), walks()[0])),
-        Case(Field(units=("K",)), grids(), INPUT_ROLE),
-        Case(Field(units=("K",)), grids(turn=0.4), OUTPUT_ROLE, (Field(units=("K",)), grids())),
-        *(
-            Case(modality_class("masked")(), TEXTS, OUTPUT_ROLE, partner, label=f"masked {partner[0].type} out")
-            for partner in ((Text(), TEXTS), (modality_class("image")(), pictures()), (sound, tones()))
-        ),
+        Case(heat, grids(), INPUT_ROLE),
+        Case(heat, grids(turn=0.4), OUTPUT_ROLE, (heat, grids())),
     ]
+
+
+def _items() -> list[Case]:
+    """Rankings of what was bought, and of a catalogue some of which nobody bought."""
     baskets, after = modality_class("items")(), Items(seen="left_out")
-    found += [
+    history, tables = (baskets, BASKETS), {"wares": wares()}
+    named = Items(catalogue="wares", content={"title": "text", "price": "number"})
+    shown = Items(catalogue="wares", content={"photo": {"type": "image", "side_px": 8}})
+    return [
         Case(baskets, BASKETS, INPUT_ROLE),
         Case(baskets, CHOICES, OUTPUT_ROLE),
-        Case(after, NEW, OUTPUT_ROLE, (baskets, BASKETS), label="items after items out"),
+        Case(after, NEW, OUTPUT_ROLE, history, label="items after items out"),
+        Case(named, NEW, OUTPUT_ROLE, history, label="items by their words out", tables=tables),
+        Case(shown, CHOICES, OUTPUT_ROLE, label="items by their pictures out", tables=tables),
     ]
+
+
+def _graphs() -> list[Case]:
+    """What a row may be: any nodes of a graph before its time, one node, one edge, or a whole graph."""
     payments = Graph(time="when", numbers=("amount",), classes=("kind",))
-    found.append(Case(payments, graphs(), INPUT_ROLE))
+    near: dict[str, Any] = {"cap": (4,), "neighbours": (3,)}
+    person = Graph(at=("id",), nodes="people", node_numbers=("age",), node_classes=("town",), **near)
+    tie = Graph(at=("source", "target"), classes=("tie",), **near)
+    molecule = Graph(node_classes=("atom",), classes=("bond",), **near)
+    return [
+        Case(payments, graphs(), INPUT_ROLE),
+        Case(person, people(), INPUT_ROLE, label="node of a graph in"),
+        Case(tie, links(), INPUT_ROLE, label="edge of a graph in"),
+        Case(molecule, molecules(), INPUT_ROLE, label="whole graph in"),
+    ]
+
+
+def _scalars() -> list[Case]:
+    found: list[Case] = []
     roles: tuple[Role, Role] = (INPUT_ROLE, OUTPUT_ROLE)
     for name, examples in SCALARS.items():
         scalar = modality_class(name)()
@@ -139,97 +189,13 @@ def cases() -> list[Case]:
             found += [Case(scalar, VECTORS, role, label=f"number[3] {WAYS[role]}") for role in roles]
             banded = Number(interval="quantile")
             found.append(Case(banded, examples, OUTPUT_ROLE, label="number with quantiles out"))
-    found += _series_cases()
     return found
 
 
-EXPORT_GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # every modality once and every head once
-    (("image in",), ("category out",)),
-    (("image in",), ("boxes out", "points out", "instances out")),
-    (("image in",), ("mask out", "image out", "anomaly out")),
-    (("volume in windows in",), ("volume_mask out", "volume_boxes out", "points in volumes out")),
-    (("volume in",), ("category out", "volume_instances out")),
-    (("audio in",), ("text out",)),
-    (("text in",), ("tags out",)),
-    (("text in",), ("audio out",)),
-    (("text in",), ("drawn image out",)),
-    (("text in",), ("masked text out",)),
-    (("graph in",), ("category out",)),
-    (("items in",), ("items after items out",)),
-    (("text in",), ("items out",)),
-    (("image in",), ("masked image out",)),
-    (("audio in",), ("masked audio out",)),
-    (("audio in",), ("text by ctc+attention out",)),
-    (("audio in chunks in",), ("text out",)),
-    (("causal text in",), ("text by waiting attention out",)),
-    (("text in",), ("text by attention out", "text by lm out")),
-    (("series in", "patches of series in"), ("series out", "continued series out")),
-    (("field in",), ("field out",)),
-    (("board in",), ("board out",)),
-    (("residues in",), ("structure out",)),
-    (("trajectories in",), ("trajectories out",)),
-    (("video in",), ("category out",)),
-    (
-        ("number in", "category in", "boolean in", "date in", "tags in", "number[3] in"),
-        ("number out", "boolean out", "number[3] out", "number with quantiles out", "embedding out"),
-    ),
-)
-
-
-def goes_with(given: Case, output: Case) -> bool:
-    """Whether a recipe may answer this output from this input alone."""
-    try:
-        output.declaration.beside({FIELD: given.declaration}, {PARTNER: output.declaration})
-    except RecipeError:
-        return False
-    return True
-
-
-def check_export_group(inputs: Sequence[Case], outputs: Sequence[Case]) -> None:
-    """One network with all these inputs and outputs, exported; of each scalar input one value is missing."""
-    from endwise.model import Model
-    from endwise.recipe import Recipe
-
-    takes = {_field_name(case): case for case in inputs}
-    gives = {_field_name(case): case for case in outputs}
-    recipe = Recipe(
-        name="export-suite",
-        data=[{"in memory": True}],
-        inputs={name: case.declaration for name, case in takes.items()},
-        outputs={name: case.declaration for name, case in gives.items()},
-        trunk={"width": WIDTH, "depth": 1},
-        train={"size": "tiny"},
-    )
-    contracts = {name: case.contract for name, case in {**takes, **gives}.items()}
-    for name in gives:
-        contracts |= recipe.standing(name).agreed(name, contracts)
-    content = contents({name: case.decoded[FIELD] for name, case in takes.items()})
-    for name, item in recipe.outputs.items():
-        if item.of_row:
-            targets = [item.read(row, file_fetcher(".")) for row in content]
-            contracts[name] = item.fit(iter(targets), missing=0, role=OUTPUT_ROLE)
-    rows: list[dict[str, Any]] = [{name: case.examples[row] for name, case in takes.items()} for row in range(8)]
-    if len(takes) > 1:
-        for row, name in enumerate(takes):
-            contracts[name] = dataclasses.replace(contracts[name], missing=1)
-            rows[row][name] = None
-    model = Model.build(recipe, contracts, seed=0)
-    answers = model.predict(rows)
-    said = {name: [row.answers[name] for row in answers] for name in recipe.outputs}
-    check_export(made_cautious(model, said), rows)
-
-
-def _field_name(case: Case) -> str:
-    return case.label.replace("[", "_").replace("]", "").replace(" ", "_").replace("+", "_")
-
-
-def _series_cases() -> list[Case]:
+def _series() -> list[Case]:
     """Series of any length, of one length, and forecasts of what no input has and of what one has."""
-    from endwise.modalities.series import Series
-
     level = Series(columns=("level",))
     pasts = tuple({"level": values} for values in waves(32))
-    futures = tuple({"level": [wave["level"][-1] + 0.2 * step for step in range(1, 6)]} for wave in pasts)
     pairs = tuple(
         [[None if index == 1 and step == 3 else value for step, value in enumerate(wave)], wave[::-1]]
         for index, wave in enumerate(waves(20, 7))
@@ -237,6 +203,23 @@ def _series_cases() -> list[Case]:
     return [
         Case(Series(), pairs, INPUT_ROLE),
         Case(dataclasses.replace(level, form="patches"), pasts, INPUT_ROLE, label="patches of series in"),
+        Case(Series(columns=("level",), times="when"), visits()[0], INPUT_ROLE, label="irregular series in"),
         Case(Series(), waves(6), OUTPUT_ROLE),
-        Case(level, futures, OUTPUT_ROLE, (level, pasts), label="continued series out"),
+        Case(level, forecasts(pasts), OUTPUT_ROLE, (level, pasts), label="continued series out"),
+        *_windows(),
+    ]
+
+
+def _windows() -> list[Case]:
+    """Series that are windows of a long table, from examples that begin before the window; with what is known of the steps
+    ahead, and with steps that differ."""
+    level, visited = Series(columns=("level",)), Series(columns=("level",), times="when")
+    plan = Series(columns=("plan",), known=True)
+    pasts, plans = visits()
+    past, answer = (level, pasts), (level, forecasts(pasts))
+    return [
+        Case(level, pasts, INPUT_ROLE, answer, "series in windows in", windows=True),
+        Case(visited, pasts, INPUT_ROLE, answer, "irregular series in windows in", windows=True),
+        Case(plan, plans, INPUT_ROLE, answer, "known series in", beside=past, windows=True),
+        Case(*answer, OUTPUT_ROLE, (visited, pasts), "forecast from windows out", beside=(plan, plans), windows=True),
     ]

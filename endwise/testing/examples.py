@@ -3,6 +3,7 @@
 Not here: which declarations they are examples of (cases.py).
 """
 
+import datetime as dt
 import io
 import json
 import math
@@ -28,6 +29,8 @@ BASKETS = (
     ["a", "b"], "c", ["b", "d", "a"], ["a"], ["d", "d", "c", "b"], ["e", "a"], ["f", "b", "c"], ["c", "f", "e", "d", "a"],
 )  # fmt: skip
 
+MORNING = dt.datetime(2024, 5, 31)
+
 NEW = ("c", "d", "e", "f", "a", "b", ["d", "e"], "b")  # none of them in its basket
 CHOICES = ("b", "a", ["c", "e"], "d", "f", "c", "a", "e")
 
@@ -46,6 +49,55 @@ def graphs() -> tuple[dict[str, Any], ...]:
         found.append({"at": ["P0", "S0"], "time": 3.5 + index, "edges": edges})
         edges += [{"source": "P0", "target": "S0", "when": 0.5, "amount": 7.5 * index, "kind": "card"}]
     return tuple(found)
+
+
+def people() -> tuple[dict[str, Any], ...]:
+    """Somebody among those whom they know: a row is one node, of a table of nodes."""
+    random, found = np.random.default_rng(3), []
+    for index in range(8):
+        nodes = [
+            {"id": place, "age": int(random.integers(18, 70)), "town": ("Ulm", "Rom", None)[random.integers(3)]}
+            for place in range(3 + index)
+        ]
+        pairs = random.integers(0, 3 + index, (2 * index, 2)).tolist()
+        edges = [{"source": one, "target": other} for one, other in pairs]
+        found.append({"at": [index % 3], "edges": edges, "nodes": nodes})
+    return tuple(found)
+
+
+def links() -> tuple[dict[str, Any], ...]:
+    """Two who may be tied, and the ties around them: a row is one edge, whose own tie is not to be seen."""
+    random, found = np.random.default_rng(4), []
+    for index in range(8):
+        edges = [
+            {"source": f"N{random.integers(5)}", "target": f"N{random.integers(5)}", "tie": ("kin", "work")[place % 2]}
+            for place in range(5 + index)
+        ]
+        own = {"source": "N0", "target": "N1", "tie": "kin"}
+        found.append({"at": ["N0", "N1"], "edges": [own, *edges, {"source": "N1", "target": "N2", "tie": "work"}]})
+    return tuple(found)
+
+
+def molecules() -> tuple[Any, ...]:
+    """Chains of atoms, some of them closed to a ring: a row is a whole graph, as a mapping or as JSON."""
+    found: list[Any] = []
+    for index in range(8):
+        count = 2 + index
+        bonds = [(place, place + 1) for place in range(count - 1)] + ([(count - 1, 0)] if index % 3 == 2 else [])
+        molecule = {
+            "nodes": [{"id": place, "atom": "CCON"[(place * index) % 4]} for place in range(count)],
+            "edges": [{"source": one, "target": two, "bond": "-="[(one + index) % 2]} for one, two in bonds],
+        }
+        found.append(json.dumps(molecule) if index % 2 else molecule)
+    return tuple(found)
+
+
+def wares() -> list[dict[str, Any]]:
+    """A catalogue of the items of BASKETS and of two that nobody bought, one of them without a title."""
+    return [
+        {"item": name, "title": None if name == "h" else TEXTS[place], "price": 2.5 * place, "photo": picture}
+        for place, (name, picture) in enumerate(zip("abcdefgh", pictures(), strict=True))
+    ]
 
 
 WORDS = ("ab", "b", "ba", "a", "abba", "bb", "aab", "baa")
@@ -139,6 +191,22 @@ def waves(steps: int, more: int = 0) -> list[list[float]]:
         [round(index + 3 * math.sin(0.2 * (1 + index) * step), 3) for step in range(steps + more * index)]
         for index in range(8)
     ]
+
+
+def visits() -> tuple[tuple[dict[str, list[Any]], ...], tuple[dict[str, list[Any]], ...]]:
+    """Levels measured when somebody came by, of different lengths; and what is planned for these steps and the next five."""
+    random, pasts, plans = np.random.default_rng(5), list[dict[str, list[Any]]](), list[dict[str, list[Any]]]()
+    for index, values in enumerate(waves(18, 2)):
+        minutes = np.cumsum(random.choice([10, 60, 300], len(values))).tolist()
+        when = [(MORNING + dt.timedelta(minutes=minute)).isoformat(sep=" ") for minute in minutes]
+        pasts.append({"level": [None if step == index else value for step, value in enumerate(values)], "when": when})
+        plans.append({"plan": random.integers(0, 3 + index, len(values) + 5).tolist()})
+    return tuple(pasts), tuple(plans)
+
+
+def forecasts(pasts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[dict[str, list[float]], ...]:
+    """Five steps that go on from the last level of each."""
+    return tuple({"level": [past["level"][-1] + 0.2 * step for step in range(1, 6)]} for past in pasts)
 
 
 def pictures() -> tuple[bytes, ...]:

@@ -18,6 +18,8 @@ from endwise.errors import BadValue, DataError, refusal, require, unknown_name
 from endwise.modalities.base import INPUT_ROLE, Contract, Fetch, Modality, Role, input_field
 from endwise.modalities.graph.index import (
     AGE,
+    ASKED,
+    DIRECTION,
     FIXED,
     HOP,
     NODE,
@@ -310,10 +312,10 @@ class Graph(Modality):
         return kept(value, ~np.isin(seen, np.fromiter(hidden, np.complex128, len(hidden))))
 
     def blank(self, contract: GraphContract) -> np.ndarray:
-        """A node with nothing around it."""
-        found = np.zeros((1, AGE - 1 + len(contract.means) + len(contract.classes)), np.float32)
-        found[0, PARENT] = -1
-        found[0, 2] = -1
+        """As many nodes as a row is about, with nothing around them: an exported graph has a token for each."""
+        found = np.zeros((len(self.at) or 1, AGE - 1 + len(contract.means) + len(contract.classes)), np.float32)
+        found[:, PARENT] = -1
+        found[:, DIRECTION] = ASKED
         return found
 
     def length(self, shape: tuple[int, ...]) -> int:

@@ -7,7 +7,7 @@ a table of single purchases becomes histories (`data.gather`, endwise/data/gathe
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -109,7 +109,9 @@ class Items(Modality):
     catalogue: str | None = output_field(None, "the table of all items, one of data.tables: new ones are ranked, too")
     key: str = output_field("item", "the column of the catalogue that names its items")
     content: dict[str, Any] | None = output_field(  # noqa: RUF009 - frozen
-        None, "what the catalogue says about an item: {column: the kind of value}, such as {title: text, photo: image}"
+        None,
+        "what the catalogue says about an item: {column: the kind of value}, such as {title: text, photo: image}",
+        hashed=False,
     )
 
     def __post_init__(self) -> None:
@@ -168,22 +170,32 @@ class Items(Modality):
         return replace(self, of=histories[0]) if histories else self
 
     def agreed(self, name: str, contracts: Mapping[str, Any]) -> dict[str, Contract]:
-        """An output and the history that it continues number their items alike: those of both."""
+        """An output, the history that it continues, and other outputs of this history number their items alike: those of all."""
         if self.of is None:
             return {}
         own, given = contracts[name], contracts[self.of]
+        if given.contents:
+            _refuse_unlisted(own.items, given.ids, f"Items.catalogue of {self.of!r}", "the catalogue")
         counts = Counter(dict(zip(own.items, own.counts, strict=True)))
         counts.update(dict(zip(given.items, given.counts, strict=True)))
         items, counted = _numbered(counts)
         return {
-            name: replace(own, items=items, counts=counted),
-            self.of: replace(given, items=items, counts=counted),
+            field: replace(contracts[field], items=items, counts=counted) for field in self._together(name, contracts)
         }
+
+    def _together(self, name: str, contracts: Mapping[str, Any]) -> set[str]:
+        """An output, its history, and what has been numbered with this history before."""
+        bearer = name if self.of is None else self.of
+        given = contracts[bearer]
+        return {name, bearer} | {
+            field for field, other in contracts.items()
+            if isinstance(other, ItemsContract) and (other.items, other.counts) == (given.items, given.counts)
+        }  # fmt: skip
 
     def furnished(
         self, name: str, contracts: Mapping[str, Any], tables: Callable[[], Mapping[str, Any]]
     ) -> dict[str, Contract]:
-        """An output and its history number the items of the catalogue, and the one whose vectors are ranked knows what it says."""
+        """What is numbered together is so by the items of the catalogue, and the one whose vectors are ranked knows what it says."""
         if self.catalogue is None or not self.content:
             return {}
         from endwise.modalities.items.catalogue import contents, ids_of
@@ -193,19 +205,18 @@ class Items(Modality):
             raise unknown_name(field="Items.catalogue (data.tables)", got=self.catalogue, names=given)
         table, own = given[self.catalogue], contracts[name]
         row_of = {item: row for row, item in enumerate(ids_of(table, self.key, id_of))}
-        lacking = [item for item in own.items if item not in row_of]
-        require(
-            not lacking, field=f"Items.catalogue ({table.name})", error=DataError,
-            got=f"{len(lacking)} items of the training rows are not in it: {', '.join(lacking[:3])}",
-            allowed="every item that is bought", fix=f"add them to {table.name}, or look at key: {self.key!r}",
-        )  # fmt: skip
+        _refuse_unlisted(own.items, row_of, f"Items.catalogue ({table.name})", table.name, self.key)
         items, counts = _numbered({**dict.fromkeys(row_of, 0), **dict(zip(own.items, own.counts, strict=True))})
         bought = [place for place, count in enumerate(counts) if count]
         known = contents(table, self.content, [row_of[item] for item in items], bought)
         bearer = name if self.of is None else self.of
+        require(
+            contracts[bearer].contents in ((), known), field=f"outputs.{name}.catalogue", got=self.catalogue,
+            allowed=f"one catalogue and one content for all that continues {bearer!r}", fix="say the same in both outputs",
+        )  # fmt: skip
         return {
             field: replace(contracts[field], items=items, counts=counts, contents=known if field == bearer else ())
-            for field in {name, bearer}
+            for field in self._together(name, contracts)
         }
 
     def in_bundle(self, contract: ItemsContract) -> tuple[Modality, Contract]:
@@ -429,6 +440,16 @@ def id_of(raw: Any) -> str:
             f"{raw!r} is no id: numbers with a decimal point cannot hold every id. Fix: write the column as whole numbers or as text"
         )
     return class_name(raw)
+
+
+def _refuse_unlisted(items: Iterable[str], listed: Collection[str], field: str, table: str, key: str = "item") -> None:
+    """DataError where a catalogue lacks items of the training rows."""
+    lacking = [item for item in items if item not in listed]
+    require(
+        not lacking, field=field, error=DataError, allowed="every item that is bought",
+        got=f"{len(lacking)} items of the training rows are not in it: {', '.join(lacking[:3])}",
+        fix=f"add them to {table}, or look at key: {key!r}",
+    )  # fmt: skip
 
 
 def _numbered(counts: Mapping[str, int]) -> tuple[tuple[str, ...], tuple[int, ...]]:
