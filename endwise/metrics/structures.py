@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from endwise.chain import laid, superposition
+from endwise.chain import laid
 from endwise.metrics.engine import Metric, ratio_of_sums, same_length, summable, with_one
 
 THRESHOLDS = (0.5, 1.0, 2.0, 4.0)  # angstrom, of lDDT
 INCLUSION = 15.0  # angstrom: what is farther apart in the truth is not asked about
 FEWEST_TO_SUPERPOSE = 3
 REFINED = 20  # rounds of a superposition on what lies near
+NEAR = (4.5, 8.0)  # angstrom: what lies near is within the scale of the score, but no less and no more
+HALVED, SHORTEST = 5, 4  # how often the whole is halved to fragments, and their fewest residues
 
 
 def rmsd(truth: np.ndarray, answer: np.ndarray) -> float:
@@ -46,36 +48,55 @@ def lddt_by_residue(truth: np.ndarray, answer: np.ndarray) -> np.ndarray:
 
 def tm_score(truth: np.ndarray, answer: np.ndarray) -> float:
     """Template modelling score of the given alignment (Zhang & Skolnick 2004), 0 to 1: above 0.5 two chains have about the
-    same fold. The length is that of what was resolved. The superposition is searched from fragments of the whole, a half and
-    a quarter of the length."""
+    same fold. The length is that of what was resolved. The superposition is searched from fragments, as its authors do."""
     one, other = _both(truth, answer)
-    count, size = len(one), int(np.isfinite(truth).all(1).sum())
-    if count < FEWEST_TO_SUPERPOSE:
+    size = int(np.isfinite(truth).all(1).sum())
+    if len(one) < FEWEST_TO_SUPERPOSE:
         return math.nan
     scale = max(0.5, 1.24 * (size - 15) ** (1 / 3) - 1.8) if size > 15 else 0.5
-    best = 0.0
-    for length in sorted(
-        {count, max(count // 2, 4), max(count // 4, 4)} & set(range(FEWEST_TO_SUPERPOSE, count + 1)) | {count}
-    ):
-        for start in range(0, count - length + 1, max(1, length // 2)):
-            best = max(best, _refined(one, other, np.arange(start, start + length), scale) / size)
-    return best
+    return _best(one - one.mean(0), other - other.mean(0), scale) / size
 
 
-def _refined(one: np.ndarray, other: np.ndarray, chosen: np.ndarray, scale: float) -> float:
-    """The best sum of a superposition that begins on these residues and goes on with those that came near."""
-    best, limit = 0.0, max(scale, 4.5)
-    for _ in range(REFINED):
-        turn, shift = superposition(other[chosen], one[chosen])
-        apart = np.linalg.norm(other @ turn + shift - one, axis=-1)
-        best = max(best, float((1 / (1 + np.square(apart / scale))).sum()))
-        near = np.flatnonzero(apart < limit)
-        if len(near) < FEWEST_TO_SUPERPOSE:
-            near = np.argsort(apart, kind="stable")[:FEWEST_TO_SUPERPOSE]
-        if np.array_equal(near, chosen):
+def _best(one: np.ndarray, other: np.ndarray, scale: float) -> float:
+    """The largest sum over residues of 1 / (1 + (distance / scale)^2) that was found: from the superposition of each fragment
+    on, those residues are superposed that came near, until they stay the same. All fragments at once, [search, residue]."""
+    near = min(max(scale, NEAR[0]), NEAR[1])
+    # a superposition and the distances after it are sums of these over residues
+    products = np.concatenate([(other[:, :, None] * one[:, None]).reshape(-1, 9), one, other], axis=1)
+    squares = np.square(one).sum(1) + np.square(other).sum(1)
+    chosen, best = _fragments(len(one)), 0.0
+    for number in range(REFINED):
+        turn, shift = _superpositions(chosen @ products, chosen.sum(1)[:, None])
+        told = np.concatenate([turn.reshape(-1, 9), shift, -(turn @ shift[..., None])[..., 0]], axis=1)
+        apart = np.maximum(squares + np.square(shift).sum(1)[:, None] - 2 * told @ products.T, 0.0)
+        best = max(best, float((1 / (1 + apart / scale**2)).sum(1).max()))
+        found = apart < np.square(near + (1 if number else -1))
+        few = found.sum(1) < FEWEST_TO_SUPERPOSE
+        found[few] = np.argsort(np.argsort(apart[few], axis=1), axis=1) < FEWEST_TO_SUPERPOSE
+        moved = np.unique(found[(found != chosen).any(1)], axis=0)
+        if not len(moved):
             break
-        chosen = near
+        chosen = moved.astype(np.float64)
     return best
+
+
+def _fragments(count: int) -> np.ndarray:
+    """float64 [fragment, residue], 1 inside: the whole, its half, quarter ... down to four residues, beginning at every eighth of
+    their length."""
+    lengths = dict.fromkeys(max(count >> halved, min(count, SHORTEST)) for halved in range(HALVED + 1))
+    starts = [(start, length) for length in lengths for start in range(0, count - length + 1, max(1, length // 8))]
+    place = np.arange(count)
+    return np.array([(place >= start) & (place < start + length) for start, length in starts], np.float64)
+
+
+def _superpositions(sums: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `superposition`, of many selections: (rotations [search, 3, 3], shifts [search, 3]) from their sums of products."""
+    target, middle = sums[:, 9:12] / count, sums[:, 12:] / count
+    spread = sums[:, :9].reshape(-1, 3, 3) - count[..., None] * middle[:, :, None] * target[:, None]
+    left, _, right = np.linalg.svd(spread)
+    left[:, :, 2] *= np.where(np.linalg.det(left @ right) < 0, -1.0, 1.0)[:, None]  # never a mirroring
+    turn = left @ right
+    return turn, target - (middle[:, None] @ turn)[:, 0]
 
 
 def _both(truth: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
