@@ -26,7 +26,7 @@ from endwise.files import atomic, plain, read_json
 from endwise.highlights import COLUMNS
 from endwise.modalities.base import Fetch
 from endwise.model import Model, Prediction
-from endwise.rows import FieldError, check_names, file_fetcher, is_missing, read_row
+from endwise.rows import FieldError, check_names, file_fetcher, is_missing, read_row, taken
 from endwise.run import Run
 from endwise.shortcuts import FEWEST_ANSWERS, Finding, Seen, grouped, suspicious
 
@@ -137,7 +137,7 @@ def numbered(dataset: Dataset, model: Model, row: int) -> Row:
             values[name] = None
             continue
         decoded[name] = np.asarray(store[row])
-        values[name] = item.transform(decoded[name], model.contracts[name])
+        values |= taken(name, item, model.contracts[name], decoded[name])
         whole[name] = _whole(dataset, model, name, row, decoded[name])
     return Row(values, decoded, whole, dataset.origin(row))
 

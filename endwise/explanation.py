@@ -193,14 +193,14 @@ def asked(model: Model, row: Row, output: str, which: Any = None) -> Asked:
         decoded = model.decoded(probe.network(inputs, present))
     about, numbers = item.about(which, {key: value[0] for key, value in decoded[output].items()}, contract)
     probe.asks(numbers)
-    return Asked(probe, about, _prediction(model, decoded, row.origin))
+    return Asked(probe, about, _prediction(model, decoded, row))
 
 
 def predicted(model: Model, row: Row) -> Prediction:
     """The answers to a row that has been read."""
     inputs, present = sent(model, row.values)
     with torch.no_grad():
-        return _prediction(model, model.decoded(shared_copy(model.network)(inputs, present)), row.origin)
+        return _prediction(model, model.decoded(shared_copy(model.network)(inputs, present)), row)
 
 
 def sent(model: Model, values: Mapping[str, np.ndarray | None]) -> tuple[dict[str, Ragged], dict[str, torch.Tensor]]:
@@ -214,8 +214,9 @@ def sent(model: Model, values: Mapping[str, np.ndarray | None]) -> tuple[dict[st
     return inputs, {name: torch.from_numpy(there).to(model.device) for name, there in flags.items()}
 
 
-def _prediction(model: Model, decoded: Mapping[str, Mapping[str, np.ndarray]], origin: str | None) -> Prediction:
-    return Prediction({name: answers[0] for name, answers in model.given(decoded, 1).items()}, origin)
+def _prediction(model: Model, decoded: Mapping[str, Mapping[str, np.ndarray]], row: Row) -> Prediction:
+    given = model.given(decoded, 1, of=[row.values])
+    return Prediction({name: answers[0] for name, answers in given.items()}, row.origin)
 
 
 def explained(

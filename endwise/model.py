@@ -39,6 +39,7 @@ from endwise.rows import (
     collate,
     content,
     file_fetcher,
+    in_world,
     listed,
     may_be_missing,
     opens,
@@ -280,7 +281,7 @@ class Model:
             for name, part in decoded.items()
         }
         drawn = {name: {key: _array(value)[0] for key, value in part.items()} for name, part in draws.items()}
-        given = {**self.given(arrays, count), **self.written(drawn, count)}
+        given = {**self.given(arrays, count, of=[values] * count), **self.written(drawn, count)}
         drawn_answers = [{name: given[name][draw] for name in self.recipe.outputs} for draw in range(count)]
         return [Prediction(answers, inputs=hashes) for answers in drawn_answers]
 
@@ -332,7 +333,7 @@ class Model:
         return Stream(self.recipe, self.contracts, self.network)
 
     def answers(self, batch: Batch) -> dict[str, list[Answer]]:
-        """A loader's batch to final answers, one per row: what validation, evaluation and prediction all call."""
+        """A loader's batch to final answers, one per row, in the places of their inputs."""
         decoded = self.decoded(self.predictions(batch))
         return self.given(decoded, len(batch))
 
@@ -419,7 +420,7 @@ class Model:
         decoded = {name: {key: value[None] for key, value in part.items()} for name, part in found.items()}
         rest = [name for name in outputs if name not in short]
         decoded |= self.decoded(self._in_windows([row], rest)) if rest else {}
-        given = self.given(decoded, 1)
+        given = self.given(decoded, 1, of=[row])
         return Prediction({name: given[name][0] for name in outputs})
 
     def decoded(self, predictions: Predictions, *, draft: bool = False) -> dict[str, dict[str, np.ndarray]]:
@@ -433,10 +434,15 @@ class Model:
         outputs = {name: item for name, item in self.recipe.outputs.items() if name in decoded}
         return written(outputs, self.contracts, decoded, rows)
 
-    def given(self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[str, list[Answer]]:
-        """Decoded arrays as final answers: as sure as they deserve, and withheld where an output abstains."""
+    def given(
+        self, decoded: Mapping[str, Mapping[str, np.ndarray]], rows: int, *, of: Sequence[Row] | None = None
+    ) -> dict[str, list[Answer]]:
+        """Decoded arrays as final answers: as sure as they deserve, and withheld where an output abstains. of: the rows as
+        they were read, for outputs that are said in the world of an input; without them these stay in its places."""
         outputs = {name: item for name, item in self.recipe.outputs.items() if name in decoded}
-        return answered(outputs, self.contracts, self.certainty, self.written(decoded, rows))
+        found = self.written(decoded, rows)
+        said = found if of is None else in_world(outputs, found, of)
+        return answered(outputs, self.contracts, self.certainty, said)
 
     def row_losses(self, predictions: Predictions, batch: Batch) -> dict[str, dict[str, np.ndarray]]:
         """{output: {term: float64 [batch, 2]}}: each row's loss per unit and how many units it has (a sample weight
@@ -484,7 +490,7 @@ class Model:
                 return [self._concluded(row) for row in rows]
             found = self.network.decode(self.predicted(rows))
         decoded = {name: {key: _array(value) for key, value in part.items()} for name, part in found.items()}
-        given = self.given(decoded, len(rows))
+        given = self.given(decoded, len(rows), of=rows)
         return [Prediction({name: answers[row] for name, answers in given.items()}) for row in range(len(rows))]
 
     def predicted(self, rows: Sequence[Mapping[str, np.ndarray | None]]) -> Predictions:

@@ -314,9 +314,12 @@ class Extent(Prior):
             raise unknown_name(field=f"{self.term}.label", got=self.label, names=contract.classes)
         found = seen.answer(self.of)
         low, high = found["boxes"].float().chunk(2, dim=2)
-        whole = seen.predictions[self.of]["sizes"].float()[:, None] if item.unit == "px" else torch.ones_like(low)
+        whole = seen.predictions[self.of]["sizes"].float()[:, None] if item.in_pixels else torch.ones_like(low)
         if low.shape[2] == PICTURE:
             whole = whole.flip(-1)  # boxes of pictures are written across before down
+        if item.world_of is not None:
+            step = low.new_tensor(seen.contracts[item.world_of].spacing_mm)
+            low, high, whole = low * step, high * step, whole * step
         length = (high - low).clamp(min=SLACK * whole)
         cost = torch.zeros_like(length[..., 0])
         if self.sides is not None:

@@ -626,9 +626,12 @@ class Recipe(Part):
                     allowed=f"a hand-off of the answer itself: {name} lies on {on}, and tokens have no places",
                     fix="write hand_off: soft",
                 )  # fmt: skip
-        beneath = {getattr(item, "on", None) for item in self.outputs.values() if item.lies}
+        above: dict[str | None, list[Modality]] = {}
+        for item in self.outputs.values():
+            if item.lies:
+                above.setdefault(getattr(item, "on", None), []).append(item)
         self.__dict__["inputs"] = {
-            name: item.beneath() if name in beneath else item for name, item in self.inputs.items()
+            name: item.beneath(above[name]) if name in above else item for name, item in self.inputs.items()
         }
         if all(item.of_row > 1 for item in self.outputs.values()):  # a row is answered by whatever it has
             self.__dict__["inputs"] = {name: replace(item, optional=True) for name, item in self.inputs.items()}

@@ -25,8 +25,8 @@ from endwise.files import folder_bytes, plain
 from endwise.modalities.base import Answer, Contract, Fetch, Modality
 from endwise.patches import covering, exceeds
 
-Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, None where it is missing
-
+WORLD = ".world"  # behind an input's name: where its value lies
+Row = Mapping[str, np.ndarray | None]  # the transformed value of every input, None where it is missing, and see WORLD
 
 DATA_URI = re.compile(r"data:[\w.+/-]*(?:;[\w=.+-]+)*;base64,")
 PATHLIKE = re.compile(r"^\S*([/\\]\S*|\.[A-Za-z]\w{0,4})$")  # no blank in it, and folders or an ending
@@ -128,14 +128,15 @@ def read_row(
     fetch: Fetch,
     hashes: dict[str, str] | None = None,
 ) -> dict[str, np.ndarray | None]:
-    """The transformed value of every input of one row, None where it is missing and may be. hashes: gets the `value_hash` of
-    each raw value that is there, of one that names a file that of its bytes. Raises FieldError."""
-    values = {}
+    """The transformed value of every input of one row, None where it is missing and may be, and where it lies (`taken`). hashes:
+    gets the `value_hash` of each raw value that is there, of one that names a file that of its bytes. Raises FieldError."""
+    values: dict[str, np.ndarray | None] = {}
     for name, item in inputs.items():
         opened: list[str] = []
         try:
             watched = fetch if hashes is None else _noting(fetch, opened)
-            values[name] = _read(name, item, contracts[name], cells.get(name), watched)
+            value = _read(name, item, contracts[name], cells.get(name), watched)
+            values |= {name: None} if value is None else taken(name, item, contracts[name], value)
         except BadValue as wrong:
             raise FieldError(name, str(wrong)) from None
         if hashes is not None and values[name] is not None:
@@ -191,7 +192,27 @@ def _noting(fetch: Fetch, hashes: list[str]) -> Fetch:
     return noting
 
 
+def taken(name: str, item: Modality, contract: Contract, value: np.ndarray) -> dict[str, np.ndarray]:
+    """What a row holds of a decoded value of an input: as the network takes it, and where it lies."""
+    world = item.world(value)
+    own = {name: item.transform(value, contract)}
+    return own if world is None else {**own, name + WORLD: world}
+
+
+def in_world(
+    outputs: Mapping[str, Modality], answers: Mapping[str, Sequence[Answer]], rows: Sequence[Row]
+) -> dict[str, Sequence[Answer]]:
+    """What was `written` of these rows, each output as people say it: in the world of its input where it is said there."""
+    return {
+        name: part
+        if (under := outputs[name].world_of) is None
+        else [outputs[name].to_world(one, row.get(under + WORLD)) for one, row in zip(part, rows, strict=True)]
+        for name, part in answers.items()
+    }
+
+
 def _read(name: str, item: Modality, contract: Contract, raw: Any, fetch: Fetch) -> np.ndarray | None:
+    """The decoded value."""
     if is_missing(raw):
         if may_be_missing(item, contract):
             return None
@@ -199,7 +220,7 @@ def _read(name: str, item: Modality, contract: Contract, raw: Any, fetch: Fetch)
             f"the value is missing, and it never was in training. Fix: give it, or train with {name}: "
             f"{{type: {item.type}, optional: true}}"
         )
-    return item.transform(item.read(raw, fetch), contract)
+    return item.read(raw, fetch)
 
 
 def collate(
@@ -316,9 +337,9 @@ def _read_column(
     for row, raw in enumerate(raws):
         try:
             value = _read(name, item, contract, raw, fetch)
+            read.append(item.blank(contract) if value is None else item.transform(value, contract))
         except BadValue as wrong:
             raise DataError(f"row {start + row + 1}: field {name!r}: {wrong}") from None
-        read.append(item.blank(contract) if value is None else value)
     return Ragged.stack(read, item.axes)
 
 

@@ -37,6 +37,7 @@ from endwise.rows import (
     check_names,
     collate,
     file_fetcher,
+    in_world,
     is_missing,
     listed,
     may_be_missing,
@@ -176,6 +177,9 @@ class Bundle:
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             require(value >= 1, field=name, got=value, allowed="at least 1", fix=f"leave {name} out", error=DataError)
         check_names(columns, self.inputs, self.outputs, "the columns")
+        told = [name for name, item in self.outputs.items() if item.world_of is not None]
+        require(not told, field="score", got=f"{', '.join(told)} in the world of an input", allowed="outputs that need no more than arrays",
+                fix="use predict", error=DataError)  # fmt: skip
         counts = {name: len(cells) for name, cells in columns.items()}
         require(len(set(counts.values())) == 1, field="columns", got=counts, allowed="as many values in each",
                 fix="give a value a row, None where it is missing", error=DataError)  # fmt: skip
@@ -240,7 +244,7 @@ class Bundle:
         for start in range(0, len(rows), most):
             for name, answers in self._some_answers(list(rows[start : start + most]), seed).items():
                 found[name] += answers
-        return answered(self.outputs, self.contracts, self.certainty, found)
+        return answered(self.outputs, self.contracts, self.certainty, in_world(self.outputs, found, rows))
 
     def _some_answers(self, rows: list[Row], seed: int) -> dict[str, list[Answer]]:
         if all(seen_at_once(self.inputs, self.contracts, row) for row in rows):

@@ -437,7 +437,7 @@ class _Looker:
             "warning", "outside", name,
             f"{counts.sum()} boxes lie partly or wholly outside of {modality.under()} as it is read, upright and at its spacing_mm, in "
             f"{len(found)} of {len(both)} rows ({self._origins(found)})",
-            "bring them to its voxels (docs/tutorials/volumes.md#boxes)", found,
+            "bring them to its voxels, or say by unit which way their millimetres run (docs/tutorials/volumes.md#boxes)", found,
         )  # fmt: skip
 
     def _classes(self, name: str, modality: Modality, contract: Contract) -> None:

@@ -21,7 +21,7 @@ from endwise.data.key import field_key
 from endwise.data.read import Cells, Packed, num_workers, read_column, read_one
 from endwise.data.store import FieldStore, open_field
 from endwise.data.windows import Slices, WindowStore, WindowTable, open_windows, view, window_splits
-from endwise.errors import BadValue, DataError, EndwiseError, RecipeError, refusal, unknown_name
+from endwise.errors import BadValue, DataError, EndwiseError, RecipeError, refusal, require, unknown_name
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Fetch, Modality, Role
 
 if TYPE_CHECKING:
@@ -166,6 +166,11 @@ def prepare(
         name: _made_of_rows(name, item, fields, everything)
         for name, item in recipe.outputs.items()
         if item.of_row and all(own in fields for own in item.made_of())
+    }
+    fields |= {
+        name: _brought(name, item, item.world_of, recipe, fields)
+        for name, item in recipe.outputs.items()
+        if name in fields and item.world_of is not None
     }
     bad = tuple(
         sorted([*_bad_rows(fields, everything), *_misfits(recipe, fields, everything)], key=lambda item: item.row)
@@ -348,6 +353,43 @@ def _made_of_rows(name: str, modality: Modality, fields: Mapping[str, FieldStore
     return open_field(
         field_key(modality, [(contents, "")]), count, decode, about=f"{name} ({modality.type}) of the rows"
     )
+
+
+def _brought(name: str, item: Modality, under: str, recipe: "Recipe", fields: Mapping[str, FieldStore]) -> FieldStore:
+    """The targets that are said in the world of an input, in its places; rows without that input have none."""
+    require(
+        under in fields, field=f"outputs.{name}", got=f"no column for {under}", error=DataError,
+        allowed=f"{under} in every table: {name} is said in its world", fix=f"give {under}, or leave {name} out",
+    )  # fmt: skip
+    bringing = _Bringing(item, fields[name], recipe.inputs[under], fields[under])
+    rows = [row if bringing.has(row) else None for row in range(len(fields[name]))]
+    contents = [
+        [given, fields[given].fingerprint, np.packbits(fields[given].present).tobytes()] for given in (name, under)
+    ]
+    return open_field(
+        field_key(item, [(contents, "")]), len(rows),
+        lambda: read_column(bringing, [Cells(rows, _no_files)], workers=1), about=f"{name} ({item.type}) in {under}",
+    )  # fmt: skip
+
+
+class _Bringing:
+    """Reads the target of a row by its number."""
+
+    def __init__(self, item: Modality, own: FieldStore, input: Modality, under: FieldStore) -> None:
+        self.item, self.own, self.input, self.under = item, own, input, under
+        self.bad = dict(own.bad)
+
+    def has(self, row: int) -> bool:
+        """Whether there is anything to say of it: a value, or why there is none."""
+        return row in self.bad or bool(self.own.present[row] and self.under.present[row])
+
+    def read(self, row: Any, fetch: Fetch) -> np.ndarray:
+        """In the places of the input. BadValue where it could not be read before."""
+        if row in self.bad:
+            raise BadValue(self.bad[row])
+        world = self.input.world(self.under[row])
+        assert world is not None
+        return self.item.from_world(self.own[row], world)
 
 
 def _no_files(path: str) -> bytes:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xxhash
@@ -27,7 +27,7 @@ from endwise.errors import DataError, EndwiseError, SetupError
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from endwise.modalities.base import Fetch, Modality
+    from endwise.modalities.base import Fetch
 
 PACK_BYTES = 4 << 20  # decoded bytes handed over at once; the store writes a full pack as it is
 CHUNK_BYTES = 4 << 20  # what one task of a worker should come to
@@ -39,6 +39,14 @@ WORTH_THREADS_S = 50e-6  # a row; below this, threads spend their time waiting f
 MAX_WORKERS = 16
 HASH_BYTES = 16
 NO_HASH = bytes(HASH_BYTES)
+
+
+class Reads(Protocol):
+    """What decodes cells: a modality, or what stands for one."""
+
+    def read(self, raw: Any, fetch: "Fetch") -> np.ndarray:
+        """One decoded value. BadValue with the reason where there is none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ def num_workers(wanted: int | None) -> int:
 
 
 def read_column(
-    modality: "Modality", tables: Sequence[Cells], *, workers: int, progress: Callable[[int], None] | None = None
+    modality: "Reads", tables: Sequence[Cells], *, workers: int, progress: Callable[[int], None] | None = None
 ) -> Iterator[Packed]:
     """Every cell of the tables, one after another, decoded by `modality.read`. `progress(rows so far)`.
 
@@ -86,7 +94,7 @@ def read_column(
                 progress(done)
 
 
-def read_one(modality: "Modality", cell: Any, fetch: "Fetch") -> np.ndarray | str:
+def read_one(modality: "Reads", cell: Any, fetch: "Fetch") -> np.ndarray | str:
     """The decoded value of a cell that is not missing, or the reason why it cannot be read."""
     try:
         value = modality.read(cell, fetch)
@@ -106,7 +114,7 @@ def read_one(modality: "Modality", cell: Any, fetch: "Fetch") -> np.ndarray | st
     return value
 
 
-def decode(modality: "Modality", cells: Sequence[Any], fetch: "Fetch") -> Packed:
+def decode(modality: "Reads", cells: Sequence[Any], fetch: "Fetch") -> Packed:
     """Decode cells from the first on, until all are done or the pack is full (then it holds fewer rows than cells).
 
     Each value is copied to its place and hashed at once, while it is in the processor's cache; the decoder's own array
@@ -166,7 +174,7 @@ def _append(packed: Packed, size: int, shape: tuple[int, ...], name: str) -> Non
     packed.dtypes.append(name)
 
 
-def _read_table(modality: "Modality", cells: Cells, workers: int) -> Iterator[Packed]:
+def _read_table(modality: "Reads", cells: Cells, workers: int) -> Iterator[Packed]:
     values, fetch = cells.values, cells.fetch
     began = time.perf_counter()
     first = decode(modality, values[:SAMPLE_ROWS], fetch) if len(values) else None
@@ -187,7 +195,7 @@ def _read_table(modality: "Modality", cells: Cells, workers: int) -> Iterator[Pa
         yield from _in_threads(modality, values, fetch, start, chunk, workers)
 
 
-def _inline(modality: "Modality", values: Sequence[Any], fetch: "Fetch", start: int, stop: int) -> Iterator[Packed]:
+def _inline(modality: "Reads", values: Sequence[Any], fetch: "Fetch", start: int, stop: int) -> Iterator[Packed]:
     while start < stop:
         packed = decode(modality, values[start : min(stop, start + MAX_CHUNK)], fetch)
         start += len(packed.sizes)
@@ -195,7 +203,7 @@ def _inline(modality: "Modality", values: Sequence[Any], fetch: "Fetch", start: 
 
 
 def _in_threads(
-    modality: "Modality", values: Sequence[Any], fetch: "Fetch", start: int, chunk: int, workers: int
+    modality: "Reads", values: Sequence[Any], fetch: "Fetch", start: int, chunk: int, workers: int
 ) -> Iterator[Packed]:
     waiting: deque[tuple[int, int, Future[Packed]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="endwise-read")
@@ -227,7 +235,7 @@ def _own_bytes(values: Sequence[Any]) -> bool:
 
 
 def _in_processes(
-    modality: "Modality", values: Sequence[Any], fetch: "Fetch", start: int, chunk: int, workers: int
+    modality: "Reads", values: Sequence[Any], fetch: "Fetch", start: int, chunk: int, workers: int
 ) -> Iterator[Packed]:
     """Worker k takes chunks k, k + workers, ...; the pipes hold them back when the parent is behind. A fork inherits
     cells and classes as they are, so nothing has to be sent or importable."""
@@ -262,7 +270,7 @@ def _in_processes(
 
 
 def _work(
-    modality: "Modality",
+    modality: "Reads",
     values: Sequence[Any],
     fetch: "Fetch",
     chunks: list[tuple[int, int]],

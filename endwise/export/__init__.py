@@ -272,9 +272,7 @@ def _answers(model: "Model", rows: Sequence[Mapping[str, np.ndarray | None]]) ->
     found: list[dict[str, Any]] = []
     for start in range(0, len(rows), 32):
         part = rows[start : start + 32]
-        fields, present = collate(model.recipe.inputs, model.contracts, part)
-        answers = model.answers(batch_of(fields, present))
-        found += [{name: plain(answers[name][i].to_dict()) for name in answers} for i in range(len(part))]
+        found += [plain(prediction.to_dict()) for prediction in model.answered(part)]
     return found
 
 

@@ -495,10 +495,29 @@ class Modality:
         """As `misfit`, in its place, where shapes do not tell: a decoded target and the decoded value of its input."""
         return None
 
-    def beneath(self) -> Self:
-        """This input where an output lies on it (see modalities/spatial.py): read so that its sizes are those that the
-        output's places are counted in. Default: itself."""
+    def beneath(self, outputs: "Iterable[Modality]") -> Self:
+        """This input where these outputs lie on it (see modalities/spatial.py): read so that its sizes are those that their
+        places are counted in. Default: itself."""
         return self
+
+    def world(self, value: np.ndarray) -> np.ndarray | None:
+        """Of an input: where a decoded value lies in a world beyond it (millimetres in a patient), for outputs that are said
+        there; None where no output is. It goes along with a row from when it is read until its answers are written. Default: None."""
+        return None
+
+    @property
+    def world_of(self) -> str | None:
+        """Of an output: the input in whose world its raw values and final answers are said. Targets are brought to that
+        input's places when data is prepared, and all that is learnt and scored is in these. Default: None, none."""
+        return None
+
+    def from_world(self, value: np.ndarray, world: np.ndarray) -> np.ndarray:
+        """What `read` gave, in the places of the input that lies so; of outputs with `world_of`."""
+        raise NotImplementedError
+
+    def to_world(self, answer: Answer, world: np.ndarray | None) -> Answer:
+        """What `write` gave, as it is said there; world: None where the row has no such input. Of outputs with `world_of`."""
+        raise NotImplementedError
 
     def agreed(self, name: str, contracts: Mapping[str, Any]) -> dict[str, Contract]:
         """The contracts that change where an output `name` has to number things as another field does, given those that each

@@ -74,10 +74,10 @@ def left_out(version: Version, cells: Mapping[str, Any], of: str) -> LeftOut:
     whole = aim(answer)
     asked: list[tuple[str, np.ndarray, Row]] = []
     unable: list[str] = []
-    for name, value in row.items():
+    for name, item in version.inputs.items():
+        value = row[name]
         if value is None:
             continue
-        item = version.inputs[name]
         parts = list(parts_of(item, version.contracts[name], value, item.read(cells[name], no_files)))
         asked += [(name, where, {**row, name: changed}) for where, changed in parts]
         unable += [] if parts else [name]

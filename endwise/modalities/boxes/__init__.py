@@ -30,6 +30,7 @@ NUMERALS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven"}
 SHOWN = 6  # classes that a summary spells out
 MOST = 100  # boxes of an answer
 LEAST_SCORE = 0.05  # candidates below are not written: rankings change by less than they can tell
+UNNAMED = "thing"  # the class of what is said without one
 ABOUT_WHOLE = 1.0  # pixel coordinates that are all up to this were probably shares
 JSON_KINDS = (list, tuple, np.ndarray)
 
@@ -43,7 +44,7 @@ class BoxesContract(Contract):
     """The classes of the training boxes, sorted, and how many boxes each has; how large boxes are.
 
     boxes: all of them; empty: those without width or height, which nothing can be learnt from; without: pictures that have
-    none; most: boxes of one picture. medians: (width, height ...) of each class, in `unit`. below: boxes with a negative
+    none; most: boxes of one picture. medians: (width, height ...) of each class, in places of the input or in shares. below: boxes with a negative
     coordinate; reach: the largest coordinate.
     """
 
@@ -69,7 +70,7 @@ class Boxes(Spatial):
 
     A cell is a list (or its JSON text) of mappings with `label` and either `box`, four numbers in `format`, or the corners
     xmin, ymin, xmax, ymax. With `columns`, which names the class's and the four numbers' in that order, it is put together
-    from them. An empty list is a value: nothing is there. Pixels are those of the picture's file, x to the right and y
+    from them; without the class's, all are called `thing`. An empty list is a value: nothing is there. Pixels are those of the picture's file, x to the right and y
     down, from its upper left corner; a high corner lies behind the last pixel. A box whose high corner is below its low
     one is refused, one without width or height is kept, counted, and learnt by nobody.
 
@@ -92,10 +93,12 @@ class Boxes(Spatial):
 
     columns: tuple[str, ...] = output_field(
         (),
-        "of a table with one row a box (data.gather): the columns of the class and of the four numbers in `format`",
+        "of a table with one row a box (data.gather): the columns of the class and of the numbers in `format`; all are of one "
+        "class without the first",
     )
-    format: Literal["xyxy", "xywh", "cxcywh"] = output_field(
-        "xyxy", "what the four numbers are: two corners; corner, width, height; or centre, width, height"
+    format: Literal["xyxy", "xywh", "cxcywh", "cxcyd"] = output_field(
+        "xyxy",
+        "what the numbers are: two corners; corner and sides; centre and sides; or centre and one diameter",
     )
     unit: Literal["px", "share"] = output_field("px", "of the coordinates: pixels of the file, or shares of its sides")
     radius: float | None = output_field(
@@ -117,10 +120,11 @@ class Boxes(Spatial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        cells = len(self.cells)
         require(
-            len(self.columns) in (0, len(self.cells)) and len(set(self.columns)) == len(self.columns),
-            field="Boxes.columns", got=list(self.columns), allowed=f"{NUMERALS[len(self.cells)]} columns: of {', '.join(self.cells)}",
-            fix=f"write columns: [{', '.join(self.cells)}]",
+            len(self.columns) in (0, cells - 1, cells) and len(set(self.columns)) == len(self.columns), field="Boxes.columns",
+            got=list(self.columns), fix=f"write columns: [{', '.join(self.cells)}]",
+            allowed=f"{NUMERALS[cells]} columns: of {', '.join(self.cells)}; or all but the first, where things are of one class",
         )  # fmt: skip
         require(
             not self.columns or self.column is None, field="Boxes.column", got=self.column, allowed="column or columns, not both",
@@ -148,7 +152,14 @@ class Boxes(Spatial):
     @property
     def cells(self) -> tuple[str, ...]:
         """What `columns` are of."""
-        return ("label", *(self.corners if self.radius is None else self._axes))
+        if self.radius is not None:
+            return ("label", *self._axes)
+        return ("label", *self._axes, "diameter") if self.format == "cxcyd" else ("label", *self.corners)
+
+    @property
+    def in_pixels(self) -> bool:
+        """Whether decoded boxes count pixels or voxels of the input as it is read, and not shares of its sides."""
+        return self.unit != "share"
 
     @property
     def _axes(self) -> str:
@@ -163,7 +174,7 @@ class Boxes(Spatial):
     def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
         """JSON, uint8 [n]: a list of [class, x0, y0, x1, y1] in `unit`, in their order."""
         found = [self._box(item, number) for number, item in enumerate(self._items(raw), 1)]
-        return np.frombuffer(json.dumps(found, ensure_ascii=False).encode(), dtype=np.uint8)
+        return kept(found)
 
     def _items(self, raw: Any) -> Iterator[Mapping[str, Any]]:
         if isinstance(raw, str):
@@ -182,12 +193,13 @@ class Boxes(Spatial):
 
     def _rows(self, cells: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """The boxes of several columns; one whose cells are all empty says that there is none."""
-        label, *numbers = (cells[name] for name in self.columns)
-        if not isinstance(label, JSON_KINDS):
+        columns = [cells[name] for name in self.columns]
+        if not isinstance(columns[0], JSON_KINDS):
             raise BadValue(f"column {self.columns[0]!r} has no list of boxes: write data: {{gather: COLUMN}}")
-        for row in zip(label, *numbers, strict=True):
+        unsaid = (UNNAMED,) * (len(self.cells) - len(columns))
+        for row in zip(*columns, strict=True):
             if any(cell is not None for cell in row):
-                yield self.of_cells(row)
+                yield self.of_cells((*unsaid, *row))
 
     def of_cells(self, cells: Sequence[Any]) -> dict[str, Any]:
         """A thing from what `columns` say about it."""
@@ -208,17 +220,17 @@ class Boxes(Spatial):
                 f"box {number} has {sorted(map(str, item))}: expected label, and either box or {', '.join(self.corners)}"
             )
         given = [item[name] for name in self.corners] if corners else item["box"]
-        count = len(self.corners)
+        count = len(self.corners) if corners or self.format != "cxcyd" else len(self._axes) + 1
         if not isinstance(given, JSON_KINDS) or len(given) != count:
             raise BadValue(f"box {number}: expected {NUMERALS[count]} numbers, got {given!r:.60}")
         low_high = _corners([_number(value, number) for value in given], "xyxy" if corners else self.format)
-        for axis, low, high in zip("xyz", *_ends(low_high), strict=False):
+        for axis, low, high in zip("xyz", *ends_of(low_high), strict=False):
             if high < low:
                 raise BadValue(
                     f"box {number} ends before it begins: its {axis} goes from {low:g} to {high:g} ({self.format})"
                 )
         if self.unit == "share" and not all(0 <= value <= 1 for value in low_high):
-            low_end, high_end = _ends(low_high)
+            low_end, high_end = ends_of(low_high)
             raise BadValue(
                 f"box {number} goes from {low_end} to {high_end}: shares lie between 0 and 1; pixels are unit: px"
             )
@@ -248,8 +260,12 @@ class Boxes(Spatial):
         """As it is answered; what is found around a point need not be as large as what is true of it."""
         if self.radius is None:
             return {"label": label, "box": list(box)}
-        point = [(low + high) / 2 for low, high in zip(*_ends(box), strict=True)]
+        point = _middle(box)
         return {"label": label, "point": point, "box": self._around(point)}
+
+    def _outset(self, box: Sequence[float]) -> list[float]:
+        """What of it has to lie on the picture: the point, or the low corner."""
+        return list(ends_of(box)[0]) if self.radius is None else _middle(box)
 
     # ---- the contract ----------------------------------------------------------------------------------------------
 
@@ -263,11 +279,11 @@ class Boxes(Spatial):
             boxes = boxes_of(value)
             seen, without, most = seen + 1, without + (not boxes), max(most, len(boxes))
             for label, *corners in boxes:
-                low, high = _ends(corners)
+                low, high = ends_of(corners)
                 counts[label] += 1
                 sizes.setdefault(label, []).append([end - begin for begin, end in zip(low, high, strict=True)])
                 empty += not has_area(corners)
-                below += min(low) + (self.radius or 0.0) < 0
+                below += min(self._outset(corners)) < 0
                 largest = max(largest, *high)
         if not counts:
             raise refusal(
@@ -292,7 +308,7 @@ class Boxes(Spatial):
 
     def summary(self, contract: BoxesContract) -> str:
         """'4888 boxes of 3 classes, 13 a picture: RBC (4155, about 102 x 101 px) …', the most frequent first."""
-        unit = {"px": " px", "share": " of the sides"}[self.unit]
+        unit = {"px": " px", "share": " of the sides"}.get(self.unit, " voxels")
         facts = sorted(
             zip(contract.counts, contract.classes, contract.medians, strict=True), key=lambda item: (-item[0], item[1])
         )
@@ -318,7 +334,7 @@ class Boxes(Spatial):
         for row, value in enumerate(value for part in (train, held) for value in part):
             for _, *corners in boxes_of(value):
                 empty += [] if has_area(corners) else [row]
-                below += [row] if min(_ends(corners)[0]) + (self.radius or 0.0) < 0 else []
+                below += [row] if min(self._outset(corners)) < 0 else []
         found = []
         if empty:
             found.append((f"{len(empty)} boxes have no width or no height: nothing is learnt from them, and no metric counts them",
@@ -455,7 +471,7 @@ class Boxes(Spatial):
         """A window of the usual size over what a pixel classifier says."""
         from endwise.modalities.boxes.detector import SlidingWindow
 
-        return SlidingWindow(in_pixels=self.unit == "px", turned=True)
+        return SlidingWindow(in_pixels=self.in_pixels, turned=True)
 
     def from_classical(self, predicted: Any, contract: BoxesContract) -> Answer:
         """(boxes that are given, candidates below)."""
@@ -489,21 +505,32 @@ def boxes_of(value: np.ndarray) -> list[list[Any]]:
     return found
 
 
+def kept(boxes: Sequence[Sequence[Any]]) -> np.ndarray:
+    """[[class, *corners], ...] as a decoded value: JSON, uint8 [n]."""
+    return np.frombuffer(json.dumps(boxes, ensure_ascii=False).encode(), dtype=np.uint8)
+
+
 def has_area(box: Sequence[float]) -> bool:
     """Whether its high corner lies above its low one on every axis."""
-    return all(high > low for low, high in zip(*_ends(box), strict=True))
+    return all(high > low for low, high in zip(*ends_of(box), strict=True))
 
 
-def _ends(box: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+def ends_of(box: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
     """The low corner, the high one."""
     half = len(box) // 2
     return box[:half], box[half:]
 
 
+def _middle(box: Sequence[float]) -> list[float]:
+    return [(low + high) / 2 for low, high in zip(*ends_of(box), strict=True)]
+
+
 def _corners(given: Sequence[float], form: str) -> list[float]:
     if form == "xyxy":
         return list(given)
-    first, size = (np.array(part) for part in _ends(given))
+    if form == "cxcyd":
+        given = [*given[:-1], *([given[-1]] * (len(given) - 1))]
+    first, size = (np.array(part) for part in ends_of(given))
     low = first if form == "xywh" else first - size / 2
     return [*low.tolist(), *(low + size).tolist()]
 
@@ -524,4 +551,4 @@ def _median(sizes: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(float(side) for side in np.median(np.array(sizes), axis=0))
 
 
-__all__ = ["Boxes", "BoxesContract", "boxes_of"]
+__all__ = ["Boxes", "BoxesContract", "boxes_of", "ends_of", "kept"]

@@ -61,7 +61,7 @@ class BoxesHead(Head):
 
     def __init__(self, declared: "Boxes", contract: "BoxesContract", size: "Size") -> None:
         super().__init__()
-        self.on, self.in_pixels, self.matching = declared.under(), declared.unit == "px", declared.matching
+        self.on, self.in_pixels, self.matching = declared.under(), declared.in_pixels, declared.matching
         self.overlap, self.stride_px, self.given = declared.overlap, declared.stride_px, declared.threshold
         self.sides, self.furthest = usual_sides(contract), max(contract.reach, 1.0)
         self.points = declared.radius is not None  # of which the box may reach beyond the picture, as the point may not

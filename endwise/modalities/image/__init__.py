@@ -370,7 +370,7 @@ class Image(PretrainedInput):
         """Pixels have no names."""
         return ()
 
-    def beneath(self) -> Self:
+    def beneath(self, outputs: Iterable[Modality]) -> Self:
         """With every pixel: what lies on it is counted in the file's own."""
         return dataclasses.replace(self, whole=True)
 

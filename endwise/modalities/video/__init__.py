@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from endwise.errors import BadValue, require
-from endwise.modalities.base import INPUT_ROLE, Fetch, Role, input_field
+from endwise.modalities.base import INPUT_ROLE, Fetch, Modality, Role, input_field
 from endwise.modalities.image import Image, ImageContract
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Video(Image):
         some = value[np.unique(np.linspace(0, len(value) - 1, STRIP).round().astype(int))]
         return super().preview(np.concatenate(list(some), axis=1), contract)
 
-    def beneath(self) -> "Video":
+    def beneath(self, outputs: Iterable[Modality]) -> "Video":
         """Itself: nothing lies on a film."""
         return self
 

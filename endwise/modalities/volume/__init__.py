@@ -58,7 +58,7 @@ class Volume(Modality):
     contract_class = VolumeContract
     axes: ClassVar[int] = AXES
     canvas_axes: ClassVar[int] = AXES
-    read_fields: ClassVar[tuple[str, ...]] = ("spacing_mm",)
+    read_fields: ClassVar[tuple[str, ...]] = ("spacing_mm", "placed")
 
     spacing_mm: tuple[float, ...] | None = input_field(
         None, "millimetres from voxel to voxel along x, y and z that every volume is brought to; null: as they are"
@@ -74,6 +74,9 @@ class Volume(Modality):
         "training volumes (CT in Hounsfield units, shapes)",
     )
     whole: bool = input_field(False, "keep every voxel; beside an output that lies on it, always")
+    placed: bool = input_field(
+        False, "refuse files that do not say where in the world they lie; beside an output in millimetres, always"
+    )
     mirror: bool = input_field(
         False, "in training, mirror along x: only where left and right mean nothing to any output"
     )
@@ -115,6 +118,10 @@ class Volume(Modality):
         from endwise.modalities.volume.files import scan_of
 
         found = scan_of(raw, fetch)
+        if self.placed and found.affine is None:
+            raise BadValue(
+                "the file does not say where it lies, and things in it are said in millimetres: give NIfTI, DICOM, or NPZ with 'affine'"
+            )
         if self.spacing_mm is not None:
             found = found.resampled(self.spacing_mm, classes=False)
         return found.measured().packed()
@@ -251,9 +258,13 @@ class Volume(Modality):
         """The three middle planes."""
         return {"kind": "image", "data": drawn(Scan.unpacked(value))}
 
-    def beneath(self) -> Self:
-        """Voxel for voxel."""
-        return dataclasses.replace(self, whole=True)
+    def beneath(self, outputs: Iterable[Modality]) -> Self:
+        """Voxel for voxel, and with its place where an output asks for it."""
+        return dataclasses.replace(self, whole=True, placed=self.placed or any(item.world_of for item in outputs))
+
+    def world(self, value: np.ndarray) -> np.ndarray | None:
+        """The affine from voxels to millimetres, where it is asked for."""
+        return Scan.unpacked(value).affine if self.placed else None
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """Turning is harmless for a class and for what moves with the volume, and may be wrong for a number."""

@@ -5,15 +5,15 @@ A window answers for the things whose middle lies in its core, so that each has 
 around it; what two windows found all the same is one thing where the boxes share enough, as within one window.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from endwise.errors import DataError, require
-from endwise.modalities.boxes import MOST, Boxes, BoxesContract, boxes_of, has_area
+from endwise.modalities.base import Answer, output_field
+from endwise.modalities.boxes import MOST, Boxes, BoxesContract, boxes_of, has_area, kept
 from endwise.patches import cores
 from endwise.scan import AXES, Scan, drawn_through
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from endwise.metrics import Metric
 
 Thing = tuple[str, Mapping[str, Any], np.ndarray]  # "truth" or "answer", {"label", "box" ...}, its box in voxels
+WORLDS = {
+    "ras_mm": np.array([1.0, 1.0, 1.0]),
+    "lps_mm": np.array([-1.0, -1.0, 1.0]),
+}  # what each axis of `Scan` is times
 MOST_VIEWS = 3  # of a volume in the report
 AROUND, LEAST_AROUND = 12, 24  # of a thing's longest side, and voxels: how much of a volume is drawn around it
 NOWHERE = -1e4  # the logit of a place that is none
@@ -32,7 +36,11 @@ class VolumeBoxes(Boxes):
     """Every box in a volume: a list of {label, box}, six numbers in `format`: x, y and z of the low corner, then of the high
     one (`xyxy`), or a corner and three sizes (`xywh`), or the middle and three sizes (`cxcywh`). Numbers count the voxels of
     the volume as it is read: upright, and at its `spacing_mm` where that is declared. Cells may also say xmin, ymin, zmin,
-    xmax, ymax, zmax; `columns` names the class's and the six numbers'.
+    xmax, ymax, zmax; `columns` names the class's and the six numbers', or those of a centre and a diameter (`cxcyd`).
+
+    With `unit: lps_mm` or `ras_mm` numbers are millimetres in the patient, as the affine of the volume's file places its voxels, and
+    answers are too: x to the left and y to the back (lps: DICOM, ITK, 3D Slicer, LUNA16), or x to the right and y to the front
+    (ras: NIfTI); z up. A box is brought to voxels by its middle and its sides, which is exact where the scan's axes are the patient's.
 
     With `radius` things are points, {label, point: [x, y, z]}; boxes too are scored by where the middle of a box lies. Of volumes that are
     larger than what is looked at at once a thing is found whole if it is at most half as long as that along every axis.
@@ -43,6 +51,62 @@ class VolumeBoxes(Boxes):
     by_middles: ClassVar[bool] = True
     corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")
 
+    unit: Literal["px", "share", "lps_mm", "ras_mm"] = output_field(  # type: ignore[assignment]  # more than of pictures
+        "px",
+        "of the coordinates: voxels of the volume as it is read, shares of its sides, or millimetres in the patient, with x to the "
+        "left and y to the back (lps_mm) or x to the right and y to the front (ras_mm)",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not (self.handed and self.unit in WORLDS), field="VolumeBoxes.unit", got=self.unit,
+            allowed="px or share, where boxes go on to another stage", fix="write the boxes in voxels, or remove the stages",
+        )  # fmt: skip
+
+    # ---- millimetres ---------------------------------------------------------------------------------------------------
+
+    @property
+    def world_of(self) -> str | None:
+        """The volume, where boxes are said in millimetres."""
+        return self.under() if self.unit in WORLDS else None
+
+    def from_world(self, value: np.ndarray, world: np.ndarray) -> np.ndarray:
+        """Boxes in voxels, by their middles and their sides."""
+        there, step = np.linalg.inv(world[:, :AXES]), np.linalg.norm(world[:, :AXES], axis=0)
+        found = []
+        for label, *corners in boxes_of(value):
+            low, high = np.array(corners).reshape(2, AXES)
+            middle = (
+                there @ ((low + high) / 2 * WORLDS[self.unit] - world[:, AXES]) + 0.5
+            )  # voxels begin before their middle
+            half = (high - low) / 2 / step
+            found.append([label, *(middle - half).tolist(), *(middle + half).tolist()])
+        return kept(found)
+
+    def to_world(self, answer: Answer, world: np.ndarray | None) -> Answer:
+        """In millimetres; nothing is found in a volume that is missing."""
+        if world is None:
+            return replace(answer, value=[], detail={})
+        more = {name: [self._said(item, world) for item in part] for name, part in answer.detail.items()}
+        return replace(answer, value=[self._said(item, world) for item in answer.value], detail=more)
+
+    def _said(self, item: Mapping[str, Any], world: np.ndarray) -> dict[str, Any]:
+        low, high = np.array(item["box"]).reshape(2, AXES)
+        middle = (world[:, :AXES] @ ((low + high) / 2 - 0.5) + world[:, AXES]) * WORLDS[self.unit]
+        if self.radius is not None:
+            point = middle.tolist()
+            return {**item, "point": point, "box": self._around(point)}
+        half = (high - low) / 2 * np.linalg.norm(world[:, :AXES], axis=0)
+        return {**item, "box": [*(middle - half).tolist(), *(middle + half).tolist()]}
+
+    def _thing(self, label: str, box: Sequence[float]) -> dict[str, Any]:
+        """Of a point in millimetres with the box around it that is so many of them wide, in voxels."""
+        found = super()._thing(label, box)
+        return {**found, "box": list(box)} if self.unit in WORLDS else found
+
+    # ---- answers -------------------------------------------------------------------------------------------------------
+
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """None: the preview's planes lead through few of them."""
         return []
@@ -52,11 +116,11 @@ class VolumeBoxes(Boxes):
         from endwise.modalities.boxes.detector import SlidingWindow
         from endwise.modalities.volume.mask import voxels
 
-        return SlidingWindow(in_pixels=self.unit == "px", turned=False, opened=voxels)
+        return SlidingWindow(in_pixels=self.in_pixels, turned=False, opened=voxels)
 
     def strays(self, value: np.ndarray, under: np.ndarray) -> int:
         """Boxes that reach more than a voxel beyond the volume as it is read."""
-        if self.unit != "px":
+        if not self.in_pixels:
             return 0
         most = np.array(Scan.unpacked(under).shape) + 1.0
         ends = [np.array(corners).reshape(2, AXES) for _, *corners in boxes_of(value)]
@@ -66,7 +130,7 @@ class VolumeBoxes(Boxes):
         """The planes through the middles of at most three things, first of those that were missed and of false alarms, and
         what is around them up to some times their longest side. A thing through which others' planes lead is shown with them."""
         scan = Scan.unpacked(under)
-        sides = np.tile(scan.shape if self.unit == "share" else (1.0,) * AXES, 2)
+        sides = np.tile((1.0,) * AXES if self.in_pixels else scan.shape, 2)
         things = [
             (side, item, sides * item["box"]) for side, all_ in (("truth", truth), ("answer", answer)) for item in all_
         ]
@@ -92,7 +156,7 @@ class VolumeBoxes(Boxes):
     def part(self, value: np.ndarray, start: Sequence[int], sides: Sequence[int]) -> np.ndarray:
         """The boxes that reach into it, in its own voxels. DataError where they are shares of a whole that it does not know."""
         require(
-            self.unit == "px", field="VolumeBoxes.unit", got=self.unit, allowed="px, where volumes are seen in patches",
+            self.in_pixels, field="VolumeBoxes.unit", got=self.unit, allowed="px, where volumes are seen in patches",
             fix="write the boxes in voxels, or let the volume be seen whole (a larger seen_voxels:)", error=DataError,
         )  # fmt: skip
         first, found = np.array(start, np.float64), []
@@ -100,12 +164,12 @@ class VolumeBoxes(Boxes):
             low, high = np.array(corners).reshape(2, AXES) - first
             if (high > 0).all() and (low < np.array(sides)).all():
                 found.append([label, *low.tolist(), *high.tolist()])
-        return np.frombuffer(json.dumps(found, ensure_ascii=False).encode(), dtype=np.uint8)
+        return kept(found)
 
     def sought(self, value: np.ndarray, contract: BoxesContract, words: np.ndarray) -> tuple[int, ...] | None:
         """The middle of a box, each as likely."""
         found = [corners for label, *corners in boxes_of(value) if label in contract.ids and has_area(corners)]
-        if not found or self.unit != "px":
+        if not (found and self.in_pixels):
             return None
         middle = np.array(found[int(words[0]) % len(found)]).reshape(2, AXES).mean(0)
         return tuple(max(0, int(place)) for place in middle)
@@ -136,19 +200,19 @@ class VolumeBoxes(Boxes):
     def _joined_boxes(
         self, windows: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray], Any]], whole: np.ndarray, sides: np.ndarray
     ) -> dict[str, np.ndarray]:
-        kept: dict[str, list[np.ndarray]] = {"boxes": [], "alone": [], "classes": [], "given": []}
-        scale = sides if self.unit == "share" else np.ones(AXES)
+        own: dict[str, list[np.ndarray]] = {"boxes": [], "alone": [], "classes": [], "given": []}
+        scale = np.ones(AXES) if self.in_pixels else sides
         for start, decoded, core in windows:
             ends = np.asarray(decoded["boxes"], np.float64).reshape(-1, 2, AXES) * scale + start
             here = _inside(ends, core)
-            kept["boxes"].append(ends[here].reshape(-1, 2 * AXES))
+            own["boxes"].append(ends[here].reshape(-1, 2 * AXES))
             for name in ("alone", "classes", "given"):
-                kept[name].append(np.asarray(decoded[name])[here])
-        found = {name: np.concatenate(values) for name, values in kept.items()}
+                own[name].append(np.asarray(decoded[name])[here])
+        found = {name: np.concatenate(values) for name, values in own.items()}
         surest = np.argsort(-found["alone"], kind="stable")[:MOST]
         found = {name: values[surest] for name, values in found.items()}
         gone = np.zeros(len(surest), bool) if self.overlap is None else _suppressed(found, self.overlap)
-        found["boxes"] /= np.tile(whole, 2) if self.unit == "share" else 1.0
+        found["boxes"] /= 1.0 if self.in_pixels else np.tile(whole, 2)
         return {**found, "scores": np.where(gone, 0.0, found["alone"])}
 
 
@@ -187,7 +251,7 @@ def _view(scan: Scan, box: np.ndarray, things: Sequence[Thing]) -> dict[str, Any
 def _joined_places(
     windows: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray], Any]], whole: np.ndarray, *, points: bool
 ) -> dict[str, np.ndarray]:
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in PER_PLACE}
+    own: dict[str, list[np.ndarray]] = {name: [] for name in PER_PLACE}
     for start, said, core in windows:
         seen, sides = np.asarray(said["seen"], np.float64), np.asarray(said["sizes"], np.float64)
 
@@ -203,12 +267,12 @@ def _joined_places(
             ends = ends.clip(0.0, 1.0)
         ends = ends * sides + start
         here = _inside(ends, core)
-        kept["boxes"].append((ends[here] / whole).reshape(-1, 2 * AXES))
-        kept["places"].append((laid(np.asarray(said["places"]))[here] * sides + start) / whole)
+        own["boxes"].append((ends[here] / whole).reshape(-1, 2 * AXES))
+        own["places"].append((laid(np.asarray(said["places"]))[here] * sides + start) / whole)
         for name in ("one", "many"):
-            kept[name].append(np.asarray(said[name])[here])
+            own[name].append(np.asarray(said[name])[here])
     return {
-        **{name: np.concatenate(values).astype(np.float32) for name, values in kept.items()},
+        **{name: np.concatenate(values).astype(np.float32) for name, values in own.items()},
         "seen": np.eye(AXES, AXES + 1, dtype=np.float32),
         "sizes": whole.astype(np.int64),
     }

@@ -10,7 +10,7 @@ import numpy as np
 from endwise import silhouettes
 from endwise.errors import BadValue
 from endwise.modalities.base import Fetch
-from endwise.modalities.boxes import BoxesContract
+from endwise.modalities.boxes import UNNAMED, BoxesContract
 from endwise.modalities.instances import Instances, counted_out, masks_of
 from endwise.modalities.volume.boxes import VolumeBoxes
 from endwise.modalities.volume.mask import OnVoxels, VolumeMask
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from endwise.metrics import Metric
 
 SIDE = 12  # places along each axis of a box at which its mask is learnt
-UNNAMED = "thing"  # the class of what a volume of numbers says nothing else about
 
 
 @dataclass(frozen=True, kw_only=True)
