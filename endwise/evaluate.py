@@ -24,7 +24,7 @@ from endwise.calibration import FEWEST, Measured, worth
 from endwise.certainty import ENTRY, judged
 from endwise.data.dataset import Dataset, Progress, fit_contract, prepare, split_keys
 from endwise.data.gather import gathered
-from endwise.data.loader import Loader
+from endwise.data.loader import Loader, any_larger
 from endwise.data.split import folds
 from endwise.data.table import Table, open_table
 from endwise.details import Answered, output_details, probe
@@ -37,7 +37,9 @@ from endwise.model import Model
 from endwise.network import Predictions
 from endwise.nn.interface import Head
 from endwise.recipe import Recipe
+from endwise.rows import rows_at_once
 from endwise.run import Run
+from endwise.shelf import Shelf
 
 BATCH_ROWS = 64
 ABLATION_ROWS = 2_000  # each input left out is another pass over them
@@ -344,10 +346,24 @@ def _measure(model: Model, dataset: Dataset, name: str, part: _Held, measured: M
 
 def _batches(model: Model, dataset: Dataset, rows: np.ndarray) -> Iterator[Batch]:
     """Batches of rows of about one length, the longest first: what does not fit into memory shows at once."""
+    size = rows_together(model, dataset, rows)
     loader = Loader(
-        dataset, model.recipe, model.contracts, rows, batch_size=BATCH_ROWS, seed=0, shuffle=False, order="length"
+        dataset, model.recipe, model.contracts, rows, batch_size=size, seed=0, shuffle=False, order="length"
     )
     return loader.iterate(0, loader.batches_per_epoch)
+
+
+def rows_together(model: Model, dataset: Dataset, rows: np.ndarray, most: int = BATCH_ROWS) -> int:
+    """How many of these rows are judged at a time. All that the network says of them is held meanwhile: where one is answered
+    in windows, only its own."""
+    inputs, contracts = model.recipe.inputs, model.contracts
+    if any(
+        any_larger(dataset.fields[name], item, item.patch(contracts[name]), rows)
+        for name, item in inputs.items()
+        if name in dataset.fields
+    ):
+        return 1
+    return rows_at_once(inputs, contracts, most)
 
 
 def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answered]:
@@ -360,11 +376,13 @@ def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answer
     doubted = [name for name in wanted if model.recipe.outputs[name].can_abstain]
     sureness = {name: np.zeros(len(rows)) for name in doubted}
     bare: dict[str, list[Answer | None]] = {name: [None] * len(rows) for name in doubted}
+    shelf = Shelf()
     for batch in _batches(model, dataset, rows):
         where = np.array([place[int(row)] for row in batch.row_ids])
         predictions = model.predictions(batch)
         decoded = model.decoded({name: predictions[name] for name in wanted})
-        for name, given in model.written(decoded, len(batch)).items():
+        for name, written in model.written(decoded, len(batch)).items():
+            given = [shelf.put(one) for one in written]
             item, contract = model.recipe.outputs[name], model.contracts[name]
             for index, one in zip(where.tolist(), given, strict=True):
                 answers[name][index] = judged(item, contract, one, model.certainty.get(name))

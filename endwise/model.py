@@ -55,7 +55,9 @@ from endwise.stream import Stream
 if TYPE_CHECKING:
     from endwise.run import Run
 
-WINDOW_BATCHES = 16  # rows are sorted by length inside windows of this many batches, so memory stays bounded
+WINDOW_BATCHES = (
+    16  # rows are sorted by length inside windows of this many batches, or of few volumes, so memory stays bounded
+)
 READERS = min(8, os.cpu_count() or 1)  # decoders release the interpreter lock
 OnBad = Literal["raise", "keep"]
 
@@ -510,7 +512,7 @@ class Model:
     def _predict_source(
         self, source: _Source, batch_size: int, on_bad: OnBad, hashed: bool
     ) -> Iterator[Prediction | DataError]:
-        window = batch_size * WINDOW_BATCHES
+        window = rows_at_once(self.recipe.inputs, self.contracts, batch_size * WINDOW_BATCHES)
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(READERS)) if source.count > 1 and READERS > 1 else None
             for start in range(0, source.count, window):

@@ -213,7 +213,7 @@ class Bundle:
         """Batches of rows as the graph takes them; a DataError with the row's name in the place of a bad one."""
         require(batch_size >= 1, field="batch_size", got=batch_size, allowed="at least 1", fix="64 is usual",
                 error=DataError)  # fmt: skip
-        fetch = file_fetcher(base)
+        fetch, batch_size = file_fetcher(base), rows_at_once(self.inputs, self.contracts, batch_size)
         for start in range(0, len(rows), batch_size):
             values: list[Row | DataError] = []
             for row, where in zip(rows[start : start + batch_size], names[start : start + batch_size], strict=True):

@@ -29,7 +29,15 @@ from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
 from endwise.data.manifest import manifest
 from endwise.errors import EndwiseError, TrainingError, require
-from endwise.evaluate import ABLATION_ROWS, calibrate, can_be_left_out, cross_validate, evaluate, looked_at
+from endwise.evaluate import (
+    ABLATION_ROWS,
+    calibrate,
+    can_be_left_out,
+    cross_validate,
+    evaluate,
+    looked_at,
+    rows_together,
+)
 from endwise.metrics import Metric
 from endwise.modalities.base import Contract
 from endwise.model import Model
@@ -59,6 +67,7 @@ from endwise.plan import (
 from endwise.plan import wanted_s as steps_s
 from endwise.recipe import Recipe
 from endwise.run import Run
+from endwise.shelf import Shelf
 from endwise.transfer import Beginning, Origin
 from endwise.watch import Alarm, Meaning, Watch
 from endwise.weighting import WEIGHTINGS
@@ -682,9 +691,8 @@ class _Validation:
     ) -> None:
         recipe = model.recipe
         self.model, self.metrics = model, metrics
-        self.loader = Loader(
-            dataset, recipe, model.contracts, rows, batch_size=max(batch_size, 64), seed=0, shuffle=False
-        )
+        size = rows_together(model, dataset, rows, max(batch_size, 64))
+        self.loader = Loader(dataset, recipe, model.contracts, rows, batch_size=size, seed=0, shuffle=False)
         self.truths: dict[str, list[Any]] = {}
         self.kept: dict[str, np.ndarray] = {}
         self.weights = None if recipe.data.weight is None else dataset.weight[rows]  # as the final evaluation counts
@@ -698,10 +706,12 @@ class _Validation:
         seen: dict[str, dict[str, list[Any]]] = {
             name: {metric.name: [] for metric in found} for name, found in self.metrics.items()
         }
+        shelf = Shelf()
         for batch in self.loader.iterate(0, self.loader.batches_per_epoch):
-            for name, given in looked_at(self.model, batch, self.metrics, draft=True).items():
+            for name, (written, terms) in looked_at(self.model, batch, self.metrics, draft=True).items():
+                answers = [shelf.put(one) for one in written]
                 for metric in self.metrics[name]:
-                    seen[name][metric.name].extend(metric.looks_at(*given))
+                    seen[name][metric.name].extend(metric.looks_at(answers, terms))
         values: dict[str, dict[str, float | None]] = {}
         for name, found in self.metrics.items():
             values[name] = {}

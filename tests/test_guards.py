@@ -111,7 +111,7 @@ FLOORS: dict[str, int] = {
     "certainty": 1, "when": 1,
     "batch": 1, "curves": 1, "delimited": 1, "metrics": 1, "scores": 1, "losses": 1, "nn": 1,
     "modalities": 2, "execute": 2,
-    "rows": 3, "calibration": 3, "priors": 3, "watch": 3, "network": 3, "recipe": 3, "stages": 3,
+    "rows": 3, "shelf": 3, "calibration": 3, "priors": 3, "watch": 3, "network": 3, "recipe": 3, "stages": 3,
     "objective": 4, "weighting": 4, "data": 4, "optimise": 4, "plan": 4, "checkpoint": 4, "runner": 4, "stream": 4,
     "silhouettes": 0,
     "artefact": 5, "model": 5, "run": 5, "transfer": 5, "baselines": 5, "details": 5, "diagnosis": 5,

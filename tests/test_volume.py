@@ -47,6 +47,7 @@ from endwise.report import build
 from endwise.rows import collate, file_fetcher, window_by_window
 from endwise.runner import differences
 from endwise.scan import NIFTI_URI, Scan, VolumeSegmentation, nifti, uri_volume
+from endwise.shelf import Shelf
 from endwise.testing import examples
 
 NAMES = {0: "rest", 1: "organ"}
@@ -688,6 +689,56 @@ def test_an_answer_to_a_large_volume_holds_scores_of_a_few_planes_of_it() -> Non
     assert np.array_equal(found["classes"], scores.argmax(0))
     assert float(found["sure"]) == pytest.approx(float(softmax(scores, axis=0).max(0).mean()), rel=1e-5)
     assert peak < scores.nbytes / 2
+
+
+def test_scoring_many_volumes_takes_the_memory_of_one() -> None:
+    """Of volumes that are answered in windows, everything that the network says of one is held at a time."""
+    random = np.random.default_rng(0)
+    targets = list(random.integers(0, 4, (12, 26, 26, 26)).astype(np.uint8))
+    large = [(100 * item + random.normal(0, 9, item.shape)).astype(np.float32) for item in targets]
+    recipe = ew.Recipe(
+        name="many", data={"path": {"scan": large, "organ": targets}}, inputs={"scan": ew.Volume(seen_voxels=(16, 16, 16))},
+        outputs={"organ": "volume_mask"}, train={"size": "tiny"}, trunk={"width": 16, "depth": 1},
+    )  # fmt: skip
+    dataset = ew.prepare(recipe)
+    model = ew.Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
+    peaks, found = [], []
+    for rows in (range(1), range(2), range(8)):
+        tracemalloc.start()
+        try:
+            found.append(ew.evaluate(model, dataset, np.array(rows), details=False, baselines=False))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[2] < 1.3 * peaks[1]
+    answer = model.predict({"scan": large[0]})["organ"]
+    own = metrics.value(metrics.mean_iou(), [VolumeSegmentation(targets[0], answer.names)], [Answer(answer)])
+    assert found[0].outputs["organ"]["miou"].value == pytest.approx(own, rel=1e-4)
+
+
+def test_large_answers_lie_in_a_file_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf, random = Shelf(), np.random.default_rng(0)
+    answers = [
+        Answer(VolumeSegmentation(random.integers(0, 2, (64, 64, 64)).astype(kind), NAMES, spacing_mm=(1.0, 2.0, 3.0)))
+        for kind in (np.uint8, np.uint16, np.uint8)
+    ]
+    tracemalloc.start()
+    try:
+        kept = [shelf.put(one) for one in answers]
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    del shelf
+    assert [one.value for one in kept] == [one.value for one in answers]
+    assert all(one.value.spacing_mm == (1.0, 2.0, 3.0) for one in kept)
+    small = Answer(VolumeSegmentation(np.zeros((4, 4, 4), np.uint8), NAMES))
+    assert Shelf().put(small) is small
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    assert Shelf().put(answers[0]) is answers[0]
 
 
 def test_a_volume_larger_than_what_is_looked_at_is_learnt_in_patches(tmp_path: Path) -> None:

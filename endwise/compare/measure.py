@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from endwise.batch import Batch, Ragged
 from endwise.data.dataset import Dataset
 from endwise.data.loader import Loader
-from endwise.evaluate import BATCH_ROWS, looked_at
+from endwise.evaluate import BATCH_ROWS, looked_at, rows_together
 from endwise.metrics import Metric
 from endwise.modalities.base import Contract
 from endwise.model import Model
@@ -110,7 +110,8 @@ def statistics(
     }
 
 
-def _batches(model: Model, dataset: Dataset, rows: np.ndarray, size: int = BATCH_ROWS) -> Iterator[Batch]:
+def _batches(model: Model, dataset: Dataset, rows: np.ndarray, most: int = BATCH_ROWS) -> Iterator[Batch]:
+    size = rows_together(model, dataset, rows, most)
     loader = Loader(dataset, model.recipe, model.contracts, rows, batch_size=size, seed=0, shuffle=False)
     return loader.iterate(0, loader.batches_per_epoch)
 

@@ -286,14 +286,14 @@ class Mask(Spatial):
 
     def remarks(self, truths: Sequence[Any], answers: Sequence[Answer], contract: MaskContract) -> Sequence[str]:
         """How many places have no label, and how many a number that is no class."""
-        places = [truth.places() for truth in truths]
-        total = sum(item.size for item in places)
+        counts = np.zeros(256, np.int64)
+        for truth in truths:
+            counts += np.bincount(truth.places().ravel(), minlength=256)
         told = []
         for mark, what in ((IGNORED, "are unlabelled (ignore) and are in no metric"),
                            (UNKNOWN, "have a number that training never saw: no answer to them is right")):  # fmt: skip
-            count = sum(int((item == mark).sum()) for item in places)
-            if count:
-                told.append(f"{count:,} of {total:,} pixels {what}")
+            if counts[mark]:
+                told.append(f"{counts[mark]:,} of {counts.sum():,} pixels {what}")
         return told
 
     def metrics(self, contract: MaskContract) -> Sequence["Metric"]:
