@@ -118,6 +118,90 @@ def test_everything_is_drawn_in_the_end() -> None:
     assert shares == pytest.approx(np.full(9, 1 / 3), abs=0.12)
 
 
+# ---- by definition ---------------------------------------------------------------------------------------------------
+
+Tree = list[tuple[Any, ...]]  # (direction, node, age, amount, kind, what lies behind it) of each visit
+
+
+def by_definition(
+    edges: Sequence[Edge],
+    node: str,
+    before: float,
+    caps: Sequence[int],
+    via: int = -1,
+    own: frozenset[str] = frozenset(),
+) -> Tree:
+    """What lies around a node, looked for in all edges: its newest before a moment, but the one we came by and the row's own."""
+    if not caps:
+        return []
+    there = []
+    for place, one in enumerate(edges):
+        if place == via or one["when"] >= before or {one["source"], one["target"]} == own:
+            continue
+        if one["source"] == node:
+            there.append((one["when"], place, 0.0, one["target"]))
+        elif one["target"] == node:
+            there.append((one["when"], place, 1.0, one["source"]))
+    return sorted(
+        (direction, hash_of(other), before - when, edges[place]["amount"], hash_of(edges[place]["kind"]),
+         by_definition(edges, other, before, caps[1:], place, own))
+        for when, place, direction, other in sorted(there)[-caps[0] :]
+    )  # fmt: skip
+
+
+def behind(visits: np.ndarray, place: int) -> Tree:
+    """What lies behind a visit, as `by_definition` says it; without times all edges were one moment ago."""
+    found = visits.copy()
+    found[:, AGE] = np.nan_to_num(found[:, AGE], nan=1.0)
+    said = [
+        (*one[DIRECTION : AGE + 3].tolist(), behind(visits, at)) for at, one in enumerate(found) if one[PARENT] == place
+    ]
+    return sorted(said)
+
+
+@settings(deadline=None)
+@given(edges_of(25), st.integers(0, 25), st.randoms())
+def test_what_is_around_a_row_is_what_the_definition_says(edges: list[Edge], time: int, random: Any) -> None:
+    times = random.sample(range(25), len(edges))  # one moment each, so that nobody has to choose among the newest
+    edges = [{**one, "when": float(when)} for one, when in zip(edges, times, strict=True)]
+    found = around(edges, ["a", "b"], time, SMALL)
+    assert [behind(found, 0), behind(found, 1)] == [by_definition(edges, name, time, SMALL.cap) for name in "ab"]
+
+
+@settings(deadline=None)
+@given(edges_of(10))
+def test_what_is_around_an_edge_without_a_time_is_what_the_definition_says(edges: list[Edge]) -> None:
+    graph = Graph(at=("one", "other"), numbers=("amount",), classes=("kind",), cap=(20, 20))
+    said = [{name: cell for name, cell in one.items() if name != "when"} for one in edges]
+    found = graph.read({"at": ["a", "b"], "edges": said}, str.encode)
+    now = [{**one, "when": 0.0} for one in edges]
+    wanted = [by_definition(now, name, 1.0, graph.cap, own=frozenset("ab")) for name in "ab"]
+    assert [behind(found, 0), behind(found, 1)] == wanted
+
+
+@settings(deadline=None)
+@given(edges_of(60), st.tuples(*[st.integers(0, 1000)] * 3))
+def test_what_is_drawn_is_as_much_as_may_be_of_what_there_is_and_nothing_twice(
+    edges: list[Edge], key: tuple[int, int, int]
+) -> None:
+    edges = [{**one, "amount": float(place)} for place, one in enumerate(edges)]  # tells which edge it is
+    whole = around(edges, ["a", "b"], 10)
+    found = thinned(whole, (3, 2), key)
+
+    def check(drawn: np.ndarray, at: int, seen: np.ndarray, there: int, most: Sequence[int]) -> None:
+        some, every = (np.flatnonzero(part[:, PARENT] == place) for part, place in ((drawn, at), (seen, there)))
+        assert len(some) == min(len(every), most[0]) if most else not len(some)
+        own = dict(zip(seen[every, AGE + 1].tolist(), every.tolist(), strict=True))
+        assert len(set(drawn[some, AGE + 1].tolist())) == len(some)
+        for place in some.tolist():
+            same = own[drawn[place, AGE + 1]]
+            assert np.array_equal(drawn[place, HOP:], seen[same, HOP:], equal_nan=True)
+            check(drawn, place, seen, same, most[1:])
+
+    for node in (0, 1):
+        check(found, node, whole, node, (3, 2))
+
+
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
@@ -443,3 +527,145 @@ def test_the_mean_over_neighbours_is_pytorch_geometrics() -> None:
         layer.lin_l.weight.copy_(torch.eye(4))
         wanted = layer(said[0], torch.stack([torch.arange(1, 7), parent[0, 1:]]))
     assert torch.allclose(mean[0], wanted, atol=1e-6)
+
+
+def geometric_layer(hop: Hop) -> Any:
+    """The same layer of PyTorch Geometric's parts (message passing, mean and attentional aggregation, degree), with the weights
+    copied: layer(x, edges), edges [2, edge] from and to."""
+    pytest.importorskip("torch_geometric")
+    from torch_geometric.nn import MessagePassing, aggr
+    from torch_geometric.utils import degree
+
+    class Loud(torch.nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 4 * super().forward(input).tanh()
+
+    class Layer(MessagePassing):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(aggr=None)
+            width = hop.message.in_features
+            said = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.SiLU())
+            self.said, self.mean = said, aggr.MeanAggregation()
+            self.attention = aggr.AttentionalAggregation(gate_nn=Loud(width, 1), nn=said)
+            self.norm = torch.nn.RMSNorm(width)
+            self.update_of = torch.nn.Sequential(
+                torch.nn.Linear(2 * width + 1, 2 * width),
+                torch.nn.SiLU(),
+                torch.nn.Linear(2 * width, width, bias=False),
+            )
+            copies = (self.norm, hop.norm), (said[0], hop.message), (self.attention.gate_nn, hop.loudness)
+            for own, theirs in (*copies, (self.update_of[0], hop.inward), (self.update_of[2], hop.outward)):
+                own.load_state_dict(theirs.state_dict())
+
+        def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+            counts = degree(edges[1], len(x)).log1p()[:, None]
+            means = self.propagate(edges, x=self.norm(x))
+            return x + self.update_of(torch.cat([means, counts], dim=-1))
+
+        def message(self, x_j: torch.Tensor) -> torch.Tensor:
+            return x_j
+
+        def aggregate(self, inputs: torch.Tensor, index: torch.Tensor, dim_size: int) -> torch.Tensor:
+            mean = self.mean(self.said(inputs), index, dim_size=dim_size)
+            return torch.cat([mean, self.attention(inputs, index, dim_size=dim_size)], dim=-1)
+
+    return Layer()
+
+
+TYPED = Graph(numbers=("amount",), classes=("kind",), cap=(99, 99), neighbours=(3, 2))
+
+
+def typed_graph(nodes: int = 9, count: int = 28) -> list[dict[str, Any]]:
+    """Edges of two kinds, some of them there twice, one from a node to itself."""
+    random = np.random.default_rng(0)
+    ends = [*random.integers(0, nodes, (count, 2)).tolist(), [1, 1], [0, 1], [0, 1]]
+    return [
+        {"source": f"n{one}", "target": f"n{other}", "amount": float(place), "kind": ["cash", "card"][place % 2]}
+        for place, (one, other) in enumerate(ends)
+    ]
+
+
+def typed_network(edges: Sequence[Mapping[str, Any]]) -> tuple[Any, GraphEncoder]:
+    """The contract of a graph and two layers with weights that are nothing's initial value."""
+    contract = TYPED.fit([TYPED.read({"edges": list(edges)}, str.encode)], missing=0, role=INPUT_ROLE)
+    torch.manual_seed(0)
+    encoder = GraphEncoder(contract, SIZE, hops=2, asked=None).eval()
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return contract, encoder
+
+
+def first_states(encoder: GraphEncoder, values: np.ndarray) -> torch.Tensor:
+    """What each visit says of itself, before any message."""
+    rows = torch.from_numpy(values)
+    numbers = encoder.inward(encoder._features(rows[:, 3 : 3 + encoder.numbers]))
+    kinds = encoder.classes[0](rows[:, 3 + encoder.numbers].long())
+    said: torch.Tensor = (
+        numbers + kinds + encoder.directions(rows[:, 2].long() + 1) + encoder.distances(rows[:, 1].long())
+    )
+    return said
+
+
+def of_geometric(encoder: GraphEncoder, states: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+    """The whole network's answer for every state, by PyTorch Geometric."""
+    with torch.inference_mode():
+        for hop in encoder.hops:
+            states = geometric_layer(hop)(states, edges)
+        answer: torch.Tensor = encoder.norm(states)
+    return answer
+
+
+def test_a_network_on_a_typed_sampled_graph_answers_as_pytorch_geometrics() -> None:
+    edges = typed_graph()
+    contract, encoder = typed_network(edges)
+    values = [
+        TYPED.transform(TYPED.sample(TYPED.read({"at": at, "edges": edges}, str.encode), (0, step, 7)), contract)
+        for step, at in enumerate((["n0", "n1"], ["n2"], ["n3", "n4", "n5"]))
+    ]
+    longest = max(map(len, values))
+    padded = np.stack([np.pad(value, ((0, longest - len(value)), (0, 0)), constant_values=1.0) for value in values])
+    with torch.inference_mode():
+        found = encoder(torch.from_numpy(padded), torch.tensor([[len(value)] for value in values]))
+    for row, value in enumerate(values):
+        parent = torch.from_numpy(value[:, 0]).long()
+        child = torch.arange(len(value))[parent >= 0]
+        wanted = of_geometric(encoder, first_states(encoder, value), torch.stack([child, parent[parent >= 0]]))
+        asked = value[:, 1] == 0
+        assert torch.allclose(found.values[row][found.mask[row]], wanted[asked], atol=1e-5)
+
+
+def test_all_neighbours_of_a_row_give_the_answer_of_the_whole_graph_at_once() -> None:
+    """The states of a full forward are the nodes, and each way along an edge at one step and at two steps from a node."""
+    edges = typed_graph()
+    contract, encoder = typed_network(edges)
+    names = [f"n{node}" for node in range(9)]
+    ways = [(place, 0, one["source"], one["target"]) for place, one in enumerate(edges)]
+    ways += [
+        (place, 1, one["target"], one["source"]) for place, one in enumerate(edges) if one["source"] != one["target"]
+    ]
+    kinds = {
+        "cash": contract.classes[0].index(int(hash_of("cash"))),
+        "card": contract.classes[0].index(int(hash_of("card"))),
+    }
+    nan = float("nan")
+    rows = [[-1, 0, -1, nan, nan, 0] for _ in names]
+    rows += [
+        [0, hop, way[1], nan, edges[way[0]]["amount"], 2 + kinds[edges[way[0]]["kind"]]]
+        for hop in (1, 2)
+        for way in ways
+    ]
+    near = [(len(names) + at, names.index(way[2])) for at, way in enumerate(ways)]
+    far = [
+        (len(names) + len(ways) + at, len(names) + before)
+        for at, way in enumerate(ways)
+        for before, other in enumerate(ways)
+        if way[2] == other[3] and way[0] != other[0]
+    ]
+    states = first_states(encoder, np.array(rows, np.float32))
+    wanted = of_geometric(encoder, states, torch.tensor([*near, *far]).T)[: len(names)]
+    for node, name in enumerate(names):
+        value = TYPED.transform(TYPED.read({"at": [name], "edges": edges}, str.encode), contract)
+        with torch.inference_mode():
+            found = encoder(torch.from_numpy(value)[None], torch.tensor([[len(value)]])).values[0, 0]
+        assert torch.allclose(found, wanted[node], atol=1e-5), name
