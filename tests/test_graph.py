@@ -1,7 +1,9 @@
 """Rows and the edges around them."""
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from endwise.modalities.graph import Graph
 from endwise.modalities.graph.index import AGE, DIRECTION, HOP, NODE, PARENT, hash_of, thinned
 from endwise.modalities.graph.network import GraphEncoder, Hop
 from endwise.nn.size import Size
+from endwise.runner import differences
 
 SIZE = Size.of("tiny", width=16, depth=1, heads=2, dropout=0.0)
 PAYMENTS = Graph(time="when", numbers=("amount",), classes=("kind",))
@@ -399,6 +402,104 @@ def test_what_is_not_inductive_sees_held_out_edges_in_training() -> None:
     assert np.mean([len(one) for one in training]) == pytest.approx(np.mean([len(one) for one in test]), rel=0.1)
     with pytest.raises(RecipeError, match=r"Graph\.inductive"):
         Graph(at=("a",), time="when", inductive=False)
+
+
+# ---- from tables to answers ------------------------------------------------------------------------------------------
+
+Asked = list[dict[str, Any]]  # what is asked about each test row, by somebody who has no tables
+
+
+def csv_of(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return str(path)
+
+
+def sides(count: int) -> list[str]:
+    return [SIDES[place % 5] for place in range(count)]
+
+
+def of_nodes(folder: Path) -> tuple[ew.Recipe, Asked]:
+    """People, and whether most of what they do with others is work."""
+    random = np.random.default_rng(0)
+    people = [{"id": f"p{at}", "age": 20 + at % 40, "busy": ["no", "yes"][at % 2]} for at in range(150)]
+    knows = [
+        {"source": one["id"], "target": f"p{random.integers(150)}", "tie": {"no": "kin", "yes": "work"}[str(one["busy"])]}
+        for one in people for _ in range(4)
+    ]  # fmt: skip
+    table = [
+        {**one, "split": side}
+        for one, side in zip(people, np.random.default_rng(1).permutation(sides(150)), strict=True)
+    ]
+    nodes = [{"id": one["id"], "age": one["age"]} for one in people]
+    tables = {"people": csv_of(folder / "people.csv", nodes), "knows": csv_of(folder / "knows.csv", knows)}
+    graph = ew.Graph(at=("id",), nodes="people", node_numbers=("age",), edges="knows", classes=("tie",))
+    recipe = ew.Recipe(
+        data={"path": csv_of(folder / "rows.csv", table), "split": "split", "tables": tables},
+        inputs={"around": graph}, outputs={"busy": ew.Boolean()},
+    )  # fmt: skip
+    return recipe, [{"at": [one["id"]], "edges": knows, "nodes": nodes} for one in table if one["split"] == "test"]
+
+
+def of_edges(folder: Path) -> tuple[ew.Recipe, Asked]:
+    """Who pays whom, and how: everybody pays in one way."""
+    random = np.random.default_rng(0)
+    pairs = [[f"s{random.integers(40)}", f"t{random.integers(10)}"] for _ in range(300)]
+    paid = [{"payer": one, "paid": two, "way": ["cash", "card"][int(one[1:]) % 2]} for one, two in pairs]
+    table = [
+        {"payer": one["payer"], "paid": one["paid"], "answer": one["way"], "split": side}
+        for one, side in zip(paid, sides(300), strict=True)
+    ]
+    graph = ew.Graph(at=("payer", "paid"), ends=("payer", "paid"), edges="paid", classes=("way",), one_kind=False)
+    tables = {"paid": csv_of(folder / "paid.csv", paid)}
+    recipe = ew.Recipe(
+        data={"path": csv_of(folder / "rows.csv", table), "split": "split", "tables": tables},
+        inputs={"around": graph}, outputs={"answer": ew.Category()},
+    )  # fmt: skip
+    return recipe, [{"at": [one["payer"], one["paid"]], "edges": paid} for one in table if one["split"] == "test"]
+
+
+def of_graphs(folder: Path) -> tuple[ew.Recipe, Asked]:
+    """Molecules in cells, and whether there is nitrogen in them."""
+    random, found = np.random.default_rng(0), []
+    for place in range(150):
+        count = 3 + place % 4
+        atoms = [*random.choice(["C", "O"], count - 1).tolist(), "CN"[place % 2]]
+        found.append({
+            "nodes": [{"id": at, "atom": atom} for at, atom in enumerate(atoms)],
+            "edges": [{"source": at, "target": at + 1, "bond": "-"} for at in range(count - 1)],
+        })  # fmt: skip
+    table = [
+        {"molecule": json.dumps(one), "nitrogen": place % 2, "split": side}
+        for place, (one, side) in enumerate(zip(found, np.random.default_rng(1).permutation(sides(150)), strict=True))
+    ]
+    recipe = ew.Recipe(
+        data={"path": csv_of(folder / "rows.csv", table), "split": "split"},
+        inputs={"around": ew.Graph(column="molecule", node_classes=("atom",), classes=("bond",))},
+        outputs={"nitrogen": ew.Boolean()},
+    )  # fmt: skip
+    return recipe, [one for one, row in zip(found, table, strict=True) if row["split"] == "test"]
+
+
+@pytest.mark.parametrize("made", [of_nodes, of_edges, of_graphs])
+def test_nodes_edges_and_graphs_are_answered_from_tables_and_from_what_a_row_brings(made: Any, tmp_path: Path) -> None:
+    recipe, asked = made(tmp_path)
+    recipe = recipe.replace(train={"size": "tiny", "steps": 60, "batch_size": 32}, trunk={"width": 32, "depth": 1})
+    model, dataset = ew.fit(recipe, out=tmp_path / "run"), ew.prepare(recipe)
+    (scores,) = ew.evaluate(model, dataset, dataset.splits.test, details=False).outputs.values()
+    assert scores["accuracy"].value > 0.9
+    (name,) = recipe.outputs
+    with (tmp_path / "rows.csv").open() as file:
+        (*rows,) = csv.DictReader(file)
+    new = [
+        {key: cell for key, cell in row.items() if key not in (name, "split")} for row in rows if row["split"] == "test"
+    ]
+    of_table = model.predict(csv_of(tmp_path / "new.csv", new))
+    of_rows = model.predict([{"around": one} for one in asked])
+    assert len(of_table) == len(asked)
+    assert not differences([one.to_dict() for one in of_rows], [one.to_dict() for one in of_table])
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
