@@ -301,6 +301,25 @@ def test_a_mask_must_have_the_voxels_of_its_volume() -> None:
         declared.read(np.zeros((3, 3, 3, 2), np.uint8), nothing)
 
 
+def test_a_mask_that_its_file_puts_elsewhere_is_refused() -> None:
+    """Axes are turned by each file's own affine: a mask with another one would be learnt mirrored or shifted."""
+    declared = VolumeMask(on="scan")
+    place = np.array([[0.8, 0, 0, -90], [0, 0.8, 0, 40], [0, 0, 2.5, 7], [0, 0, 0, 1]])
+    scan = Volume().read(nifti_bytes(VOXELS, place), nothing)
+    mask = (VOXELS > 50).astype(np.uint8)
+
+    def told(affine: np.ndarray) -> str | None:
+        return declared.apart(declared.read(nifti_bytes(mask, affine), nothing), scan)
+
+    rounded, mirrored, shifted = place + 1e-3, place.copy(), place.copy()
+    mirrored[0] *= -1
+    shifted[2, 3] += 5
+    assert told(place) is None
+    assert told(rounded) is None
+    assert "begins at -90 40 12 mm and scan at -90 40 7 mm" in str(told(shifted))
+    assert "save it with the place of its volume" in str(told(mirrored))
+
+
 def test_an_answer_is_saved_on_the_grid_of_its_scan(tmp_path: Path) -> None:
     affine = lying((1, 2, 0), (-1, 1, -1), (2.0, 0.5, 1.0))
     given = (VOXELS % 3 == 0).astype(np.uint8)

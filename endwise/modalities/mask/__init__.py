@@ -131,7 +131,8 @@ class Mask(Spatial):
         if shape == under[: self.axes]:
             return None
         mine, other = (" x ".join(map(str, sides[: self.axes][::-1])) for sides in (shape, under))
-        return f"the mask is {mine} and {self.under()} is {other}: they must be of one size, a pixel for a pixel"
+        place = "pixel" if self.axes == Mask.axes else "voxel"
+        return f"the mask is {mine} and {self.under()} is {other}: they must be of one size, a {place} for a {place}"
 
     def numbers(self, value: np.ndarray) -> np.ndarray:
         """Of a decoded value: the number of each place."""

@@ -1,5 +1,6 @@
 """A class for every voxel of a volume: the mask of a picture (modalities/mask), read from volumes and with three axes."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from endwise.modalities.base import Role
 
 MOST_SEARCHED = 2_000_000
+SAVED = "save it with the place of its volume"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,14 @@ class VolumeMaskContract(MaskContract):
     """spacing_mm: of the training masks, None where files say none."""
 
     spacing_mm: tuple[float, ...] | None
+
+
+def _corners(scan: Scan) -> np.ndarray:
+    """Where the middles of its corner voxels lie, [8, 3] in millimetres, that of the first voxel first."""
+    assert scan.affine is not None
+    ends = np.array(list(itertools.product(*((0, side - 1) for side in scan.shape))), np.float64)
+    found: np.ndarray = ends @ scan.affine[:, :AXES].T + scan.affine[:, AXES]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +115,20 @@ class VolumeMask(OnVoxels, Mask):
         return tuple(int(place) * step for place in np.unravel_index(places[int(words[1]) % len(places)], some.shape))
 
     def apart(self, value: np.ndarray, under: np.ndarray) -> str | None:
-        """A mask has the voxels of its volume: as many, as large."""
+        """A mask has the voxels of its volume: as many, as large, in the same place."""
         own, other = Scan.unpacked(value), Scan.unpacked(under)
         wrong = self.misfit(own.shape, other.shape)
         if wrong is not None or own.spacing_mm is None or other.spacing_mm is None:
             return wrong
-        if max(abs(one / two - 1) for one, two in zip(own.spacing_mm, other.spacing_mm, strict=True)) <= SPACING_SPREAD:
+        if max(abs(one / two - 1) for one, two in zip(own.spacing_mm, other.spacing_mm, strict=True)) > SPACING_SPREAD:
+            mine, its = (" x ".join(f"{step:.3g}" for step in scan.spacing_mm or ()) for scan in (own, other))
+            return f"the voxels of the mask are {mine} mm and those of {self.under()} {its} mm: {SAVED}"
+        found, wanted = _corners(own), _corners(other)
+        reach = max(other.spacing_mm) + SPACING_SPREAD * np.linalg.norm(wanted - wanted[0], axis=1)
+        if (np.linalg.norm(found - wanted, axis=1) <= reach).all():
             return None
-        mine, its = (" x ".join(f"{step:.3g}" for step in spacing) for spacing in (own.spacing_mm, other.spacing_mm))
-        return f"the voxels of the mask are {mine} mm and those of {self.under()} {its} mm: save it with the place of its volume"
+        mine, its = (" ".join(f"{at:.4g}" for at in corners[0]) for corners in (found, wanted))
+        return f"the mask lies elsewhere: upright, it begins at {mine} mm and {self.under()} at {its} mm: {SAVED}"
 
     def fit(self, values: "Iterable[np.ndarray]", *, missing: int, role: "Role") -> VolumeMaskContract:
         """With the median spacing."""
