@@ -54,3 +54,13 @@ def test_every_recipe_is_a_legal_declaration(file: Path) -> None:
     found = Recipe.load(file)
     assert found.inputs
     assert found.outputs
+
+
+def test_the_edges_of_road_scenes_are_where_the_class_changes() -> None:
+    prepare = importlib.import_module("recipes.road-scenes.prepare")
+    mask = np.zeros((4, 6), np.uint8)
+    mask[:, 3:] = 1
+    mask[3, 0] = prepare.UNLABELLED
+    said = [[0, 0, 1, 1, 0, 0]] * 2 + [[2, 0, 1, 1, 0, 0], [2, 2, 1, 1, 0, 0]]
+    assert prepare.edges(mask).tolist() == said
+    assert prepare.present(mask) == ["sky", "building"]

@@ -103,6 +103,12 @@ def test_a_class_is_known_by_its_text(raw: Any, name: str) -> None:
     assert bytes(read(Category(), raw)).decode() == name
 
 
+def test_a_summary_spells_shares_as_people_do() -> None:
+    everywhere = fit(Tags(), [["road", "sky"]] * 200 + [["road"]])
+    assert Tags().summary(everywhere) == "2 tags, 2 a row: road (100 %), sky (99.5 %)"
+    assert Category().summary(fit(Category(), ["cat"] * 2 + ["dog"])) == "2 classes: cat (67 %), dog (33 %)"
+
+
 @pytest.mark.parametrize("raw", ["", "  ", float("nan"), [1], None, b"\xff", "\ud800"], ids=repr)
 def test_what_is_no_class_is_refused(raw: Any) -> None:
     with pytest.raises(BadValue):

@@ -627,6 +627,11 @@ def build(cls: type[Modality], values: Mapping[str, Any], where: str, role: Role
         raise RecipeError(f"{where}: {wrong}") from None
 
 
+def percent(share: float) -> str:
+    """A share for a summary, to two digits: '32 %', '0.41 %', '99.5 %', '100 %'."""
+    return f"{100 * share:.{2 if share < 0.995 else 3}g} %"
+
+
 def laid_over(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """An array laid over a grid of another resolution, along as many of its first axes as `shape` has; its sum stays."""
     for axis, count in enumerate(shape):

@@ -27,6 +27,7 @@ from endwise.modalities.base import (
     Role,
     one_of,
     output_field,
+    percent,
     shared_field,
 )
 
@@ -139,7 +140,7 @@ class Category(Modality):
     def summary(self, contract: CategoryContract) -> str:
         """'3 classes: cat (50 %), dog (30 %), owl (20 %)', the most frequent first."""
         ranked = sorted(zip(contract.counts, contract.classes, strict=True), key=lambda item: (-item[0], item[1]))
-        shown = [f"{name[:40]} ({100 * count / contract.count:.2g} %)" for count, name in ranked[:SHOWN]]
+        shown = [f"{name[:40]} ({percent(count / contract.count)})" for count, name in ranked[:SHOWN]]
         return f"{len(ranked)} classes: {', '.join(shown)}{' …' if len(ranked) > SHOWN else ''}"
 
     def preview(self, value: np.ndarray, contract: CategoryContract) -> dict[str, str]:

@@ -25,6 +25,7 @@ from endwise.modalities.base import (
     Role,
     one_of,
     output_field,
+    percent,
     shared_field,
 )
 from endwise.modalities.category import class_name
@@ -163,7 +164,7 @@ class Tags(Modality):
     def summary(self, contract: TagsContract) -> str:
         """'12 tags, 2.1 a row: sport (40 %), politics (31 %) …', the most frequent first."""
         ranked = sorted(zip(contract.counts, contract.tags, strict=True), key=lambda item: (-item[0], item[1]))
-        shown = [f"{name[:40]} ({100 * count / contract.count:.2g} %)" for count, name in ranked[:SHOWN]]
+        shown = [f"{name[:40]} ({percent(count / contract.count)})" for count, name in ranked[:SHOWN]]
         mean = sum(contract.counts) / contract.count
         return f"{len(ranked)} tags, {mean:.2g} a row: {', '.join(shown)}{' …' if len(ranked) > SHOWN else ''}"
 

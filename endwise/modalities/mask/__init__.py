@@ -19,7 +19,7 @@ import numpy as np
 
 from endwise.drawing import Segmentation, resizing
 from endwise.errors import BadValue, DataError, ModelError, refusal, require
-from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Role, file_bytes, one_of, output_field
+from endwise.modalities.base import HAND_OFFS, Answer, Contract, Fetch, Role, file_bytes, one_of, output_field, percent
 from endwise.modalities.image import MAX_PIXELS
 from endwise.modalities.spatial import Spatial
 from endwise.patches import bell
@@ -198,8 +198,8 @@ class Mask(Spatial):
         """'11 classes: road (30 %), sky (20 %) …, 3 % unlabelled', the most frequent first."""
         total = max(1, sum(contract.places) + contract.ignored)
         ranked = sorted(zip(contract.places, contract.classes, strict=True), key=lambda item: (-item[0], item[1]))
-        shown = [f"{name[:40]} ({100 * count / total:.2g} %)" for count, name in ranked[:SHOWN]]
-        ignored = f", {100 * contract.ignored / total:.2g} % unlabelled" if contract.ignored else ""
+        shown = [f"{name[:40]} ({percent(count / total)})" for count, name in ranked[:SHOWN]]
+        ignored = f", {percent(contract.ignored / total)} unlabelled" if contract.ignored else ""
         return f"{len(ranked)} classes: {', '.join(shown)}{' …' if len(ranked) > SHOWN else ''}{ignored}"
 
     def preview(self, value: np.ndarray, contract: MaskContract) -> dict[str, str]:
