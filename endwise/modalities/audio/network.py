@@ -4,7 +4,6 @@ All inside the network, differentiable down to the samples, the same in training
 layers themselves (nn/sound.py), reading files (the main file).
 """
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from endwise.nn.hiding import NumberRestorer, hidden_places
 from endwise.nn.interface import Encoder, Grid, Hidden, Tokens
 from endwise.nn.mel import Framing
 from endwise.nn.pretrained import Outlet, Pretrained
+from endwise.nn.scalars import full_precision
 from endwise.nn.size import Size
 from endwise.nn.sound import LearntMel, LogMel, Norm, SoundBlock, Subsample, add_noise, hide, real, respeed
 from endwise.nn.streaming import Past, StreamedSoundBlock, StreamedSubsample, Window, behind, running_levels
@@ -303,9 +303,3 @@ class PretrainedSound(Encoder):
         for kernel, stride in self.windows:
             sizes = torch.div(sizes - kernel, stride, rounding_mode="floor") + 1
         return sizes.clamp(min=1)
-
-
-def full_precision(like: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Autocast off, where it is on; an export, which has none, is left without the context in its graph."""
-    kind = like.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
