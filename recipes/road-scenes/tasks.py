@@ -1,9 +1,9 @@
-"""One task or three, and what weighs them: `python -m recipes.road-scenes.tasks [--budget 240 --seeds 0 1 2 --out runs/road-tasks]`.
+"""One task or three, and what weighs them: `python -m recipes.road-scenes.tasks [--budget 240 | --steps 260] [--seeds 0 1 2]`.
 
 The masks alone, the three tasks of tasks.yaml under a plain sum, and under weights that are learnt, each trained from each seed
-for the same seconds. All seeds' answers to the test pictures are scored together, beside those of the arm before; intervals draw
-pictures (a picture with its answers of all seeds), paired, and know nothing of other seeds. A run that is finished in `--out` is not
-trained again.
+for the same seconds, or steps: a step of three tasks takes longer. All seeds' answers to the test pictures are scored together,
+beside those of the arm before. Intervals draw pictures (one with its answers of all seeds), paired, and know nothing of other
+seeds. A run that is finished in `--out` is not trained again.
 """
 
 import argparse
@@ -66,15 +66,16 @@ def trained(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[Told, dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=240.0, help="seconds a run")
+    parser.add_argument("--steps", type=int, help="the same steps for all, in the place of the same seconds")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/road-tasks"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    long = {"train.steps": given.steps, "train.budget": None} if given.steps else {"train.budget": given.budget}
     before: Told = {}
     for arm, recipe in arms().items():
-        own = recipe.replace(**{"train.budget": given.budget})
-        found, scores = trained(own, given.out / arm.replace(",", "").replace(" ", "-"), given.seeds)
+        found, scores = trained(recipe.replace(**long), given.out / arm.replace(",", "").replace(" ", "-"), given.seeds)
         for name, (truths, answers) in found.items():
             pictures = [row % (len(truths) // len(given.seeds)) for row in range(len(truths))]
             line = f"{arm}: {name}: {scores[name].name} {metrics.estimate(scores[name], truths, answers, clusters=pictures)}"
