@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from endwise import losses
 from endwise.modalities.audio import AudioContract
-from endwise.modalities.audio.network import FULL_SCALE, full_precision
+from endwise.modalities.audio.network import FULL_SCALE
 from endwise.modalities.audio.units import FRAMES, as_lists, smooth
 from endwise.nn.decoder import END, Decoder, search
 from endwise.nn.interface import Aim, Head, Tokens, surer
 from endwise.nn.mel import Framing, fourier, mel_filters
+from endwise.nn.scalars import full_precision
 from endwise.nn.size import Size
 from endwise.nn.sound import real
 from endwise.nn.vocoder import FLOOR, full_scale
