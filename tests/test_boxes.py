@@ -426,6 +426,32 @@ def test_coco_is_a_table_of_pictures(tmp_path: Path) -> None:
         open_table(tmp_path / "annotations.json")
 
 
+@pytest.mark.parametrize(
+    ("written", "lying"),
+    [("annotations.json", "images"), ("annotations/val.json", "val2017"), ("annotations/val.json", "images/val2017")],
+)
+def test_pictures_of_coco_are_found_in_a_folder_near_it(tmp_path: Path, written: str, lying: str) -> None:
+    (tmp_path / lying).mkdir(parents=True)
+    pictures(tmp_path / lying, "ab")
+    file = tmp_path / written
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(coco()))
+    found = open_table(file)
+    assert all(found.fetch(cell)[:4] == b"\x89PNG" for cell in found.column("file"))
+    assert f"{file.name}: its pictures lie in " in "\n".join(found.notes)
+    assert found.origin(1) == f"{file.name}/b.png"
+    assert {name: item.type for name, item in propose(file).recipe.outputs.items()} == {"boxes": "boxes"}
+
+
+def test_two_folders_with_the_pictures_of_coco_are_refused(tmp_path: Path) -> None:
+    for folder in ("images", "copies"):
+        (tmp_path / folder).mkdir()
+        pictures(tmp_path / folder, "ab")
+    (tmp_path / "annotations.json").write_text(json.dumps(coco()))
+    with pytest.raises(DataError, match=r"copies, images.*Fix: "):
+        open_table(tmp_path / "annotations.json")
+
+
 def voc(name: str, objects: str) -> str:
     return f"<annotation><filename>{name}</filename><size><width>16</width><height>12</height></size>{objects}</annotation>"
 

@@ -6,10 +6,12 @@ begin at 0, VOC's were meant to begin at 1 with the last pixel inside, which mos
 less than annotators agree by. Not here: whether a box makes sense (endwise/modalities/boxes), opening files (files.py).
 """
 
+import os
 import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -22,6 +24,7 @@ COCO_KEYS = frozenset({"images", "annotations", "categories"})
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MAX_XML_BYTES = 16 << 20
 NAMED = 3
+LOOKED = 8  # pictures of COCO's that a folder has to hold to be theirs
 
 Columns = dict[str, Column]
 
@@ -82,6 +85,32 @@ def coco_columns(found: Mapping[str, Any], shown: str) -> tuple[Columns, list[st
         columns["instances"] = ListColumn([things[item["id"]] for item in found["images"]])
     notes = [f"{shown}: {crowds} annotations are regions of crowds and were left out"] if crowds else []
     return columns, files, notes
+
+
+def with_folder(
+    columns: Columns, files: Sequence[str], root: Path, shown: str, notes: list[str]
+) -> tuple[Columns, list[str]]:
+    """(columns, notes) with the folder near COCO's JSON in which its pictures lie; as they are where there is none. root:
+    the folder of the JSON."""
+    here = root.resolve()
+    near = [*_folders(here, ""), *_folders(here / "images", "images/")]
+    beside = [*_folders(here.parent, "../"), *_folders(here.parent / "images", "../images/")]
+    found: list[str] = []
+    for places in (near, beside):
+        found = found or [place for place in places if all((root / place / file).is_file() for file in files[:LOOKED])]
+    if not found:
+        return columns, notes
+    if len(found) > 1:
+        raise refusal(field=shown, got=files[0], allowed=f"one folder with its pictures; they are in {', '.join(found[:NAMED])}",
+                      fix="write the folder into each file_name, or move the others away", error=DataError)  # fmt: skip
+    told = f"{shown}: its pictures lie in {found[0]}"
+    return {**columns, "file": ListColumn([f"{found[0]}/{file}" for file in files])}, [*notes, told]
+
+
+def _folders(where: Path, prefix: str) -> list[str]:
+    if not where.is_dir() or not os.access(where, os.R_OK | os.X_OK):
+        return []
+    return sorted(f"{prefix}{child.name}" for child in where.iterdir() if child.is_dir())
 
 
 def _outline(given: Any, size: Sequence[Any]) -> Mapping[str, Any] | None:
@@ -208,4 +237,4 @@ def _stem(name: str) -> str:
     return posixpath.splitext(posixpath.basename(name))[0]
 
 
-__all__ = ["coco_columns", "is_coco", "voc_columns", "voc_files"]
+__all__ = ["coco_columns", "is_coco", "voc_columns", "voc_files", "with_folder"]

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from endwise.data.annotations import coco_columns, is_coco, voc_columns, voc_files
+from endwise.data.annotations import coco_columns, is_coco, voc_columns, voc_files, with_folder
 from endwise.data.columns import (
     HELD_BYTES,
     ArrayColumn,
@@ -384,7 +384,10 @@ def _open_json(place: Place, name: str) -> Table:
         found = _json(file.read(), shown)
     if is_coco(found):
         columns, files, notes = coco_columns(found, shown)
-        return Table(shown, columns, finder=_finder(place, name), origins=Origins(shown, paths=files), notes=notes)
+        finder = _finder(place, name)
+        if isinstance(place, LocalPlace) and files and not finder.exists(files[0]):
+            columns, notes = with_folder(columns, files, place.root, shown, notes)
+        return Table(shown, columns, finder=finder, origins=Origins(shown, paths=files), notes=notes)
     wanted = isinstance(found, list | dict) and bool(found)
     if isinstance(found, dict):
         wanted = wanted and all(isinstance(cells, list) for cells in found.values())
