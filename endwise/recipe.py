@@ -619,6 +619,11 @@ class Recipe(Part):
             for name, item in self.outputs.items()
         }
         for stage, part in self.stages.items():
+            for name in part.given:
+                require(
+                    name not in self.outputs or self.outputs[name].world_of is None, field=f"stages.{stage}.from", got=name,
+                    allowed=f"answers in the places of their input: {name} is said in its world", fix=f"write {name} in its voxels (unit: px)",
+                )  # fmt: skip
             for name in part.to if part.hand_off == "latent" else ():
                 on = str(getattr(self.outputs[name], "on", None))
                 require(

@@ -278,6 +278,12 @@ def test_a_broken_box_in_millimetres_is_named_with_its_row() -> None:
 def test_millimetres_that_lead_nowhere_are_refused() -> None:
     with pytest.raises(RecipeError, match="px or share, where boxes go on to another stage"):
         VolumeBoxes(unit="lps_mm", handed=True)
+    with pytest.raises(RecipeError, match="answers in the places of their input: things is said in its world"):
+        ew.Recipe(
+            name="on", data=[{"a": 1}], inputs={"scan": "volume"},
+            outputs={"things": VolumeBoxes(unit="lps_mm"), "ill": "boolean"},
+            stages={"see": {"from": "scan", "to": "things"}, "judge": {"from": "things", "to": "ill", "hand_off": "hard"}},
+        )  # fmt: skip
     with pytest.raises(RecipeError, match="unit"):
         ew.Boxes(unit="lps_mm")  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="label, x, y, z, diameter; or all but the first"):
