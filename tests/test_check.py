@@ -79,6 +79,26 @@ def test_stages_are_told_and_one_that_the_goal_does_not_hang_on() -> None:
     assert found.to_dict()["stages"] == list(found.stages)
 
 
+def test_rows_that_no_side_has_are_told() -> None:
+    """One without any label, one without any input: neither is in a split, and the counts alone would not say why."""
+    made = changed("kind", {3: None}, text=[None if row == 8 else f"row {row}" for row in range(ROWS)])
+    report = checked(made, inputs={"text": Letters()})
+    assert sum(report.splits.values()) == ROWS - 2
+    (unlabelled,) = [item for item in report.of("left out") if "label" in item.message]
+    assert unlabelled.rows == (3,)
+    assert "1 of 100 rows has no label at all and is left out" in str(report)
+    assert "1 of 100 rows has no input at all and is left out" in str(report)
+
+
+def test_what_was_put_together_is_told() -> None:
+    made = table(picture=[f"p{row // 2}" for row in range(ROWS)])
+    del made["split"]
+    report = checked(made, gather={"by": "picture", "order": "amount", "earlier": {"before": "text"}})
+    (note,) = report.opened
+    assert "'picture'" in note
+    assert f"  note    {note}\n" in str(report)
+
+
 def test_every_broken_row_is_named_and_too_many_are_refused(tmp_path: Path) -> None:
     made = changed("amount", {3: "x", 50: "y"})
     lines = [",".join(made), *(",".join(str(made[name][row]) for name in made) for row in range(ROWS))]

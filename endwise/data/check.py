@@ -87,6 +87,7 @@ class CheckReport:
     fingerprint: str
     seconds: float
     stages: tuple[str, ...] = ()  # where there are any: what each reads and answers, in their order
+    opened: tuple[str, ...] = ()  # of the notes: what was put together, found elsewhere or left out on opening
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON:
@@ -116,6 +117,7 @@ class CheckReport:
     def __str__(self) -> str:
         splits = ", ".join(f"{count:,} {name}" for name, count in self.splits.items())
         lines = [f"{self.rows:,} rows of {', '.join(self.source)}: {splits} ({self.split_how})"]
+        lines += [f"  note    {told}" for told in self.opened]
         for name, item in self.fields.items():
             lacking = "".join(
                 f", {count} {what}" for what, count in (("missing", item.missing), ("broken", item.broken)) if count
@@ -176,6 +178,7 @@ def check(
         fingerprint=dataset.fingerprint,
         seconds=time.perf_counter() - began,
         stages=tuple(_ways(recipe)),
+        opened=tuple(dict.fromkeys(note for table in dataset.tables for note in table.notes)),
     )
 
 
@@ -204,6 +207,7 @@ class _Looker:
 
     def look(self) -> dict[str, FieldReport]:
         self._broken()
+        self._left_out()
         self._leaks()
         self._groups()
         self._steps()
@@ -244,6 +248,19 @@ class _Looker:
                 f"{rows} of {len(self.data)} rows ({rows / len(self.data):.1%}) cannot be read, more than {allowed:.1%}",
                 f"mend or remove them, or set data.max_bad to {enough_bad(rows, len(self.data))}", sorted({item.row for item in self.data.bad}),
             )  # fmt: skip
+
+    def _left_out(self) -> None:
+        """Rows that can be read and are in no split: they have no input, or nothing that is asked."""
+        keep = np.ones(len(self.data), bool)
+        keep[[item.row for item in self.data.bad]] = False
+        for what, section in (("input", self.recipe.inputs), ("label", self.recipe.outputs)):
+            there = [self.data.fields[name].present for name in section if name in self.data.fields]
+            gone = np.flatnonzero(keep & ~np.logical_or.reduce([~keep, *there]))
+            if len(gone) and there:
+                has = "has no {} at all and is" if len(gone) == 1 else "have no {} at all and are"
+                message = f"{len(gone)} of {len(self.data)} rows {has.format(what)} left out ({self._origins(gone)})"
+                self._add("warning", "left out", "data", message, "nothing, if that is meant: they teach nothing", gone)
+            keep[gone] = False
 
     def _leaks(self) -> None:
         """The same inputs on two sides, twice in training, or with different answers."""
