@@ -135,7 +135,7 @@ class OnCanvas(Scored):
     ) -> None:
         super().__init__()
         self.canvas, axes = encoder.canvas_px, len(encoder.canvas_px)
-        width = max(16, token_width // 2)
+        self.width = width = max(16, token_width // 2)
         maps = encoder.maps[-1:] if narrow else encoder.maps
         self.pyramid = Pyramid(maps, token_width, width=width, finest=finest)
         self.merge = nn.ModuleList(Mix(axes, width, width) for _ in self.pyramid.strides)
@@ -144,17 +144,26 @@ class OnCanvas(Scored):
 
     def forward(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *canvas"]:
         """Of rows without the input what the tokens alone say."""
-        return smoothly(self.fine(tokens, on), self.pyramid.strides[0], self.canvas)
+        return self.enlarged(self.fine(tokens, on))
+
+    def enlarged(self, x: Float[Tensor, "batch some *shape"]) -> Float[Tensor, "batch some *canvas"]:
+        """What lies at the places of the pyramid's first map, at every place of the canvas."""
+        return smoothly(x, self.pyramid.strides[0], self.canvas)
 
     def fine(self, tokens: Tokens, on: str) -> Float[Tensor, "batch channels *shape"]:
         """The same at the places of the pyramid's first map."""
+        made: Tensor = self.score(self.features(tokens, on))
+        return made.float()
+
+    def features(self, tokens: Tokens, on: str) -> Float[Tensor, "batch width *shape"]:
+        """What the scores of these places are made of."""
         maps, strides = self.pyramid(tokens, on), self.pyramid.strides
         merged = self.merge[0](maps[0])
         for layer, x, stride in zip(list(self.merge)[1:], maps[1:], strides[1:], strict=True):
             times = [coarse / fine for coarse, fine in zip(stride, strides[0], strict=True)]
             merged = merged + smoothly(layer(x), times, maps[0].shape[2:])
-        made: Tensor = self.score(self.last(merged))
-        return made.float()
+        made: Tensor = self.last(merged)
+        return made
 
 
 class Narrowing(Scored):

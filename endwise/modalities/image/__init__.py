@@ -95,7 +95,8 @@ class Image(PretrainedInput):
     numbers from 0 to 255, or floats in [0, 1] (kept with 16 bits). Turned as its EXIF orientation says; a picture with
     transparency is laid on white; CMYK becomes RGB; colour profiles are not applied; 16-bit grey keeps its 16 bits.
     A file with several frames or pages is refused: which one is meant cannot be known. An output is as large as the input
-    that it lies on, or has `side_px`; its answer is a `Picture`.
+    that it lies on, or has `side_px`; its answer is a `Picture`; of one that
+    is made of another `detail["expected_error"]` says how far off a pixel is likely to be, as a share of full scale.
 
     DICOM (a radiograph, a mammogram; `endwise[medical]`) is known by its content. Grey becomes 16 bits from black to white as
     a viewer shows it: by the file's slope and intercept, then by its first window (or table of values); of a file that declares
@@ -106,7 +107,11 @@ class Image(PretrainedInput):
     hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "picture"
     contract_class: ClassVar[builtins.type[ImageContract]] = ImageContract
-    unsure: ClassVar[str] = "a picture comes without a spread"
+    unsure: ClassVar[str] = (
+        "of the many pictures that suit what is told none is the right one, and a row alone is not scored"
+    )
+    error_is_share: ClassVar[bool] = False
+    expects_error: ClassVar[bool] = True
     axes: ClassVar[int] = 2
     canvas_axes: ClassVar[int] = 2
     lies_on_axes: ClassVar[frozenset[int]] = frozenset({2})
@@ -395,8 +400,8 @@ class Image(PretrainedInput):
 
     @property
     def num_terms(self) -> int:
-        """Absolute error and structural similarity; of one that is drawn the error of the velocity."""
-        return 2 if self.lies else 1
+        """Absolute error, structural similarity and the error that is expected; of one that is drawn the error of the velocity."""
+        return 3 if self.lies else 1
 
     def misfit(self, shape: tuple[int, ...], under: tuple[int, ...]) -> str | None:
         """A picture that is made has the size of the one that it is made of."""
@@ -409,13 +414,16 @@ class Image(PretrainedInput):
         return Picture(value)
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: ImageContract) -> Answer:
-        """A `Picture` of the size of what it lies on; of one that is drawn `detail` has the seed that it came from."""
+        """A `Picture` of the size of what it lies on; `detail` has the mean absolute error that is to be expected of a pixel, as a
+        share of full scale. Of one that is drawn `detail` has the seed that it came from."""
         height, width = (int(side) for side in decoded["sizes"])
         values = np.asarray(decoded["values"], np.float32)
         rows, columns = resizing(values.shape[1], height), resizing(values.shape[2], width)
         whole = np.einsum("yh,chw,xw->yxc", rows, values, columns, optimize=True)
         dtype = np.dtype(np.uint16 if contract.bits == 16 else np.uint8)
-        detail = {"seed": int(decoded["drawn_from"])} if "drawn_from" in decoded else {}
+        detail: dict[str, Any] = {"seed": int(decoded["drawn_from"])} if "drawn_from" in decoded else {}
+        if "expected_error" in decoded:
+            detail["expected_error"] = float(decoded["expected_error"])
         return Answer(Picture(np.rint(whole.clip(0, 1) * FULL[dtype]).astype(dtype)), detail=detail)
 
     def about(
@@ -437,6 +445,27 @@ class Image(PretrainedInput):
             told = [metrics.mean_cost(name, name) for name in ("velocity", "untold")]
             return [*told, metrics.frechet(), metrics.recognised()]
         return [metrics.ssim(), metrics.psnr(), metrics.picture_error()]
+
+    @property
+    def can_abstain(self) -> bool:
+        """Not where it is drawn."""
+        return self.lies
+
+    def risk(self, contract: ImageContract) -> "Metric":
+        """The mean absolute error as a share of full scale."""
+        from endwise import metrics
+
+        return metrics.picture_error()
+
+    def sureness(self, answer: Answer, contract: ImageContract) -> float:
+        """The error that it expects, times -1."""
+        return -float(answer.detail["expected_error"])
+
+    def missed(self, truth: Picture, answer: Answer) -> float:
+        """The mean absolute error."""
+        from endwise import metrics
+
+        return metrics.value(metrics.picture_error(), [truth], [answer])
 
     def classical(self, contract: ImageContract) -> Any:
         """The best of some filters: none, a blur or a median of some size; of one that is drawn, the training picture
