@@ -10,7 +10,7 @@ Truths are the user's kind of value; answers are `Answer`s, of which `value`, `c
 loss term of the head instead, and needs no answer: how probable a text is can be said without writing one.
 """
 
-from endwise.metrics.anomalies import image_auroc, pixel_auroc
+from endwise.metrics.anomalies import image_accuracy, image_auroc, pixel_auroc
 from endwise.metrics.boards import cell_accuracy
 from endwise.metrics.classes import (
     accuracy,
@@ -103,6 +103,7 @@ __all__ = [
     "forecast_metrics",
     "frechet",
     "gap",
+    "image_accuracy",
     "image_auroc",
     "label",
     "lag",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from endwise.drawing import nearest
-from endwise.metrics.engine import Metric, of_column, ratio, summable
+from endwise.metrics.engine import Metric, of_column, ratio, ratio_of_sums, summable, with_one
 
 BINS = 256  # of the scores of pixels, equally full
 
@@ -26,6 +26,22 @@ def image_auroc() -> Metric:
         return float(_area(yes, no))
 
     return Metric("image_auroc", "max", rows, combine, shares=of_column(0))
+
+
+def image_accuracy() -> Metric:
+    """Share of the pictures that are rightly called anomalous, or in order."""
+
+    def rows(truths: Sequence[Any], answers: Sequence[Any]) -> np.ndarray:
+        odd = [bool(truth.numbers.any()) for truth in truths]
+        return with_one([float(_called(answer) == true) for true, answer in zip(odd, answers, strict=True)])
+
+    return summable("image_accuracy", "max", rows, ratio_of_sums, proportion=True)
+
+
+def _called(answer: Any) -> bool:
+    """Whether an answer says that its picture is anomalous."""
+    said = answer.detail.get("anomalous")
+    return bool(answer.value is not None and answer.value.numbers.any()) if said is None else bool(said)
 
 
 def pixel_auroc() -> Metric:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAMES = {0: "in order", 1: "anomalous"}
 ABSOLUTE, STRUCTURE = "absolute", "structure"
+SMALLEST = 1e-12  # of what is divided by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,11 @@ class Anomaly(Spatial):
     training rows all false. Training rows with an anomaly teach nothing.
 
     The answer is an `AnomalyMap`: a mask, the scores that it was cut from, and the score of the picture. The threshold is
-    chosen so that one in twenty validation pictures in order has an anomalous pixel.
+    chosen so that one in twenty validation pictures in order has an anomalous pixel. How far the score lies from it is how
+    sure the answer is; `p_value` is the share of validation pictures in order that score as high.
     """
 
     type: ClassVar[str] = "anomaly"
-    unsure: ClassVar[str] = "its threshold is set on rows in order alone: how often it errs is not known"
     contract_class = AnomalyContract
     axes: ClassVar[int] = 2
     classical_of_places: ClassVar[bool] = True
@@ -116,13 +117,13 @@ class Anomaly(Spatial):
         return AnomalyMap(value, NAMES, scores=value.astype(np.float32))
 
     def write(self, decoded: Mapping[str, np.ndarray], contract: AnomalyContract) -> Answer:
-        """An `AnomalyMap` of the size of what it lies on; in `detail` the score of the picture, the threshold, and whether
-        the picture is anomalous."""
+        """An `AnomalyMap` of the size of what it lies on; in `detail` the score of the picture, the threshold, whether the
+        picture is anomalous, and the chance that one in order scores as high."""
         scores, threshold = np.asarray(decoded["scores"], np.float32), float(decoded["threshold"])
         height, width = (int(side) for side in decoded["sizes"])
         rows, columns = resizing(scores.shape[0], height), resizing(scores.shape[1], width)
         made = AnomalyMap((rows @ scores @ columns.T > threshold).astype(np.uint8), NAMES, scores=scores)
-        return _answer(made, threshold)
+        return _answer(made, threshold, p_value=float(decoded["p_value"]))
 
     def metrics(self, contract: AnomalyContract) -> Sequence["Metric"]:
         """image_auroc, pixel_auroc (of rows whose pixels are labelled), dice of the anomalous pixels, and the absolute
@@ -131,6 +132,12 @@ class Anomaly(Spatial):
 
         scored = [metrics.image_auroc(), metrics.pixel_auroc(), metrics.class_dice(NAMES[1], 1)]
         return [*scored, metrics.mean_cost("reconstruction", ABSOLUTE)]
+
+    def risk(self, contract: AnomalyContract) -> "Metric":
+        """Whether the picture is rightly called anomalous, or in order."""
+        from endwise import metrics
+
+        return metrics.image_accuracy()
 
     def classical(self, contract: AnomalyContract) -> Any:
         """How far colours and textures are from those of pixels in order, by their covariance."""
@@ -154,6 +161,8 @@ class Anomaly(Spatial):
         return AnomalyHead(size, on=self.under())
 
 
-def _answer(made: AnomalyMap, threshold: float) -> Answer:
-    detail = {"score": made.score, "threshold": threshold, "anomalous": made.score > threshold}
-    return Answer(made, detail=detail)
+def _answer(made: AnomalyMap, threshold: float, **more: float) -> Answer:
+    """With the confidence of odds that are the score by the threshold."""
+    detail = {"score": made.score, "threshold": threshold, "anomalous": made.score > threshold, **more}
+    ends = sorted((max(made.score, SMALLEST), max(threshold, SMALLEST)))
+    return Answer(made, ends[1] / (ends[0] + ends[1]), detail=detail)

@@ -21,12 +21,17 @@ FINE_SIDE_PX, FINE_STRIDE = 32, 4.0
 AROUND = 5  # pixels of the canvas over which errors are averaged: a single one is noise
 FALSE_ALARMS = 0.05  # share of the validation pictures in order that may be above the threshold
 UNCALIBRATED = 0.5
+MOST_KEPT = 256  # scores of validation pictures in order: of more as many are drawn, always the same
+NONE = -1.0  # a score is never below 0
 
 
 class AnomalyHead(Head):
-    """Errors at every place of the canvas. The threshold is a buffer that `calibrate` sets."""
+    """Errors at every place of the canvas. `calibrate` sets the threshold, and keeps the scores of validation pictures in order:
+    the share of them that is as high as a picture's is its p-value (Vovk et al. 2005; Bates et al. 2023, "Testing for outliers
+    with conformal p-values")."""
 
     threshold: Tensor
+    good: Tensor
     deviation: Tensor
     offset: Tensor
 
@@ -34,6 +39,7 @@ class AnomalyHead(Head):
         super().__init__()
         self.size, self.on = size, on
         self.register_buffer("threshold", torch.tensor(UNCALIBRATED))
+        self.register_buffer("good", torch.full((MOST_KEPT,), NONE))
 
     def meet(self, encoders: Mapping[str, Encoder]) -> None:
         """Its layers are those that the last map of this encoder needs."""
@@ -76,10 +82,13 @@ class AnomalyHead(Head):
         return F.avg_pool2d(error, AROUND, stride=1, padding=AROUND // 2, count_include_pad=False)[:, 0]
 
     def decode(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{'scores': float32 [batch, *canvas], 'threshold': [batch], 'sizes': int64 [batch, 2]}."""
+        """{'scores': float32 [batch, *canvas], 'threshold': [batch], 'p_value': [batch], 1 where no picture in order is known,
+        'sizes': int64 [batch, 2]}."""
         scores = self.scores(prediction).float()
-        threshold = self.threshold.float().expand(scores.shape[0])
-        return {"scores": scores, "threshold": threshold, "sizes": prediction["sizes"]}
+        threshold, good = self.threshold.float().expand(scores.shape[0]), self.good.float()
+        higher = (good >= scores.flatten(1).max(1).values[:, None]).sum(1)
+        p_value = (1 + higher) / (1 + (good > NONE).sum())
+        return {"scores": scores, "threshold": threshold, "p_value": p_value, "sizes": prediction["sizes"]}
 
     def aim(self, prediction: dict[str, Tensor], about: tuple[int, ...]) -> Aim:
         """The score at its highest place."""
@@ -89,7 +98,10 @@ class AnomalyHead(Head):
     def calibrate(self, prediction: dict[str, Tensor], target: Tensor, sizes: Tensor) -> dict[str, float]:
         """{'threshold'}: the score that one in twenty pictures in order exceeds; nothing where there is none."""
         highest = self.scores(prediction).flatten(1).max(1).values[self.weight(target, sizes) > 0]
+        self.good.fill_(NONE)
         if not len(highest):
             return {}
+        drawn = torch.randperm(len(highest), generator=torch.Generator().manual_seed(0))[:MOST_KEPT]
+        self.good[: len(drawn)] = highest[drawn.to(highest.device)].float()
         self.threshold.copy_(torch.quantile(highest.float(), 1 - FALSE_ALARMS))
         return {"threshold": float(self.threshold)}
