@@ -23,6 +23,8 @@ from endwise.modalities.base import Answer
 from endwise.modalities.boolean import Boolean
 from endwise.modalities.boxes import Boxes
 from endwise.modalities.category import Category, CategoryContract
+from endwise.modalities.embedding import Embedding
+from endwise.modalities.image import Image
 from endwise.modalities.items import Items
 from endwise.modalities.masked import Masked
 from endwise.modalities.number import Number
@@ -83,14 +85,19 @@ def test_a_wrong_declaration_is_refused_with_the_fix(wrong: Any, words: str) -> 
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", [Masked, Number])
-def test_what_cannot_say_how_sure_it_is_cannot_abstain(kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "declared", "fix"),
+    [
+        (Masked, {}, "remove abstain"), (Number, {}, "write interval: quantile"), (Embedding, {}, "category or items"),
+        (Text, {"decoder": "lm"}, "ctc or attention"), (Image, {"decoder": "flow"}, "decoder: direct"),
+    ],
+)  # fmt: skip
+def test_what_cannot_say_how_sure_it_is_cannot_abstain_and_says_what_can(kind: Any, declared: Any, fix: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        kind(abstain=Abstain(coverage=0.9))
-    assert kind.unsure in str(caught.value)
+        kind(abstain=Abstain(coverage=0.9), **declared)
+    said, _, told = str(caught.value).partition("Fix: ")
+    assert kind.unsure in said and fix in told
     assert Number(interval="quantile", abstain=Abstain(coverage=0.9)).can_abstain
-    with pytest.raises(RecipeError):
-        Text(decoder="lm", abstain=Abstain(coverage=0.9))
 
 
 def test_an_input_does_not_abstain() -> None:

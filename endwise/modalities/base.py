@@ -139,6 +139,7 @@ class Modality:
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "cells"  # what attributions are laid over
     unexplained: ClassVar[str] = ""  # of an output: why its answers have no explanation
     unsure: ClassVar[str] = "its answers do not say how sure they are"  # of an output: why it cannot abstain
+    sure_by: ClassVar[str] = "remove abstain"  # and what to do about it
     error_is_share: ClassVar[bool] = True  # whether `risk` of a row lies in [0, 1], so that a confidence can mean it
     # of an output whose `risk` is no share: whether answers say in `detail["expected_error"]` how far off they are likely to be, a
     # number or a list, so that `sureness` is the `risk` to be expected by that, times -1: it has `missed`
@@ -165,7 +166,7 @@ class Modality:
             field=f"{type(self).__name__}.abstain",
             got=self.abstain,
             allowed=f"an output that can abstain: {self.unsure}",
-            fix="remove abstain",
+            fix=self.sure_by,
         )
         require(
             self.loss_weight > 0,

@@ -70,6 +70,7 @@ class Number(Modality):
     can_be_told: ClassVar[bool] = True
     can_be_said: ClassVar[bool] = True
     unsure: ClassVar[str] = "its interval is as wide for every row; interval: quantile makes one that is not"
+    sure_by: ClassVar[str] = "write interval: quantile beside abstain"
     error_is_share: ClassVar[bool] = False
 
     unit: str | None = shared_field(

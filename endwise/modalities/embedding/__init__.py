@@ -46,7 +46,12 @@ class Embedding(Modality):
     """
 
     type: ClassVar[str] = "embedding"
-    unsure: ClassVar[str] = "vectors are near or far, never right or wrong"
+    unsure: ClassVar[str] = (
+        "a vector is near to others or far from them: what it finds is right or wrong only among given candidates"
+    )
+    sure_by: ClassVar[str] = (
+        "remove abstain; where the candidates are known beforehand, an output of type category or items may"
+    )
     roles = frozenset({OUTPUT_ROLE})
     contract_class = EmbeddingContract
     of_row: ClassVar[int] = FEWEST

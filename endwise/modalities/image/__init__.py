@@ -107,8 +107,9 @@ class Image(PretrainedInput):
     hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "picture"
     contract_class: ClassVar[builtins.type[ImageContract]] = ImageContract
-    unsure: ClassVar[str] = (
-        "of the many pictures that suit what is told none is the right one, and a row alone is not scored"
+    unsure: ClassVar[str] = "many pictures suit what is told, and none of them is the right one"
+    sure_by: ClassVar[str] = (
+        "remove abstain; a picture that is made of the one it lies on (decoder: direct) may abstain"
     )
     error_is_share: ClassVar[bool] = False
     expects_error: ClassVar[bool] = True

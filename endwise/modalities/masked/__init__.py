@@ -35,7 +35,10 @@ class Masked(Modality):
 
     type: ClassVar[str] = "masked"
     unexplained: ClassVar[str] = "it says how well hidden parts are known and answers nothing: ask about another output"
-    unsure: ClassVar[str] = "its answer is what a row costs"
+    unsure: ClassVar[str] = (
+        "it prepares weights and its answer is what a row cost: an error, which cannot be wrong itself"
+    )
+    sure_by: ClassVar[str] = "remove abstain; the outputs that the weights are learnt for may"
     roles = frozenset({OUTPUT_ROLE})
     of_row: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("of",)

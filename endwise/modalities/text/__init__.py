@@ -179,7 +179,8 @@ class Text(PretrainedInput):
 
     type: ClassVar[str] = "text"
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "text"
-    unsure: ClassVar[str] = "of many ways to go on none is the right one"
+    unsure: ClassVar[str] = "a language model goes on in one of many ways, of which none is the right one"
+    sure_by: ClassVar[str] = "remove abstain; a text that is right or wrong has decoder: ctc or attention"
     contract_class = TextContract
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS
     can_be_said: ClassVar[bool] = True
