@@ -28,12 +28,16 @@ from endwise.errors import DataError, refusal, require, unknown_name
 from endwise.modalities.boxes import Boxes
 from endwise.modalities.number import MISSING_WORDS
 from endwise.recipe import NAME, Data, Recipe
+from endwise.when import time_of
 
 SAMPLE_ROWS = 2_000
 WIDE_ROWS = 64  # of a column with files or lists in its cells
 FILE_ROWS = 8  # paths whose file is looked for
 MOST_CLASSES = 1_000
 FEW_NUMBERS = 20  # different whole numbers that may still be class numbers
+STEPS = 64  # rows whose times are looked at, one after the other
+MOST_EVEN = 0.9  # of their steps that are alike
+UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 ANSWERS = ("category", "number", "boolean", "tags", "text")  # what a column is taken for an answer of
 MOST_ODD = 0.05  # of a column of numbers or dates that may be typing mistakes
 
@@ -672,6 +676,14 @@ class _Plan:
             reason = "rows have a time, so the newest are for testing: what comes is predicted from what was"
             self._beside("data.time", reason)
             self._out(item.name, "in test rows it lies beyond everything learnt from")
+            if (step := _even_step(self.table, item)) and any(
+                other.kind == "number" for other in self.found if other is not item
+            ):
+                self.questions.append(
+                    f"rows follow each other every {step}: are the next ones to be foreseen? Then write data: "
+                    f"{{windows: {{time: {item.name}, step: {step}, past: 96, future: 24}}}} in the place of time, and "
+                    f"inputs and outputs of type: series with columns: [...]"
+                )
             return
 
     def _same_as(self, outputs: list[_Found]) -> None:
@@ -874,6 +886,20 @@ def _one_to_one(one: _Found, other: _Found) -> bool:
     ]
     left, right = {a for a, _ in pairs}, {b for _, b in pairs}
     return len(set(pairs)) == len(left) == len(right) >= 2 and len(pairs) >= 3 * len(left)
+
+
+def _even_step(table: Table, item: _Found) -> str | None:
+    """The time from each row to the next, as a recipe says it, where nearly all are alike; None elsewhere."""
+    if len(table) < STEPS:
+        return None
+    moments = [time_of(table.cell(item.name, row))[1] for row in range(STEPS)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    usual, often = Counter(gaps).most_common(1)[0]
+    if min(gaps) <= 0 or often < MOST_EVEN * len(gaps):
+        return None
+    if item.kind == "number":
+        return f"{usual:g}"
+    return next(f"{usual / seconds:g}{unit}" for unit, seconds in UNITS.items() if usual % seconds == 0 or seconds == 1)
 
 
 def _ascending(cells: list[Any]) -> bool:

@@ -385,6 +385,18 @@ def test_files_that_are_not_there_are_asked_about(tmp_path: Path) -> None:
     assert any("gone/0.jpg" in question for question in found.questions)
 
 
+def test_steps_in_time_may_be_a_forecast() -> None:
+    """One row an hour: each row for itself is what is proposed, and what it takes to foresee the next ones is said."""
+    start = dt.datetime(2024, 1, 1)
+    rows = {"date": [str(start + dt.timedelta(hours=row)) for row in range(200)], "load": [row % 24 + 0.5 for row in range(200)],
+            "heat": [row % 7 + 0.25 for row in range(200)]}  # fmt: skip
+    asked = "\n".join(propose(rows).questions)
+    assert "windows: {time: date, step: 1h, past: 96, future: 24}" in asked
+    assert "type: series" in asked
+    random.Random(0).shuffle(rows["date"])
+    assert "windows" not in "\n".join(propose(rows).questions)
+
+
 def test_a_test_file_beside_is_mentioned(tmp_path: Path) -> None:
     found = propose(intents(tmp_path) / "train.csv")
     assert any("test.csv lies beside train.csv" in question for question in found.questions)
