@@ -124,9 +124,8 @@ class Segmentation(Drawing):
     def __repr__(self) -> str:
         shares = [f"{name} {share:.0%}" for name, share in self.shares.items()]
         more = ", …" if len(shares) > SHOWN_CLASSES else ""
-        return (
-            f"Segmentation({' x '.join(map(str, self.numbers.shape[::-1]))}: {', '.join(shares[:SHOWN_CLASSES])}{more})"
-        )
+        size = " x ".join(map(str, self.numbers.shape[::-1]))
+        return f"{type(self).__name__}({size}: {', '.join(shares[:SHOWN_CLASSES])}{more})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

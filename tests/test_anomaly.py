@@ -39,6 +39,12 @@ def test_a_picture_may_be_judged_as_a_whole(raw: Any) -> None:
         Anomaly().read("scratched", nothing)
 
 
+def test_an_answer_is_shown_with_its_score() -> None:
+    """On a terminal, a picture in order is told from one that is nearly odd by its score alone."""
+    made = map_of(np.zeros((4, 4)), np.array([[0.5, 2.25], [0, 0]]))
+    assert repr(made) == "AnomalyMap(4 x 4: in order 100%; score 2.25)"
+
+
 def test_something_has_to_be_in_order() -> None:
     with pytest.raises(DataError, match="all with an anomaly"):
         Anomaly().fit([np.ones((1, 1), np.uint8)] * 3, missing=0, role="output")

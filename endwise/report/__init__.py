@@ -656,7 +656,7 @@ def _estimate(value: Mapping[str, Any] | None) -> str:
     if low is None or high is None:
         return f'{value["value"]:.4g} <span class="quiet">(no interval)</span>'
     if low == high:
-        return f'{value["value"]:.4g} <span class="quiet">(degenerate interval: the rows do not vary)</span>'
+        return f'{value["value"]:.4g} <span class="quiet" title="resampling rows that are all alike says nothing">degenerate</span>'
     return f'{value["value"]:.4g} <span class="quiet">[{low:.3g}, {high:.3g}]</span>'
 
 

@@ -46,6 +46,9 @@ class AnomalyMap(Segmentation):
         """Of the whole picture: the highest of any place."""
         return float(self.scores.max(initial=0))
 
+    def __repr__(self) -> str:
+        return super().__repr__().removesuffix(")") + f"; score {self.score:.3g})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Anomaly(Spatial):
