@@ -1,7 +1,7 @@
 """A protein chain as a value: where the alpha carbon of each residue lies. Numpy and the standard library only.
 
 Here: what an answer of `type: structure` is, how it is written as PDB and mmCIF, and how one chain is laid on another. Not
-here: reading files (modalities/structure/files.py), how alike two chains are (metrics/structures.py), the drawing (trace.py).
+here: reading files (modalities/residues/files.py), how alike two chains are (metrics/structures.py), the drawing (trace.py).
 """
 
 from dataclasses import dataclass

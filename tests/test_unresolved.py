@@ -404,6 +404,31 @@ def test_a_modified_residue_of_a_pdb_sequence_is_one_and_a_ligand_is_none() -> N
     assert known(read(unnamed)) == [0, 1, 2, 3, 5, 6]
 
 
+def letters_of(raw: Any, **declared: Any) -> str:
+    return bytes(ew.Residues(**declared).read(raw, lambda path: Path(path).read_bytes())).decode("ascii")
+
+
+def test_a_file_has_its_sequence_too(tmp_path: Path) -> None:
+    """As long as its chain, letter by letter: what was not resolved, the amino acid behind a modified one, X for what the file
+    does not name."""
+    letters, points = "ACDEFGHIKLMNPQRSTVWY", lacking(walk(5, 20).round(3), [0, 6, 7])
+    text = pdb(letters, points)
+    for raw in (text, text.encode(), Chain(points, letters).mmcif()):
+        assert letters_of(raw) == letters
+    path = tmp_path / "1ABC.ent"
+    path.write_text(text)
+    assert letters_of(str(path)) == letters
+    assert letters_of(CIF) == "MSGSVWW"
+    assert letters_of(CIF, chain="X") == "MSGSVWW"
+    assert letters_of(pdb(letters, points, sequence=False, missing=False)) == letters[1:6] + "XX" + letters[8:]
+    with pytest.raises(BadValue, match="there is no chain 'B'; there are A"):
+        letters_of(text, chain="B")
+    with pytest.raises(BadValue, match="place 4 is no amino acid"):
+        letters_of("ACD\nEFG")
+    with pytest.raises(BadValue, match="20 residues; longer than 19"):
+        letters_of(text, longest=19)
+
+
 # ---- in a recipe -----------------------------------------------------------------------------------------------------
 
 
@@ -413,7 +438,7 @@ def rows() -> list[dict[str, Any]]:
     for seed in range(12):
         letters = "".join(random.choice(list(LETTERS[:20]), size=14))
         truth = Chain(lacking(walk(seed, 14), [4, 5] if seed % 2 else []), letters)
-        found.append({"sequence": letters, "fold": truth.mmcif() if seed % 3 else truth.pdb()})
+        found.append({"file": truth.mmcif() if seed % 3 else truth.pdb()})
     return found
 
 
@@ -421,8 +446,8 @@ def test_chains_with_gaps_are_counted_drawn_and_answered_whole(tmp_path: Path) -
     recipe = ew.Recipe(
         name="folds",
         data=rows(),
-        inputs={"sequence": "residues"},
-        outputs={"fold": "structure"},
+        inputs={"sequence": {"type": "residues", "column": "file"}},
+        outputs={"fold": {"type": "structure", "column": "file"}},
         train={"size": "tiny", "steps": 2},
     )
     dataset = prepare(recipe, workers=0)
@@ -435,6 +460,10 @@ def test_chains_with_gaps_are_counted_drawn_and_answered_whole(tmp_path: Path) -
     answer = model.predict({"sequence": "ACDEFGHIKLMN"}).answers["fold"]
     assert np.isfinite(answer.value.points).all()
     assert len(answer.detail["residues"]) == 12
+    path = Chain(lacking(walk(1), [4]), "ACDEFGHIKLMN").save(tmp_path / "new.cif")
+    of_file = model.predict({"sequence": str(path)}).answers["fold"].value
+    assert of_file.letters == "ACDEFGHIKLMN"
+    assert np.allclose(of_file.points, answer.value.points, atol=1e-4)
 
 
 def test_a_gap_is_not_drawn_as_a_bond() -> None:

@@ -1,7 +1,7 @@
 """An amino-acid sequence: a letter a residue, a token a letter, and something known of every two of them.
 
-Here: how a sequence is read and what is learnt about the training rows. Not here: the encoder (network.py), the chain that
-it folds to (modalities/structure). Text that people write is `text`, whose units are not single letters.
+Here: how a sequence is read and what is learnt about the training rows. Not here: PDB and mmCIF (files.py), the encoder
+(network.py), the chain that it folds to (modalities/structure). Text that people write is `text`, whose units are not single letters.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from endwise.chain import LETTERS
 from endwise.errors import BadValue, DataError, refusal, require
 from endwise.modalities.base import INPUT_ROLE, Contract, Fetch, Modality, Role, input_field
+from endwise.modalities.residues.files import chain_of, is_file, text_of
 
 if TYPE_CHECKING:
     from endwise.nn.interface import Encoder
@@ -36,7 +37,8 @@ class ResiduesContract(Contract):
 
 @dataclass(frozen=True, kw_only=True)
 class Residues(Modality):
-    """A protein's sequence in one-letter codes: the twenty amino acids in capitals, and X for any other.
+    """A protein's sequence in one-letter codes: the twenty amino acids in capitals, and X for any other. Or a .pdb or .cif file,
+    of which the whole sequence is read, with the residues that have no place.
 
     Each residue is a token, and there is a vector for every two of them (`Tokens.pair`): what a folded chain is read from.
     """
@@ -45,9 +47,10 @@ class Residues(Modality):
     roles = frozenset({INPUT_ROLE})
     contract_class = ResiduesContract
     axes: ClassVar[int] = 1
-    read_fields: ClassVar[tuple[str, ...]] = ("longest",)
+    read_fields: ClassVar[tuple[str, ...]] = ("longest", "chain")
 
     longest: int = input_field(LONGEST, "longer sequences are refused, never cut: the cost grows with the square")
+    chain: str | None = input_field(None, "which chain of a file; null: the first")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,8 +62,10 @@ class Residues(Modality):
 
     def read(self, raw: Any, fetch: Fetch) -> np.ndarray:
         """uint8 [residue], the letters."""
+        if is_file(raw):
+            raw = chain_of(text_of(raw, fetch), self.chain)[0]
         if not isinstance(raw, str):
-            raise BadValue(f"expected a sequence in one-letter codes, got {type(raw).__name__}")
+            raise BadValue(f"expected a sequence in one-letter codes, or a PDB or mmCIF file, got {type(raw).__name__}")
         if not raw:
             raise BadValue("the sequence is empty")
         if len(raw) > self.longest:

@@ -1,8 +1,8 @@
 """A folded protein chain: where the alpha carbon of each residue of a sequence lies.
 
-Here: how chains are read (lists, PDB, mmCIF), what is learnt about the training rows, how a predicted one is written. Not
+Here: how chains are read, what is learnt about the training rows, how a predicted one is written. Not
 here: the network (network.py), its loss (geometry.py), the classical rival (classical.py), the sequence
-(modalities/residues), metrics (endwise/metrics/structures.py).
+and the reading of files (modalities/residues), metrics (endwise/metrics/structures.py).
 """
 
 import json
@@ -22,11 +22,10 @@ from endwise.modalities.base import (
     Modality,
     Role,
     counted,
-    file_bytes,
     output_field,
 )
 from endwise.modalities.residues import MOST, Residues, ResiduesContract
-from endwise.modalities.structure.files import alpha_carbons
+from endwise.modalities.residues.files import chain_of, text_of
 
 if TYPE_CHECKING:
     from endwise.metrics import Metric
@@ -148,13 +147,7 @@ class Structure(Modality):
                 return np.array([NOWHERE if item is None else np.asarray(item, np.float64) for item in raw])
             except (ValueError, TypeError):
                 raise BadValue("expected numbers, three coordinates for every residue") from None
-        if isinstance(raw, str) and "\n" in raw:
-            return alpha_carbons(raw, self.chain)
-        data = file_bytes(raw, fetch, "a PDB or mmCIF file")
-        try:
-            return alpha_carbons(data.decode("utf-8"), self.chain)
-        except UnicodeDecodeError:
-            raise BadValue("the file is no text, so neither PDB nor mmCIF") from None
+        return chain_of(text_of(raw, fetch), self.chain)[1]
 
     def fit(self, values: Iterable[np.ndarray], *, missing: int, role: Role) -> StructureContract:
         """One pass."""

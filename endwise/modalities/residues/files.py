@@ -1,5 +1,5 @@
-"""The residues of a chain out of PDB and mmCIF text, with those that the file names and that have no place. Numpy and the
-standard library only. Not here: writing them (endwise/chain.py).
+"""The residues of a chain out of PDB and mmCIF text, with those that the file names and that have no place: their letters
+and their alpha carbons. Numpy and the standard library only. Not here: writing them (endwise/chain.py).
 
 Crystals leave loops and ends unresolved. mmCIF numbers residues along the whole sequence, so that nothing has to be guessed.
 PDB has the whole sequence (SEQRES) and the numbers of what is missing (REMARK 465): the residues that have a place are laid
@@ -9,23 +9,34 @@ that skip are residues without a place where the chain is torn there; where it i
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from endwise.chain import LETTERS, NAMES
 from endwise.errors import BadValue
+from endwise.modalities.base import Fetch, file_bytes
 
+SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")  # of paths
 CARBON = "CA"
 BONDED = 4.5  # angstrom: neighbours in a chain are nearer (3.8; 2.9 before a cis proline)
 UNKNOWN = "UNK"  # the name of a residue of which only a number is known
 OTHERWISE = 0.1  # share of residues that may have another name in the sequence (mutated or renamed by a tool)
 UNLIKELY = 0.4  # what a gap that is not as long as the numbers say counts, in residues with another name
 MISSING = re.compile(r"REMARK 465\s+(?:\d+\s+)?(\S{1,3})\s+(\S)\s+(-?\d+)([A-Za-z]?)\s*$")
+RECORD = re.compile(r"^(?:ATOM  |HETATM|SEQRES|HEADER|\s*data_)", re.MULTILINE)
 TOKEN = re.compile(r"""'(.*?)'(?=\s|$)|"(.*?)"(?=\s|$)|(\S+)""")
 ATOMS, SCHEME, SEQUENCE = TABLES = ("_atom_site", "_pdbx_poly_seq_scheme", "_entity_poly_seq")
 NOTHING = (".", "?", "")
+# of modified residues the amino acid that they are made of, as the archive writes them in sequences
+LETTER_OF = {name: letter for letter, name in NAMES.items()} | {
+    "MSE": "M", "SEP": "S", "TPO": "T", "PTR": "Y", "CSO": "C", "CME": "C", "OCS": "C", "CSD": "C", "CSX": "C", "CAS": "C",
+    "KCX": "K", "MLY": "K", "M3L": "K", "MLZ": "K", "ALY": "K", "LLP": "K", "HYP": "P", "PCA": "Q", "HIC": "H", "CGU": "E",
+    "TYS": "Y", "FME": "M", "NEP": "H", "PHD": "D",
+}  # fmt: skip
 Number = tuple[int, str]  # as the file counts, and the insertion code
 
 
@@ -54,10 +65,27 @@ class Told:
             known.names.append(residue.names[0])
 
 
-def alpha_carbons(text: str, chain: str | None) -> np.ndarray:
-    """float64 [residue, 3] of one chain (None: the first) of the first model, NaN where a residue is named and has no place.
-    Modified residues are residues where the sequence has them, and selenomethionine is one anywhere; other hetero atoms are
-    none. BadValue with the reason."""
+def is_file(raw: Any) -> bool:
+    """Whether a value is a file or its text, and not a sequence written down."""
+    if isinstance(raw, str):
+        return raw.lower().endswith(SUFFIXES) or RECORD.search(raw) is not None
+    return isinstance(raw, bytes | bytearray | memoryview | Mapping) or hasattr(raw, "__fspath__")
+
+
+def text_of(raw: Any, fetch: Fetch) -> str:
+    """The text of a file given as its path, its bytes or itself. BadValue with the reason."""
+    if isinstance(raw, str) and "\n" in raw:
+        return raw
+    try:
+        return file_bytes(raw, fetch, "a PDB or mmCIF file").decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadValue("the file is no text, so neither PDB nor mmCIF") from None
+
+
+def chain_of(text: str, chain: str | None) -> tuple[str, np.ndarray]:
+    """(letters, alpha carbons as float64 [residue, 3]) of one chain (None: the first) of the first model, NaN where a residue is
+    named and has no place. Modified residues are residues where the sequence has them, and selenomethionine is one anywhere;
+    other hetero atoms are none. BadValue with the reason."""
     is_cif = re.search(r"^\s*data_", text, re.MULTILINE) is not None
     kind = "mmCIF" if is_cif else "PDB"
     try:
@@ -76,7 +104,11 @@ def alpha_carbons(text: str, chain: str | None) -> np.ndarray:
     places, count = _along(residues, told[wanted], wanted)
     points = np.full((count, 3), np.nan)
     points[places] = [residue.place for residue in residues]
-    return points
+    names = told[wanted].whole or [UNKNOWN] * count
+    if not told[wanted].whole:
+        for place, residue in zip(places, residues, strict=True):
+            names[place] = residue.names[0]
+    return "".join(LETTER_OF.get(name, LETTERS[-1]) for name in names), points
 
 
 # ---- what a file says ------------------------------------------------------------------------------------------------
