@@ -230,6 +230,17 @@ def test_what_is_learnt_about_boxes_and_what_is_odd() -> None:
         item.fit([item.read([], str.encode)], missing=0, role="output")
 
 
+def test_a_class_that_is_spelt_like_a_frequent_one_is_asked_about() -> None:
+    item = Boxes()
+    values = [
+        item.read([box("cell", 0, 0, 4, 4)] * 30 + [box("cell 2", 0, 0, 4, 4)], str.encode),
+        item.read([box("cells", 1, 1, 3, 3)], str.encode),
+    ]
+    contract = item.fit(values, missing=0, role="output")
+    told = [(message, where) for message, _, where in item.oddities(values, [], contract) if "called" in message]
+    assert told == [("class 'cells' has 1 boxes and is nearly called as 'cell', which has 30", [1])]
+
+
 def test_a_point_is_read_in_every_way_and_answered_as_one() -> None:
     item = Boxes(radius=2.0)
     for raw in ([{"label": "cell", "point": [5, 6]}], '[{"label": "cell", "x": 5, "y": "6"}]'):

@@ -6,9 +6,11 @@ endwise/data/gather.py); COCO and Pascal VOC annotations are opened as such rows
 the network (network.py), the baselines (layout.py), the metrics (endwise/metrics/boxes.py).
 """
 
+import difflib
 import json
 import math
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,11 +34,26 @@ MOST = 100  # boxes of an answer
 LEAST_SCORE = 0.05  # candidates below are not written: rankings change by less than they can tell
 UNNAMED = "thing"  # the class of what is said without one
 ABOUT_WHOLE = 1.0  # pixel coordinates that are all up to this were probably shares
+NEARLY = 0.85  # alike names (of difflib), one of which may be the other misspelt
+RARER = 20  # times as rare as the other
 JSON_KINDS = (list, tuple, np.ndarray)
 
 Found = list[
     dict[str, Any]
 ]  # [{"label": name, "box": [x0, y0, x1, y1]}], of answers with "score"; of volumes six numbers
+
+
+def _misspelt(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """(class, the one that it is nearly called as), where that one is far more frequent. Not of names such as 'grade 2', of
+    which one letter is all that tells them apart."""
+    found = []
+    for rare, count in counts.items():
+        if any(len(word) < 2 or not word.isalpha() for word in re.split(r"[\W_]+", rare)):
+            continue
+        frequent = {name.casefold(): name for name, other in counts.items() if other >= RARER * count}
+        if near := difflib.get_close_matches(rare.casefold(), frequent, n=1, cutoff=NEARLY):
+            found.append((rare, frequent[near[0]]))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,10 +346,13 @@ class Boxes(Spatial):
     def oddities(
         self, train: Iterable[np.ndarray], held: Iterable[np.ndarray], contract: BoxesContract
     ) -> Sequence[tuple[str, str, Sequence[int]]]:
-        """Boxes without area, boxes that begin outside the picture, and pixels that look like shares."""
+        """Boxes without area, boxes that begin outside the picture, classes that look misspelt, and pixels that look like
+        shares."""
         empty, below = [], []
+        rows_of: dict[str, list[int]] = defaultdict(list)
         for row, value in enumerate(value for part in (train, held) for value in part):
-            for _, *corners in boxes_of(value):
+            for label, *corners in boxes_of(value):
+                rows_of[str(label)].append(row)
                 empty += [] if has_area(corners) else [row]
                 below += [row] if min(self._outset(corners)) < 0 else []
         found = []
@@ -342,6 +362,9 @@ class Boxes(Spatial):
         if below:
             found.append((f"{len(below)} boxes begin at a negative coordinate: what lies outside the picture is not seen",
                           "is format right? else mend them", list(dict.fromkeys(below))))  # fmt: skip
+        for rare, usual in _misspelt({label: len(rows) for label, rows in rows_of.items()}):
+            found.append((f"class {rare!r} has {len(rows_of[rare])} boxes and is nearly called as {usual!r}, which has {len(rows_of[usual])}",
+                          "correct it, if it is a typing mistake", list(dict.fromkeys(rows_of[rare]))))  # fmt: skip
         if self.unit == "px" and contract.reach - (self.radius or 0.0) <= ABOUT_WHOLE:
             found.append(
                 (
