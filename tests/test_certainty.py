@@ -520,14 +520,14 @@ def scans(rows: int, seed: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("made", "outputs"),
+    ("made", "outputs", "steps"),
     [
-        (waves, {"next": {"type": "field", "units": ["m"], "abstain": {"coverage": 0.5}}}),
-        (scans, {"clean": {"type": "image", "abstain": {"coverage": 0.5}}}),
+        (waves, {"next": {"type": "field", "units": ["m"], "abstain": {"coverage": 0.5}}}, 120),
+        (scans, {"clean": {"type": "image", "abstain": {"coverage": 0.5}}}, 40),
     ],
 )
 def test_an_answer_of_many_numbers_knows_which_of_its_rows_are_hard(
-    made: Any, outputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Any, outputs: dict[str, Any], steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is withheld is worse than what is given, the error that is expected is the one that is met on rows that training did
     not see, and a bundle says the same."""
@@ -542,12 +542,12 @@ inputs=given_as, outputs={output: declared},
     )  # fmt: skip
     dataset = prepare(recipe, workers=0)
     model = Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
-    learn(model, dataset, steps=120)
+    learn(model, dataset, steps=steps)
     calibrate(model, dataset, dataset.splits.val)
     found = evaluate(model, dataset, dataset.splits.test, baselines=False).certainty[output]
     assert found["aurc"].high < found["error"].value
     assert found["abstains"]["error"].high < found["error"].value
-    assert found["abstains"]["answered"].value == pytest.approx(0.5, abs=0.15)
+    assert found["abstains"]["answered"].value == pytest.approx(0.5, abs=0.2)
 
     rows = made(120, 2)
     given = [{name: value for name, value in row.items() if name != output} for row in rows]
