@@ -1,6 +1,7 @@
 """Boxes and points in volumes, said in millimetres in the patient: from an annotation table through training to answers."""
 
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 import endwise as ew
 from endwise.data.dataset import fit_contracts
-from endwise.errors import DataError, RecipeError
+from endwise.errors import BadValue, DataError, RecipeError
 from endwise.export import export
 from endwise.modalities.base import Answer
 from endwise.modalities.boxes import boxes_of, kept
@@ -273,6 +274,20 @@ def test_a_broken_box_in_millimetres_is_named_with_its_row() -> None:
     (bad,) = dataset.bad
     assert (bad.row, bad.field, "its z goes from 9 to 3" in bad.reason) == (12, "things", True)
     assert not dataset.fields["things"].present[13]
+
+
+def test_a_spacing_alone_says_no_place() -> None:
+    """An NPZ with its spacing and a NIfTI file without a matrix begin anywhere: boxes in millimetres would lie anywhere, too."""
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), None)
+    image.header.set_zooms(STEPS)
+    packed = io.BytesIO()
+    np.savez(packed, volume=np.zeros((4, 5, 6), np.float32), spacing_mm=np.array(STEPS))
+    for raw in (packed.getvalue(), image.to_bytes(), nibabel.Nifti1Image.from_bytes(image.to_bytes())):
+        assert Scan.unpacked(ew.Volume().read(raw, nothing)).spacing_mm == STEPS
+        with pytest.raises(BadValue, match="does not say where it lies"):
+            ew.Volume(placed=True).read(raw, nothing)
+    placed = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.vstack([UPRIGHT, [0, 0, 0, 1]]))
+    assert np.allclose(ew.Volume(placed=True).world(ew.Volume(placed=True).read(placed, nothing)), UPRIGHT)
 
 
 def test_millimetres_that_lead_nowhere_are_refused() -> None:

@@ -117,7 +117,7 @@ class Volume(Modality):
         """uint8 [bytes]: a packed `Scan` with voxels [x, y, z, channel]."""
         from endwise.modalities.volume.files import scan_of
 
-        found = scan_of(raw, fetch)
+        found = scan_of(raw, fetch, placed=self.placed)
         if self.placed and found.affine is None:
             raise BadValue(
                 "the file does not say where it lies, and things in it are said in millimetres: give NIfTI, DICOM, or NPZ with 'affine'"

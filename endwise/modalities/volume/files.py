@@ -29,30 +29,31 @@ NPY, ZIP, GZIP = b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b"
 NAMES = ("voxels", "volume", "image", "data", "mask", "label")  # of the array in an NPZ that holds several
 
 
-def scan_of(raw: Any, fetch: Fetch) -> Scan:
-    """A raw value as a volume: a path (of a file, or of a folder with a DICOM series), bytes, an array, or a nibabel image."""
+def scan_of(raw: Any, fetch: Fetch, *, placed: bool = False) -> Scan:
+    """A raw value as a volume: a path (of a file, or of a folder with a DICOM series), bytes, an array, or a nibabel image.
+    placed: of one that says its spacing and not its place there is no affine, since that would begin anywhere."""
     if isinstance(raw, Scan):
         return raw
     if hasattr(raw, "affine") and hasattr(raw, "dataobj"):  # an image of nibabel
-        return _of_array(np.asanyarray(raw.dataobj), raw.affine).upright()
+        return _of_array(np.asanyarray(raw.dataobj), _affine(raw, placed)).upright()
     if isinstance(raw, list) and raw and all(isinstance(item, str) for item in raw):  # the slices of a series
         return _series({path: fetch(path) for path in raw}).upright()
     if isinstance(raw, np.ndarray | list):
         return _of_array(np.asarray(raw), None)
-    return _decoded(file_bytes(raw, fetch, "a volume")).upright()
+    return _decoded(file_bytes(raw, fetch, "a volume"), placed).upright()
 
 
-def _decoded(data: bytes) -> Scan:
+def _decoded(data: bytes, placed: bool) -> Scan:
     if data[:6] == NPY:
         return _of_array(_npy(io.BytesIO(data)), None)
     if data[:4] == ZIP:
-        return _zip(data)
+        return _zip(data, placed)
     if data[128:132] == b"DICM":
         return _series({"the file": data})
     if data[:2] == GZIP:
         data = _unzipped(data)
     if _is_nifti(data):
-        return _nifti(data)
+        return _nifti(data, placed)
     raise BadValue(
         f"not a NIfTI (.nii, .nii.gz), DICOM, NPZ or NPY file: it begins with {data[:12]!r}. A DICOM series is a folder or a zip of its files"
     )
@@ -113,7 +114,7 @@ def _is_nifti(data: bytes) -> bool:
     return len(data) > 348 and any(struct.unpack_from(f"{end}i", data)[0] in (348, 540) for end in "<>")
 
 
-def _nifti(data: bytes) -> Scan:
+def _nifti(data: bytes, placed: bool) -> Scan:
     image = _nifti_image(data)
     shape = tuple(int(side) for side in image.shape)
     if np.prod(shape, dtype=np.float64) * 4 > MOST_BYTES:
@@ -122,8 +123,16 @@ def _nifti(data: bytes) -> Scan:
         values = np.asanyarray(image.dataobj)
     except Exception as broken:  # what a damaged file raises is nowhere promised
         raise BadValue(f"the NIfTI file is damaged: {broken}") from None
-    placed = bool(image.header["sform_code"] or image.header["qform_code"]) or (image.header["pixdim"][1:4] > 0).all()
-    return _of_array(values, image.affine if placed else None)
+    return _of_array(values, _affine(image, placed))
+
+
+def _affine(image: Any, placed: bool) -> np.ndarray | None:
+    """Of an image of nibabel, which makes one up of the spacing where a NIfTI file has none."""
+    made_up = hasattr(image, "get_sform") and not (image.header["sform_code"] or image.header["qform_code"])
+    if made_up and (placed or not (image.header["pixdim"][1:4] > 0).all()):
+        return None
+    found: np.ndarray = image.affine
+    return found
 
 
 def _nifti_image(data: bytes) -> Any:
@@ -160,7 +169,7 @@ def _npy(file: Any) -> np.ndarray:
         raise BadValue(f"the NPY file is damaged, or holds objects: {broken}") from None
 
 
-def _zip(data: bytes) -> Scan:
+def _zip(data: bytes, placed: bool) -> Scan:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [
@@ -169,19 +178,19 @@ def _zip(data: bytes) -> Scan:
             if sum(item.file_size for item in members) > MOST_BYTES:
                 raise BadValue(f"the zip unpacks to more than {MOST_BYTES:,} bytes")
             if members and all(item.filename.endswith(".npy") for item in members):
-                return _npz({item.filename[:-4]: archive.read(item) for item in members})
+                return _npz({item.filename[:-4]: archive.read(item) for item in members}, placed)
             return _series({item.filename: archive.read(item) for item in members})
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as broken:
         raise BadValue(f"the zip is damaged: {broken}") from None
 
 
-def _npz(members: Mapping[str, bytes]) -> Scan:
+def _npz(members: Mapping[str, bytes], placed: bool) -> Scan:
     arrays = {name: _npy(io.BytesIO(data)) for name, data in members.items()}
     affine, spacing = arrays.pop("affine", None), arrays.pop("spacing_mm", None)
     name = next((name for name in NAMES if name in arrays), None) if len(arrays) > 1 else next(iter(arrays), None)
     if name is None:
         raise BadValue(f"the NPZ holds {', '.join(members)}: expected one array, or one called {', '.join(NAMES)}")
-    if affine is None and spacing is not None:
+    if affine is None and spacing is not None and not placed:
         if spacing.shape != (AXES,) or not (spacing > 0).all():
             raise BadValue(f"spacing_mm is {spacing.tolist()}: expected three numbers above 0, along x, y and z")
         affine = np.concatenate([np.diag(spacing), np.zeros((AXES, 1))], axis=1)
