@@ -110,6 +110,23 @@ def test_a_text_that_happens_to_name_a_file_opens_none(tmp_path: Path) -> None:
     assert {Path(name).name for name, _ in made_of(recipe).files} == {"notes.csv"}
 
 
+def test_the_steps_of_windows_are_not_looked_up_as_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "load.csv").write_text("hour,load\n" + "".join(f"{hour},{hour % 24}.5\n" for hour in range(200)))
+    recipe = ew.Recipe(
+        data={"path": str(tmp_path / "load.csv"), "windows": {"time": "hour", "past": 24, "future": 6}},
+        inputs={"past": ew.Series(columns=["load"])}, outputs={"next": ew.Series(columns=["load"])},
+    )  # fmt: skip
+    dataset, asked, stat = ew.prepare(recipe), list[Any](), os.stat
+
+    def counted(path: Any, *args: Any, **more: Any) -> os.stat_result:
+        asked.append(path)
+        return stat(path, *args, **more)
+
+    monkeypatch.setattr(os, "stat", counted)
+    assert {Path(name).name for name, _ in manifest(recipe, dataset).files} == {"load.csv"}
+    assert len(asked) < 20  # there are 171 windows of 30 steps
+
+
 def test_an_archive_counts_as_its_file(tmp_path: Path) -> None:
     pictures(tmp_path / "raw")
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:

@@ -54,6 +54,17 @@ def test_a_recipe_cannot_be_changed_after_it_is_made():
         recipe.inputs["x"].column = "other"
 
 
+def test_a_list_is_as_good_as_a_tuple_in_python_as_in_yaml() -> None:
+    for made, same in (
+        (ew.Series(columns=["load", "price"]), ew.Series(columns=("load", "price"))),
+        (ew.Mask(classes=["none", "crack"]), ew.Mask(classes=("none", "crack"))),
+    ):
+        assert made == same
+        assert hash(made) == hash(same)
+    with pytest.raises(RecipeError, match="a list of text"):
+        ew.Series(columns=[1, 2])  # type: ignore[list-item]
+
+
 def test_any_field_can_be_overridden_by_its_path():
     recipe = Recipe(**BASE).replace(
         **{"train.seed": 7, "data.max_bad": "5%", "inputs.x.unit": "kg", "data.path": "b.csv"}

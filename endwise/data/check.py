@@ -452,9 +452,9 @@ class _Looker:
         found = both[counts > 0]
         self._add(
             "warning", "outside", name,
-            f"{counts.sum()} boxes lie partly or wholly outside of {modality.under()} as it is read, upright and at its spacing_mm, in "
-            f"{len(found)} of {len(both)} rows ({self._origins(found)})",
-            "bring them to its voxels, or say by unit which way their millimetres run (docs/tutorials/volumes.md#boxes)", found,
+            f"{counts.sum()} boxes lie partly or wholly outside of {modality.under()} as it is read, in {len(found)} of {len(both)} "
+            f"rows ({self._origins(found)})",
+            modality.stray_fix, found,
         )  # fmt: skip
 
     def _classes(self, name: str, modality: Modality, contract: Contract) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from endwise.data.files import ADDRESS, MEMBER, Finder, locate
 from endwise.data.store import HASHES, cache_root
+from endwise.data.windows import Slices
 from endwise.errors import EndwiseError
 from endwise.files import read_json, write_json
 from endwise.lineage import sha256_of
@@ -72,7 +73,8 @@ def manifest(recipe: "Recipe", dataset: "Dataset", progress: "Progress | None" =
 
 
 def _paths(recipe: "Recipe", dataset: "Dataset") -> Iterator[str]:
-    """Absolute paths and addresses, some of them several times."""
+    """Absolute paths and addresses, some of them several times. The steps of windows are numbers, of which each stands in many
+    windows: asking whether one names a file took longer than a minute of training."""
     declared = {**recipe.inputs, **recipe.outputs}
     for source in recipe.data.tables.values():
         if isinstance(source, str | os.PathLike):
@@ -86,7 +88,7 @@ def _paths(recipe: "Recipe", dataset: "Dataset") -> Iterator[str]:
         for own in finder.own:
             yield from _lying(finder, own)
         for name, column in dataset.columns.items():
-            if name in declared and table.has(column):
+            if name in declared and table.has(column) and not isinstance(table.column_of(column), Slices):
                 cells = table.column(column)
                 if _opens(declared[name], cells, table):
                     yield from _of_cells(finder, cells)

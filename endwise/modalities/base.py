@@ -704,10 +704,14 @@ def frozen(value: Any) -> Any:
 
 
 def check_types(declaration: Any) -> None:
-    """Refuse a declaration (a dataclass instance) with a field that is not of its type."""
+    """Refuse a declaration (a frozen dataclass instance) with a field that is not of its type. A list is as good as the tuple
+    that it becomes."""
     hints = typing.get_type_hints(type(declaration))
     for item in dataclasses.fields(declaration):
         value, hint = getattr(declaration, item.name), hints[item.name]
+        if isinstance(value, list):
+            value = frozen(value)
+            object.__setattr__(declaration, item.name, value)
         if not _fits(value, hint):
             choices = _choices(hint)
             name = f"{type(declaration).__name__}.{item.name}"

@@ -23,6 +23,7 @@ class Spatial(Modality):
 
     roles: ClassVar[frozenset[Role]] = frozenset({OUTPUT_ROLE})
     lies_on_axes: ClassVar[frozenset[int]] = frozenset({2})
+    stray_fix: ClassVar[str] = "mend or remove them"  # what to do about `strays`
 
     on: str | None = output_field(None, ON_HELP)
 

@@ -106,6 +106,9 @@ class Boxes(Spatial):
     axes: ClassVar[int] = 1
     read_fields: ClassVar[tuple[str, ...]] = ("columns", "format", "unit", "radius")
     by_middles: ClassVar[bool] = False  # of froc: a box finds a thing by where its middle lies, else by their overlap
+    stray_fix: ClassVar[str] = (
+        "mend or remove them, or are the numbers another format, or of another size of the picture?"
+    )
     corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "xmax", "ymax")  # the low ones before the high ones
 
     columns: tuple[str, ...] = output_field(
@@ -346,22 +349,17 @@ class Boxes(Spatial):
     def oddities(
         self, train: Iterable[np.ndarray], held: Iterable[np.ndarray], contract: BoxesContract
     ) -> Sequence[tuple[str, str, Sequence[int]]]:
-        """Boxes without area, boxes that begin outside the picture, classes that look misspelt, and pixels that look like
-        shares."""
-        empty, below = [], []
+        """Boxes without area, classes that look misspelt, and pixels that look like shares."""
+        empty = []
         rows_of: dict[str, list[int]] = defaultdict(list)
         for row, value in enumerate(value for part in (train, held) for value in part):
             for label, *corners in boxes_of(value):
                 rows_of[str(label)].append(row)
                 empty += [] if has_area(corners) else [row]
-                below += [row] if min(self._outset(corners)) < 0 else []
         found = []
         if empty:
             found.append((f"{len(empty)} boxes have no width or no height: nothing is learnt from them, and no metric counts them",
                           "mend or remove them", list(dict.fromkeys(empty))))  # fmt: skip
-        if below:
-            found.append((f"{len(below)} boxes begin at a negative coordinate: what lies outside the picture is not seen",
-                          "is format right? else mend them", list(dict.fromkeys(below))))  # fmt: skip
         for rare, usual in _misspelt({label: len(rows) for label, rows in rows_of.items()}):
             found.append((f"class {rare!r} has {len(rows_of[rare])} boxes and is nearly called as {usual!r}, which has {len(rows_of[usual])}",
                           "correct it, if it is a typing mistake", list(dict.fromkeys(rows_of[rare]))))  # fmt: skip
@@ -447,6 +445,20 @@ class Boxes(Spatial):
         if not scores:
             return 1 - max((float(box["score"]) for box in answer.detail.get("more", ())), default=0.0)
         return min(1.0, sum(scores) / len(scores))
+
+    def strays(self, value: np.ndarray, under: np.ndarray) -> int:
+        """Boxes that reach more than a pixel beyond what they lie on as it is read, and points that lie there."""
+        if not self.in_pixels:
+            return 0
+        most = self._sides(under) + 1.0
+        found = [corners for _, *corners in boxes_of(value)]
+        ends = [ends_of(box) if self.radius is None else (_middle(box),) * 2 for box in found]
+        return sum(bool((np.array(low) < -1.0).any() or (np.array(high) > most).any()) for low, high in ends)
+
+    def _sides(self, under: np.ndarray) -> np.ndarray:
+        """Of a decoded input, along x, y (and z), in pixels."""
+        height, width = under.shape[:2]
+        return np.array([width, height])
 
     def outlines(self, value: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         """Each box as it lies on the picture."""

@@ -49,6 +49,10 @@ class VolumeBoxes(Boxes):
     type: ClassVar[str] = "volume_boxes"
     lies_on_axes: ClassVar[frozenset[int]] = frozenset({AXES})
     by_middles: ClassVar[bool] = True
+    stray_fix: ClassVar[str] = (
+        "bring them to its voxels, upright and at spacing_mm, or say by unit which way their millimetres run "
+        "(docs/tutorials/volumes.md#boxes)"
+    )
     corners: ClassVar[tuple[str, ...]] = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")
 
     unit: Literal["px", "share", "lps_mm", "ras_mm"] = output_field(  # type: ignore[assignment]  # more than of pictures
@@ -118,13 +122,9 @@ class VolumeBoxes(Boxes):
 
         return SlidingWindow(in_pixels=self.in_pixels, turned=False, opened=voxels)
 
-    def strays(self, value: np.ndarray, under: np.ndarray) -> int:
-        """Boxes that reach more than a voxel beyond the volume as it is read."""
-        if not self.in_pixels:
-            return 0
-        most = np.array(Scan.unpacked(under).shape) + 1.0
-        ends = [np.array(corners).reshape(2, AXES) for _, *corners in boxes_of(value)]
-        return sum(bool((low < -1.0).any() or (high > most).any()) for low, high in ends)
+    def _sides(self, under: np.ndarray) -> np.ndarray:
+        """Of the volume as it is read, upright and at its `spacing_mm`."""
+        return np.array(Scan.unpacked(under).shape)
 
     def views(self, truth: Any, answer: Any, under: np.ndarray) -> list[dict[str, Any]]:
         """The planes through the middles of at most three things, first of those that were missed and of false alarms, and
