@@ -1,9 +1,10 @@
 """What validation rows teach about an output's answers (learn), and what that is worth on other rows (worth).
 
 Three things are learnt, each from the sureness, the error and the strangeness of answers that a finished network gave:
-a confidence that means the share that is right (Platt 1999), or an expected error that is right in the mean; the limit of split conformal sets (Vovk et al. 2005); and the
-sureness from which on an output that abstains answers: a quantile for a coverage; for a risk the lowest threshold whose mean
-error is tested to stay under it, in fixed sequences (Angelopoulos et al. 2021, "Learn then Test"). Not here:
+a confidence that means the share that is right (Platt 1999), or an expected error that is right in the mean; the limit of
+split conformal sets (Vovk et al. 2005); and the sureness from which on an output that abstains answers: a quantile for a
+coverage; for a risk the lowest threshold whose mean error is tested to stay under it, in fixed sequences (Angelopoulos et al.
+2021, "Learn then Test"). Not here:
 applying them to an answer (certainty.py), temperatures (`Head.calibrate`).
 """
 
@@ -54,7 +55,8 @@ class Measured:
         sure, errors = np.array(self.sureness), np.array(self.errors)
         there = np.isfinite(errors)
         sure, errors = sure[there], errors[there]
-        scale, shift = None, 0.0
+        scale: float | list[float] | None = None
+        shift = 0.0
         if self.item.error_is_share and not scaled and len(sure) >= FEWEST:
             scale, shift = logistic_map(sure, errors)
         if self.item.expects_error and len(sure) >= FEWEST:
@@ -95,11 +97,16 @@ def logistic_map(sureness: np.ndarray, errors: np.ndarray) -> tuple[float, float
     return float(found.x[0]), float(found.x[1])
 
 
-def error_factor(expected: np.ndarray, missed: np.ndarray) -> float | None:
-    """By what expected errors [row] or [row, channel] are to be multiplied to be right in the mean: a network expects of all rows
-    what it met on those that it learnt from. None where nothing was expected, or nothing was wrong."""
-    means = [float(np.mean(part)) for part in (missed / np.maximum(expected.mean(0), 1e-30), expected, missed)]
-    return means[0] if all(math.isfinite(mean) and mean > 0 for mean in means) else None
+def error_factor(expected: np.ndarray, missed: np.ndarray) -> float | list[float] | None:
+    """By what expected errors [row] or [row, channel] are to be multiplied to be right in the mean, of several channels each by
+    its own: a network expects of all rows what it met on those that it learnt from. None where nothing was expected, or nothing
+    was wrong; one such channel among others stays as it is."""
+    foreseen, met = expected.mean(0), missed.mean(0)
+    told = np.isfinite(foreseen) & np.isfinite(met) & (foreseen > 0) & (met > 0)
+    if not told.any():
+        return None
+    found: float | list[float] = np.where(told, met / np.where(told, foreseen, 1.0), 1.0).tolist()
+    return found
 
 
 def conformal_limit(strangeness: Sequence[float | None], coverage: float = SET_COVERAGE) -> float | None:

@@ -71,13 +71,13 @@ class Certainty:
     """What validation rows taught about the answers of one output. Plain JSON, saved in the model.
 
     rows: how many there were. scale, shift: the confidence is the logistic of scale x log-odds of what the answer says +
-    shift, which keeps the order (Platt 1999); of an answer that expects an error of itself, what that is multiplied by; null: the
-    answer's own. limit: the set holds what is no stranger. gives: all
-    answers, none, or some: those at least as sure as at_least.
+    shift, which keeps the order (Platt 1999); of an answer that expects an error of itself, what that is multiplied by, each
+    of several numbers by its own; null: the answer's own. limit: the set holds what is no stranger. gives: all answers, none,
+    or some: those at least as sure as at_least.
     """
 
     rows: int
-    scale: float | None = None
+    scale: float | list[float] | None = None
     shift: float = 0.0
     limit: float | None = None
     gives: Literal["all", "some", "none"] = "all"
@@ -90,7 +90,7 @@ class Certainty:
     @classmethod
     def from_dict(cls, values: Any) -> Self:
         """The inverse of `to_dict`. Raises ModelError for anything else."""
-        kinds: dict[str, Any] = {"rows": int, "scale": float | None, "shift": float, "limit": float | None, "gives": str,
+        kinds: dict[str, Any] = {"rows": int, "scale": float | list | None, "shift": float, "limit": float | None, "gives": str,
                                  "at_least": float}  # fmt: skip
         whole = isinstance(values, Mapping) and set(values) == set(kinds)
         if not whole or not all(isinstance(values[name], kind) for name, kind in kinds.items()):
@@ -101,7 +101,10 @@ class Certainty:
 
     def confidence(self, said: float) -> float:
         """What a confidence as the answer says it means."""
-        return said if self.scale is None else logistic(self.scale * log_odds(said) + self.shift)
+        if self.scale is None:
+            return said
+        assert isinstance(self.scale, float)  # a list is of expected errors
+        return logistic(self.scale * log_odds(said) + self.shift)
 
     def withholds(self, sureness: float) -> bool:
         """Whether an answer as sure as this is kept back."""
@@ -134,7 +137,7 @@ def judged(item: "Modality", contract: "Contract", answer: "Answer", learnt: Cer
         return answer
     confidence, detail = answer.confidence, answer.detail
     if learnt.scale is not None and item.expects_error:
-        detail = {**detail, EXPECTED: (learnt.scale * np.asarray(detail[EXPECTED], np.float64)).tolist()}
+        detail = {**detail, EXPECTED: (np.array(learnt.scale) * np.array(detail[EXPECTED])).tolist()}
     elif learnt.scale is not None:
         confidence = learnt.confidence(item.sureness(answer, contract))
     if learnt.limit is not None:
@@ -176,7 +179,7 @@ def _shaded(item: "Modality", column: dict[str, Any], learnt: Certainty | None) 
     said = np.array([0.0 if one is None else one for one in column["confidence"]], np.float64)
     if learnt is not None and learnt.scale is not None:
         inside = np.clip(said, LEAST_CHANCE, 1 - LEAST_CHANCE)
-        odds = learnt.scale * np.log(inside / (1 - inside)) + learnt.shift
+        odds = np.array(learnt.scale) * np.log(inside / (1 - inside)) + learnt.shift
         column = {**column, "confidence": 1 / (1 + np.exp(-odds))}
     if item.abstain is None:
         return column

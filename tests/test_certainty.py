@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from endwise import metrics
 from endwise.calibration import FEWEST, Measured, chance_above, conformal_limit, logistic_map, row_errors, threshold
-from endwise.certainty import ENTRY, Abstain, Certainty, improbability, judged, probable
+from endwise.certainty import ENTRY, EXPECTED, Abstain, Certainty, improbability, judged, probable
 from endwise.data.dataset import fit_contracts, prepare
 from endwise.errors import ModelError, RecipeError
 from endwise.evaluate import calibrate, evaluate
+from endwise.lattice import Lattice
 from endwise.metrics.boxes import picture_f1
 from endwise.metrics.certainty import aurc, calibration_error, errors_of
 from endwise.modalities.base import Answer
@@ -24,6 +25,7 @@ from endwise.modalities.boolean import Boolean
 from endwise.modalities.boxes import Boxes
 from endwise.modalities.category import Category, CategoryContract
 from endwise.modalities.embedding import Embedding
+from endwise.modalities.field import Field
 from endwise.modalities.image import Image
 from endwise.modalities.items import Items
 from endwise.modalities.masked import Masked
@@ -492,6 +494,20 @@ def test_a_bundle_withholds_in_rows_and_in_columns_alike(doubtful: Any, tmp_path
 
 
 # ---- answers of many numbers -----------------------------------------------------------------------------------------------
+
+
+def test_what_each_channel_of_a_field_is_expected_to_be_off_is_right_in_the_mean() -> None:
+    """One is twice as wrong as it expects, the other half as wrong, a third is always right: of each it is learnt by itself, and
+    stays so when it is saved."""
+    random, item = np.random.default_rng(0), Field(units=("m", "s", "kg"))
+    truths = [Lattice(field) for field in random.normal(size=(40, 3, 8))]
+    contract = item.fit((truth.values for truth in truths), missing=0, role="output")
+    off, expected = np.array([0.4, 0.05, 0.0])[:, None], [0.2, 0.1, 0.1]
+    answers = [Answer(Lattice(truth.values + off), detail={EXPECTED: expected}) for truth in truths]
+    measured = Measured(item, contract)
+    measured.add(truths, answers)
+    learnt = Certainty.from_dict(json.loads(json.dumps(measured.learnt(scaled=False).to_dict())))
+    assert judged(item, contract, answers[0], learnt).detail[EXPECTED] == pytest.approx([0.4, 0.05, 0.1], rel=1e-4)
 
 
 def waves(rows: int, seed: int) -> list[dict[str, Any]]:
