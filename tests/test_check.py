@@ -197,7 +197,7 @@ def test_missing_values_are_counted() -> None:
 def test_unusual_lengths_are_found() -> None:
     report = checked(changed("text", {7: "x" * 900}))
     assert [item.rows for item in report.of("length")] == [(7,)]
-    assert "up to 900, the median is 14" in messages(report, "length")[0]
+    assert "up to 900 elements, the median is 14" in messages(report, "length")[0]
 
 
 def test_another_table_can_be_checked() -> None:

@@ -425,7 +425,8 @@ class _Looker:
                 extreme = int(lengths[odd].max() if word == "long" else lengths[odd].min())
                 self._add(
                     "warning", "length", name,
-                    f"{len(found)} values are unusually {word} (up to {extreme}, the median is {middle:g}: "
+                    f"{len(found)} values are unusually {word} ({'up' if word == 'long' else 'down'} to {extreme} {modality.length_unit}, "
+                    f"the median is {middle:g}: "
                     f"{self._origins(found)})",
                     "look at them: cut, mend or remove what is not meant", found,
                 )  # fmt: skip

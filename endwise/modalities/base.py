@@ -144,6 +144,7 @@ class Modality:
     # of an output whose `risk` is no share: whether answers say in `detail["expected_error"]` how far off they are likely to be, a
     # number or a list, so that `sureness` is the `risk` to be expected by that, times -1: it has `missed`
     expects_error: ClassVar[bool] = False
+    length_unit: ClassVar[str] = "elements"  # what `length` counts
     of_row: ClassVar[int] = 0  # an output without a column: it is there where at least so many inputs of its row are
 
     column: str | None = shared_field(None, "the column of the table; default: the field's own name")

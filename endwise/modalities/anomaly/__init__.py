@@ -62,6 +62,7 @@ class Anomaly(Spatial):
     """
 
     type: ClassVar[str] = "anomaly"
+    length_unit: ClassVar[str] = "pixels"
     contract_class = AnomalyContract
     axes: ClassVar[int] = 2
     classical_of_places: ClassVar[bool] = True

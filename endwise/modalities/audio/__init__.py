@@ -84,6 +84,7 @@ class Audio(PretrainedInput):
     """
 
     type: ClassVar[str] = "audio"
+    length_unit: ClassVar[str] = "samples"
     hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "sound"
     error_is_share: ClassVar[bool] = False

@@ -83,6 +83,7 @@ class Field(Modality):
     """
 
     type: ClassVar[str] = "field"
+    length_unit: ClassVar[str] = "cells"
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS - {"gumbel"}
     error_is_share: ClassVar[bool] = False
     expects_error: ClassVar[bool] = True

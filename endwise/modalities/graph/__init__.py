@@ -76,6 +76,7 @@ class Graph(Modality):
     """
 
     type: ClassVar[str] = "graph"
+    length_unit: ClassVar[str] = "visits"
     roles = frozenset({INPUT_ROLE})
     contract_class = GraphContract
     axes: ClassVar[int] = 1

@@ -104,6 +104,7 @@ class Image(PretrainedInput):
     """
 
     type: ClassVar[str] = "image"
+    length_unit: ClassVar[str] = "pixels"
     hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "picture"
     contract_class: ClassVar[builtins.type[ImageContract]] = ImageContract

@@ -88,6 +88,7 @@ class Items(Modality):
     """
 
     type: ClassVar[str] = "items"
+    length_unit: ClassVar[str] = "bytes"
     hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     contract_class = ItemsContract
     axes: ClassVar[int] = 1

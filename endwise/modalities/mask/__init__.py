@@ -65,6 +65,7 @@ class Mask(Spatial):
     """
 
     type: ClassVar[str] = "mask"
+    length_unit: ClassVar[str] = "places"
     contract_class: ClassVar[builtins.type[Contract]] = MaskContract
     axes: ClassVar[int] = 2
     classical_of_places: ClassVar[bool] = True

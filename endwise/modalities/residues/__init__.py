@@ -44,6 +44,7 @@ class Residues(Modality):
     """
 
     type: ClassVar[str] = "residues"
+    length_unit: ClassVar[str] = "residues"
     roles = frozenset({INPUT_ROLE})
     contract_class = ResiduesContract
     axes: ClassVar[int] = 1

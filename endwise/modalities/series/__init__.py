@@ -71,6 +71,7 @@ class Series(Modality):
     """
 
     type: ClassVar[str] = "series"
+    length_unit: ClassVar[str] = "steps"
     hand_offs: ClassVar[frozenset[str]] = HAND_OFFS - {"gumbel"}
     error_is_share: ClassVar[bool] = False
     contract_class = SeriesContract

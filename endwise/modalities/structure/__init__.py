@@ -63,6 +63,7 @@ class Structure(Modality):
     """
 
     type: ClassVar[str] = "structure"
+    length_unit: ClassVar[str] = "residues"
     roles = frozenset({OUTPUT_ROLE})
     contract_class = StructureContract
     axes: ClassVar[int] = 1

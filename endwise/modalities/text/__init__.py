@@ -178,6 +178,7 @@ class Text(PretrainedInput):
     """
 
     type: ClassVar[str] = "text"
+    length_unit: ClassVar[str] = "bytes"
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "text"
     unsure: ClassVar[str] = "a language model goes on in one of many ways, of which none is the right one"
     sure_by: ClassVar[str] = "remove abstain; a text that is right or wrong has decoder: ctc or attention"

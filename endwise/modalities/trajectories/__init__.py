@@ -60,6 +60,7 @@ class Trajectories(Modality):
     """
 
     type: ClassVar[str] = "trajectories"
+    length_unit: ClassVar[str] = "agents"
     hand_offs: ClassVar[frozenset[str]] = READ_AGAIN
     error_is_share: ClassVar[bool] = False
     contract_class = TrajectoriesContract

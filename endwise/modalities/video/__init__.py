@@ -44,6 +44,7 @@ class Video(Image):
     """
 
     type: ClassVar[str] = "video"
+    length_unit: ClassVar[str] = "pixels"
     drawn_as: ClassVar[Literal["cells", "picture", "sound", "text"]] = "cells"
     roles = frozenset({INPUT_ROLE})
     contract_class = VideoContract

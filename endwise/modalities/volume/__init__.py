@@ -54,6 +54,7 @@ class Volume(Modality):
     """
 
     type: ClassVar[str] = "volume"
+    length_unit: ClassVar[str] = "bytes"
     roles: ClassVar[frozenset[Role]] = frozenset({INPUT_ROLE})
     contract_class = VolumeContract
     axes: ClassVar[int] = AXES
