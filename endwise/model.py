@@ -55,9 +55,7 @@ from endwise.stream import Stream
 if TYPE_CHECKING:
     from endwise.run import Run
 
-WINDOW_BATCHES = (
-    16  # rows are sorted by length inside windows of this many batches, or of few volumes, so memory stays bounded
-)
+WINDOW_BATCHES = 16  # rows are sorted by length inside windows of so many batches (of volumes fewer): memory is bounded
 READERS = min(8, os.cpu_count() or 1)  # decoders release the interpreter lock
 OnBad = Literal["raise", "keep"]
 

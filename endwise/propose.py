@@ -73,22 +73,10 @@ ID_NAMES = (
 MEASURED_NAMES = ("width", "height", "seconds", "duration", "duration_s", "length", "sample_rate", "samplerate", "rate",
                   "rate_hz", "size", "bytes", "channels", "num_samples", "num_frames", "frames", "fps")  # fmt: skip
 MASK_NAME = re.compile(r"(^|_)(mask|segmentation|seg|annotation)s?(_|$)")
-VOLUME_MASK_NAME = re.compile(
-    MASK_NAME.pattern + r"|(^|_)label(s|map)?(_|$)"
-)  # as the Medical Segmentation Decathlon has it
-MADE_NAMES = (
-    "clean",
-    "target",
-    "sharp",
-    "restored",
-    "after",
-    "ground_truth",
-    "gt",
-    "output",
-    "original",
-    "colour",
-    "color",
-)
+# labels: as the Medical Segmentation Decathlon has it
+VOLUME_MASK_NAME = re.compile(MASK_NAME.pattern + r"|(^|_)label(s|map)?(_|$)")
+MADE_NAMES = ("clean", "target", "sharp", "restored", "after", "ground_truth", "gt", "output", "original", "colour",
+              "color")  # fmt: skip
 VOLUME_FILE = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 PICTURE_NAMES = ("image", "file", "filename", "imagename", "imagepath", "imagefile", "path", "photo", "picture", "img")
 KIND_NAMES = ("label", "class", "classname", "category", "name", "kind")

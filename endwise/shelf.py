@@ -45,9 +45,8 @@ class Shelf:
         assert self._map is not None
         start, self._used = self._used, self._used + -(-array.nbytes // ALIGNED) * ALIGNED
         self._file.seek(start)
-        self._file.write(
-            array.reshape(-1).view(np.uint8).data
-        )  # not through the map: a full disk would end the process
+        # not through the map: a full disk would end the process
+        self._file.write(array.reshape(-1).view(np.uint8).data)
         self._file.flush()
         return np.frombuffer(self._map, array.dtype, array.size, start).reshape(array.shape)
 

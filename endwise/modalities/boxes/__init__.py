@@ -61,8 +61,8 @@ class BoxesContract(Contract):
     """The classes of the training boxes, sorted, and how many boxes each has; how large boxes are.
 
     boxes: all of them; empty: those without width or height, which nothing can be learnt from; without: pictures that have
-    none; most: boxes of one picture. medians: (width, height ...) of each class, in places of the input or in shares. below: boxes with a negative
-    coordinate; reach: the largest coordinate.
+    none; most: boxes of one picture. medians: (width, height ...) of each class, in places of the input or in shares.
+    below: boxes with a negative coordinate; reach: the largest coordinate.
     """
 
     classes: tuple[str, ...]
@@ -87,9 +87,9 @@ class Boxes(Spatial):
 
     A cell is a list (or its JSON text) of mappings with `label` and either `box`, four numbers in `format`, or the corners
     xmin, ymin, xmax, ymax. With `columns`, which names the class's and the four numbers' in that order, it is put together
-    from them; without the class's, all are called `thing`. An empty list is a value: nothing is there. Pixels are those of the picture's file, x to the right and y
-    down, from its upper left corner; a high corner lies behind the last pixel. A box whose high corner is below its low
-    one is refused, one without width or height is kept, counted, and learnt by nobody.
+    from them; without the class's, all are called `thing`. An empty list is a value: nothing is there. Pixels are those of the
+    picture's file, x to the right and y down, from its upper left corner; a high corner lies behind the last pixel. A box whose
+    high corner is below its low one is refused, one without width or height is kept, counted, and learnt by nobody.
 
     With `radius` each thing is a point: cells have `label` and either `point`, or x and y, `columns` names three; a found point
     is right where it lies no further than that from a true one along any axis, and answers are lists of {label, point, box,

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from endwise.metrics import Metric
 
 Thing = tuple[str, Mapping[str, Any], np.ndarray]  # "truth" or "answer", {"label", "box" ...}, its box in voxels
-WORLDS = {
-    "ras_mm": np.array([1.0, 1.0, 1.0]),
-    "lps_mm": np.array([-1.0, -1.0, 1.0]),
-}  # what each axis of `Scan` is times
+# what each axis of `Scan` is times
+WORLDS = {"ras_mm": np.array([1.0, 1.0, 1.0]), "lps_mm": np.array([-1.0, -1.0, 1.0])}
 MOST_VIEWS = 3  # of a volume in the report
 AROUND, LEAST_AROUND = 12, 24  # of a thing's longest side, and voxels: how much of a volume is drawn around it
 NOWHERE = -1e4  # the logit of a place that is none
@@ -81,9 +79,8 @@ class VolumeBoxes(Boxes):
         found = []
         for label, *corners in boxes_of(value):
             low, high = np.array(corners).reshape(2, AXES)
-            middle = (
-                there @ ((low + high) / 2 * WORLDS[self.unit] - world[:, AXES]) + 0.5
-            )  # voxels begin before their middle
+            # voxels begin before their middle
+            middle = there @ ((low + high) / 2 * WORLDS[self.unit] - world[:, AXES]) + 0.5
             half = (high - low) / 2 / step
             found.append([label, *(middle - half).tolist(), *(middle + half).tolist()])
         return kept(found)
