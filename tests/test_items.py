@@ -147,6 +147,22 @@ def test_two_rankings_after_one_history_number_the_items_of_all_three() -> None:
     ew.Model.build(recipe, found, seed=0)
 
 
+def test_two_histories_that_hold_the_same_items_as_often_stay_apart() -> None:
+    recipe = ew.Recipe(
+        data=[{"read": ["a", "b"], "worn": ["a", "b"], "book": "c", "coat": "d"}],
+        inputs={"read": ew.Items(), "worn": ew.Items()}, outputs={"book": ew.Items(of="read"), "coat": ew.Items(of="worn")},
+    )  # fmt: skip
+    found: dict[str, Any] = {
+        name: Items().fit(stored([["a", "b"], "b"]), missing=0, role=INPUT_ROLE) for name in recipe.inputs
+    }
+    for name, cells in (("book", ["c", "e"]), ("coat", ["d", "f"])):
+        found[name] = recipe.standing(name).fit(stored(cells), missing=0, role=OUTPUT_ROLE)
+    for name in recipe.outputs:
+        found |= recipe.standing(name).agreed(name, found)
+    assert found["book"].items == found["read"].items == ("a", "b", "c", "e")
+    assert found["coat"].items == found["worn"].items == ("a", "b", "d", "f")
+
+
 # ---- network ---------------------------------------------------------------------------------------------------------
 
 
