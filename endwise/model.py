@@ -683,7 +683,7 @@ def _is_folder(text: str) -> bool:
 def _spoken(name: str, answer: Answer) -> str:
     if answer.abstained:
         return f"{name}={abstention(answer.confidence, answer.detail['best_guess'])}"
-    value = listed(answer.value) or ""
+    value = listed(answer.value, answer.detail.get("more", ())) or ""
     if not value:
         value = f"{answer.value:.6g}" if isinstance(answer.value, float) else repr(answer.value)
         value = value if len(value) <= 80 else value[:79] + "…"

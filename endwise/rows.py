@@ -389,10 +389,14 @@ def answered(
     }
 
 
-def listed(value: Any) -> str | None:
-    """A list of mappings (boxes) in a line for people: how many there are, and what each holds. None for anything else."""
-    if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
+def listed(value: Any, unsure: Sequence[Mapping[str, Any]] = ()) -> str | None:
+    """A list of mappings (boxes) in a line for people: how many there are, and what each holds; of an empty list how many were not
+    sure enough. None for anything else."""
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         return None
+    if not value:
+        best = max((float(item["score"]) for item in unsure), default=None)
+        return "none" if best is None else f"none ({len(unsure)} less sure in detail.more, the surest {best:.2f})"
     return f"{len(value)}: " + "; ".join(" ".join(map(_part, item.values())) for item in value)
 
 

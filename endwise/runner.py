@@ -624,5 +624,5 @@ def _spoken(answers: Mapping[str, Any]) -> str:
             value = "(picture: give --out FOLDER or --json)"
         if isinstance(value, str) and value.startswith(NIFTI_URI):
             value = "(volume: give --out FOLDER or --json)"
-        parts.append(f"{name}: {listed(value) or value}{unit}{sure}")
+        parts.append(f"{name}: {listed(value, answer.get('detail', {}).get('more', ())) or value}{unit}{sure}")
     return "   ".join(parts)

@@ -879,5 +879,7 @@ def test_an_answer_is_printed_box_by_box() -> None:
 
     found = Answer([box("RBC", 1.26, 2, 30, 40.1, score=0.934), box("WBC", 5, 6, 7, 8, score=0.5)])
     assert str(Prediction({"cells": found})) == "cells=2: RBC 1.3 2.0 30.0 40.1 0.93; WBC 5.0 6.0 7.0 8.0 0.50"
-    assert str(Prediction({"cells": Answer([])})) == "cells=[]"
+    unsure = Answer([], detail={"more": [box("RBC", 1, 2, 3, 4, score=0.31), box("WBC", 5, 6, 7, 8, score=0.1)]})
+    assert str(Prediction({"cells": unsure})) == "cells=none (2 less sure in detail.more, the surest 0.31)"
+    assert str(Prediction({"cells": Answer([])})) == "cells=none"
     assert dataclasses.asdict(found)["value"][0]["label"] == "RBC"
