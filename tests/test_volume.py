@@ -318,6 +318,9 @@ def test_a_mask_that_its_file_puts_elsewhere_is_refused() -> None:
     assert told(rounded) is None
     assert "begins at -90 40 12 mm and scan at -90 40 7 mm" in str(told(shifted))
     assert "save it with the place of its volume" in str(told(mirrored))
+    answer = VolumeSegmentation(mask, {0: "a", 1: "b"}, spacing_mm=(0.8, 0.8, 2.5))
+    for raw in (answer, answer.to_json()):  # which was made on its volume and does not know where that lies
+        assert declared.apart(declared.read(raw, nothing), scan) is None
 
 
 def test_an_answer_is_saved_on_the_grid_of_its_scan(tmp_path: Path) -> None:

@@ -74,9 +74,10 @@ class VolumeMask(OnVoxels, Mask):
 
         if isinstance(raw, VolumeSegmentation):
             raw = raw.numbers
-        if isinstance(raw, str) and raw.startswith(NIFTI_URI):
-            raw = volume_file(raw)
-        found = scan_of(raw, fetch)
+        is_uri = isinstance(raw, str) and raw.startswith(NIFTI_URI)
+        found = scan_of(volume_file(raw) if is_uri else raw, fetch)
+        if is_uri and found.affine is not None and not found.affine[:, AXES].any():
+            found.affine[:, AXES] = np.nan  # an answer in JSON, which begins at 0 because it does not know its scan
         if found.voxels.shape[AXES] != 1:
             raise BadValue(f"the mask has {found.voxels.shape[AXES]} channels: expected one class a voxel, [x, y, z]")
         numbers = found.voxels[..., 0]
@@ -124,6 +125,8 @@ class VolumeMask(OnVoxels, Mask):
             mine, its = (" x ".join(f"{step:.3g}" for step in scan.spacing_mm or ()) for scan in (own, other))
             return f"the voxels of the mask are {mine} mm and those of {self.under()} {its} mm: {SAVED}"
         found, wanted = _corners(own), _corners(other)
+        if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+            return None
         reach = max(other.spacing_mm) + SPACING_SPREAD * np.linalg.norm(wanted - wanted[0], axis=1)
         if (np.linalg.norm(found - wanted, axis=1) <= reach).all():
             return None
