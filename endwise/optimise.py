@@ -116,12 +116,16 @@ class Optimiser:
         self.adamw = torch.optim.AdamW(listed, betas=BETAS, fused=True)
         self.weights = [weight for group in listed for weight in group["params"]]
 
-    def set_rate(self, share: float, done: float = 1.0) -> float:
-        """Every group at `share` of its peak, those that start later than `done` (share of the steps) at none; the
-        largest rate, for the log."""
+    def set_rate(self, share: float, done: float = 1.0) -> None:
+        """Every group at `share` of its peak, those that start later than `done` (share of the steps) at none."""
         for group in self.adamw.param_groups:
             group["lr"] = group["peak"] * share if done >= group["starts"] else 0.0
-        return float(max(group["lr"] for group in self.adamw.param_groups))
+
+    @property
+    def rate(self) -> float:
+        """At which most of the weights that move do: a small layer may have a far larger rate of its own."""
+        moving = [group for group in self.adamw.param_groups if group["lr"] > 0] or self.adamw.param_groups
+        return float(max(moving, key=lambda group: sum(weight.numel() for weight in group["params"]))["lr"])
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """The moments by name, for checkpoints."""

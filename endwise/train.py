@@ -667,7 +667,7 @@ class _Trainer:
                 "time_s": round(self.at.spent_s, 4),
                 "loss": result.loss,
                 "grad_norm": result.grad_norm,
-                "lr": max(group["lr"] for group in self.optimiser.adamw.param_groups),
+                "lr": self.optimiser.rate,
                 "terms": terms,
                 **measured,
                 "samples_per_s": rows / max(1e-9, read_s + compute_s),

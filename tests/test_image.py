@@ -671,3 +671,16 @@ def test_small_batches_take_smaller_steps_unless_the_recipe_says_the_rate() -> N
     assert rates(None, 32) == rates(None, 256) == {5e-3, 1e-3}
     assert rates(None, 8) == {2.5e-3, 1e-3}
     assert rates(0.01, 8) == {0.01}
+
+
+def test_the_rate_that_is_logged_is_the_one_at_which_most_weights_move() -> None:
+    """A layer of a few hundred weights with a rate of its own (here that of what a picture expects of itself) is not the network's."""
+    drawn = Image(on="photo")
+    contracts = {name: fitted([np.zeros((32, 32, 3), np.uint8)]) for name in ("photo", "sharp")}
+    network = Network({"photo": Image()}, {"sharp": drawn}, contracts, Size.of("tiny"))
+    made = Optimiser(
+        network, Objective({"sharp": drawn}, {"sharp.image": 1.0}, "fixed"), learning_rate=3e-3, weight_decay=0.1
+    )
+    assert max(group["peak"] for group in made.adamw.param_groups) > 3e-3
+    made.set_rate(0.5)
+    assert made.rate == pytest.approx(1.5e-3)
