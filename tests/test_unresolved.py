@@ -393,6 +393,15 @@ def test_an_mmcif_file_numbers_residues_along_its_sequence() -> None:
         read(CIF.replace("104 X 1", "104 X"))
 
 
+def test_a_calcium_ion_is_no_residue_even_if_it_is_written_as_an_atom_of_the_chain() -> None:
+    """Its atom is called CA, too; by its number nearly two hundred residues would be missing before it."""
+    chain = Chain(helix(8).points, "GSHMVLAA")
+    ion = "ATOM      9 CA    CA A 201      60.000   0.000   0.000  1.00 20.00          CA  "
+    assert np.allclose(read(chain.pdb().replace("TER", f"{ion}\nTER")), read(chain.pdb()))
+    in_cif = "ATOM 9 CA CA . CA A 1 . ? 60.000 0.000 0.000 1.00 20.00 201 A 1\n"
+    assert np.allclose(read(chain.mmcif().rstrip("#\n ") + "\n" + in_cif), read(chain.mmcif()))
+
+
 def test_a_modified_residue_of_a_pdb_sequence_is_one_and_a_ligand_is_none() -> None:
     letters, points = "ACDEFGHI", walk(3, 8).round(3)
     text = pdb(letters, lacking(points, [7])).replace("PHE", "SEP")

@@ -21,7 +21,7 @@ from endwise.errors import BadValue
 from endwise.modalities.base import Fetch, file_bytes
 
 SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")  # of paths
-CARBON = "CA"
+CARBON = "CA"  # also the name of a calcium ion, which some tools write as an atom of the chain
 BONDED = 4.5  # angstrom: neighbours in a chain are nearer (3.8; 2.9 before a cis proline)
 UNKNOWN = "UNK"  # the name of a residue of which only a number is known
 OTHERWISE = 0.1  # share of residues that may have another name in the sequence (mutated or renamed by a tool)
@@ -128,7 +128,7 @@ def _of_pdb(text: str) -> dict[str, Told]:
             ended.add(chain)
         elif line.startswith("REMARK 465") and (said := MISSING.match(line)):
             found.setdefault(said[2], Told()).missing.add((int(said[3]), said[4]))
-        elif line.startswith(("ATOM  ", "HETATM")) and line[12:16].strip() == CARBON:
+        elif line.startswith(("ATOM  ", "HETATM")) and line[12:16].strip() == CARBON != line[17:20].strip():
             told, name = found.setdefault(chain, Told()), line[17:20].strip()
             modified = line[12:16] == " CA " and name in told.whole and chain not in ended
             if line.startswith("ATOM") or name == "MSE" or modified:
@@ -141,7 +141,7 @@ def _of_cif(text: str) -> dict[str, Told]:
     """The atom_site table, and the sequence that its numbers count along."""
     tables: dict[str, list[dict[str, str]]] = {category: [] for category in TABLES}
     for category, row in _rows(text):
-        if category != ATOMS or row["label_atom_id"] == CARBON:
+        if category != ATOMS or row["label_atom_id"] == CARBON != row["label_comp_id"]:
             tables[category].append(row)
     scheme, sequence = _sequences(tables[SCHEME], "asym_id", "seq_id"), _sequences(tables[SEQUENCE], "entity_id", "num")
     found: dict[str, Told] = {}
