@@ -904,9 +904,11 @@ def _saved(prediction: Any, out: Path, number: int, suffix: str | None, *, sever
     place. several: whether other predictions may follow, so that `out` can be no file."""
     files = {name: answer.value for name, answer in prediction.answers.items() if hasattr(answer.value, "save")}
     kinds = sorted({kind for value in files.values() for kind in value.suffixes})
+    withheld = not files and any(answer.abstained for answer in prediction.answers.values())
     require(
-        suffix is None or not files or suffix in kinds,
-        field="--suffix", got=suffix, allowed=f"one of {', '.join(kinds)}", fix="leave it out for the usual kind of file",
+        suffix is None or suffix in kinds or withheld,
+        field="--suffix", got=suffix, allowed=f"one of {', '.join(kinds)}" if kinds else "nothing: no answer is a file",
+        fix="leave it out for the usual kind of file" if kinds else "leave it out",
     )  # fmt: skip
     named = next((kind for kind in kinds if out.name.lower().endswith(kind)), None)
     require(

@@ -44,7 +44,7 @@ MOST_ODD = 0.05  # of a column of numbers or dates that may be typing mistakes
 LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "categories", "y", "answer", "outcome", "output",
                "intent", "sentiment", "emotion", "diagnosis", "species", "tags", "reply", "response", "ground_truth")  # fmt: skip
 OUTCOME_NAMES = ("survived", "churn", "churned", "exited", "fraud", "default", "defaulted", "result", "quality", "rating",
-                 "stars", "score", "price", "income", "salary", "risk", "status", "sales")  # fmt: skip
+                 "stars", "score", "price", "income", "salary", "risk", "status", "sales", "defect", "defective", "anomaly", "anomalous", "faulty")  # fmt: skip
 SPEECH_NAMES = ("text", "transcript", "transcription", "sentence", "words", "utterance", "normalized_text")
 ACTION_NAMES = ("steering", "steering_angle", "throttle", "brake", "action", "actions")
 TEXT_NAMES = ("text", "sentence", "review", "comment", "message", "question", "title", "description", "body", "content",
@@ -764,7 +764,7 @@ class _Plan:
                 item.why = f"its name is that of a mask; {item.why}"
                 item.kind = "mask" if item.kind == "image" else "volume_mask"
                 item.doubt = f"is every place of {item.name!r} the number of a class? Else correct its type"
-            told = self._first(legal, LABEL_NAMES)  # as an input it would give the mask away
+            told = self._first(legal, (*LABEL_NAMES, *OUTCOME_NAMES))  # as an input it would give the mask away
             return masks if told is None else [*masks, self._as_answer(told)]
         if legal or {item.kind for item in seen} != {"image"}:
             return []

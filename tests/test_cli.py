@@ -216,6 +216,11 @@ MISTAKES = [
     (["predict", "run"], 2, "INPUT"),
     (["predict", "run", "--input", "wieght=3"], 3, "did you mean 'weight'"),
     (["predict", "run", "--input", "weight=3"], 3, "colour"),
+    (
+        ["predict", "run", "--input", "weight=3", "--input", "colour=red", "--out", "x", "--suffix", ".cif"],
+        2,
+        "no answer is a file",
+    ),
     (["predict", "run", "missing.csv"], 3, "missing.csv"),
     (["init", "nowhere"], 3, "nowhere"),
     (["export", "nowhere"], 5, "nowhere"),

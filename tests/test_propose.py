@@ -201,10 +201,12 @@ def tagged_articles(at: Path) -> Path:
     return put(at / "articles.jsonl", "\n".join(lines))
 
 
-def outlined_tiles(at: Path) -> Path:
-    rows = [
-        {"photo": f"{row}.png", "mask": f"masks/{row}.png", "label": ["good", "worn"][row % 2]} for row in range(12)
-    ]
+def defective_tiles(at: Path) -> Path:
+    return outlined_tiles(at, "defect", ("no", "yes"))
+
+
+def outlined_tiles(at: Path, name: str = "label", said: tuple[str, str] = ("good", "worn")) -> Path:
+    rows = [{"photo": f"{row}.png", "mask": f"masks/{row}.png", name: said[row % 2]} for row in range(12)]
     for row in range(12):
         put(at / f"{row}.png", picture(row))
         put(at / "masks" / f"{row}.png", picture())
@@ -248,6 +250,7 @@ SETS: list[tuple[Callable[[Path], Path], dict[str, str], dict[str, str], dict[st
     (patients, {"age": "number", "weight": "number", "bmi": "number", "smoker": "boolean"}, {"diagnosis": "category"}, {"group": "patient_id"}),
     (sales, {"shop": "category", "temperature": "number"}, {"sold": "number"}, {"time": "date", "weight": "sample_weight"}),
     (outlined_tiles, {"photo": "image"}, {"mask": "mask", "label": "category"}, {}),
+    (defective_tiles, {"photo": "image"}, {"mask": "mask", "defect": "boolean"}, {}),
     (noisy_pictures, {"noisy": "image"}, {"clean": "image"}, {}),
     (organs, {"image": "volume"}, {"label": "volume_mask"}, {}),
     (signals, {"series": "series"}, {"label": "category"}, {}),

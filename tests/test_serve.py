@@ -1038,7 +1038,7 @@ def test_a_bundle_is_served_without_torch_and_drains_when_told_to_stop(tmp_path:
         threads = [threading.Thread(target=ask) for _ in range(4)] + [threading.Thread(target=watch)]
         for thread in threads:
             thread.start()
-        while len(statuses) < 20:
+        while len(statuses) < 20 or not unready:
             time.sleep(0.001)
         process.send_signal(signal.SIGTERM)
         for thread in threads:

@@ -287,6 +287,19 @@ def test_residues_are_found_in_a_sequence_that_names_a_few_otherwise() -> None:
         read(short)
 
 
+def test_a_sequence_of_other_residues_is_refused_however_long_it_is() -> None:
+    lines = pdb("AAAAAA", walk(1, 6)).splitlines()
+    text = "\n".join(line.replace("ALA", "GLY") if line.startswith("ATOM") else line for line in lines)
+    with pytest.raises(BadValue, match="at best 6 of 6 are named otherwise"):
+        read(text)
+
+
+def test_missing_residues_of_a_chain_without_a_letter_are_heard() -> None:
+    points = lacking(walk(2, 9).round(3), [7, 8])
+    assert known(read(pdb("ACDEFGHIK", points, chain=" ", sequence=False))) == known(points)
+    assert len(read(pdb("ACDEFGHIK", points, chain=" ", sequence=False))) == 9
+
+
 def test_numbers_that_skip_are_a_gap_only_where_the_chain_is_torn() -> None:
     """Of a file that names nothing. Antibodies and relatives of a numbered protein skip numbers and lack nothing."""
     letters, points = "ACDEFGHIKLMN", walk(3).round(3)

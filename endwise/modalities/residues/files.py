@@ -26,7 +26,7 @@ BONDED = 4.5  # angstrom: neighbours in a chain are nearer (3.8; 2.9 before a ci
 UNKNOWN = "UNK"  # the name of a residue of which only a number is known
 OTHERWISE = 0.1  # share of residues that may have another name in the sequence (mutated or renamed by a tool)
 UNLIKELY = 0.4  # what a gap that is not as long as the numbers say counts, in residues with another name
-MISSING = re.compile(r"REMARK 465\s+(?:\d+\s+)?(\S{1,3})\s+(\S)\s+(-?\d+)([A-Za-z]?)\s*$")
+MISSING = re.compile(r"REMARK 465\s+(?:\d+\s+)?(\S{1,3})\s+(?:(\S)\s+)?(-?\d+)([A-Za-z]?)\s*$")
 RECORD = re.compile(r"^(?:ATOM  |HETATM|SEQRES|HEADER|\s*data_)", re.MULTILINE)
 TOKEN = re.compile(r"""'(.*?)'(?=\s|$)|"(.*?)"(?=\s|$)|(\S+)""")
 ATOMS, SCHEME, SEQUENCE = TABLES = ("_atom_site", "_pdbx_poly_seq_scheme", "_entity_poly_seq")
@@ -127,7 +127,7 @@ def _of_pdb(text: str) -> dict[str, Told]:
         elif line.startswith("TER"):
             ended.add(chain)
         elif line.startswith("REMARK 465") and (said := MISSING.match(line)):
-            found.setdefault(said[2], Told()).missing.add((int(said[3]), said[4]))
+            found.setdefault(said[2] or "A", Told()).missing.add((int(said[3]), said[4]))
         elif line.startswith(("ATOM  ", "HETATM")) and line[12:16].strip() == CARBON != line[17:20].strip():
             told, name = found.setdefault(chain, Told()), line[17:20].strip()
             modified = line[12:16] == " CA " and name in told.whole and chain not in ended
@@ -270,8 +270,6 @@ def _aligned(residues: Sequence[Residue], told: Told, gaps: Sequence[int], chain
     count, length = len(residues), len(told.whole)
     if count > length:
         raise BadValue(f"chain {chain} has {count} residues with a place, and its sequence (SEQRES) has {length}")
-    if count == length:
-        return list(range(count))
     cuts = [place for place, torn in enumerate(_torn(residues), 1) if torn or gaps[place]]
     runs = [residues[start:end] for start, end in zip([0, *cuts], [*cuts, count], strict=True)]
     between = [gaps[cut] for cut in cuts]
