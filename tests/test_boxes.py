@@ -474,6 +474,17 @@ def test_pictures_of_coco_are_found_in_a_folder_near_it(tmp_path: Path, written:
     assert {name: item.type for name, item in propose(file).recipe.outputs.items()} == {"boxes": "boxes"}
 
 
+def test_pictures_of_other_data_are_not_taken_for_those_of_coco(tmp_path: Path) -> None:
+    for folder in ("mine", "other", "third"):
+        (tmp_path / folder).mkdir()
+    pictures(tmp_path / "other", "ab")
+    pictures(tmp_path / "third", "ab")
+    (tmp_path / "mine" / "annotations.json").write_text(json.dumps(coco()))
+    found = open_table(tmp_path / "mine" / "annotations.json")
+    assert list(found.column("file")) == ["a.png", "b.png"]
+    assert not any("its pictures lie in" in note for note in found.notes)
+
+
 def test_two_folders_with_the_pictures_of_coco_are_refused(tmp_path: Path) -> None:
     for folder in ("images", "copies"):
         (tmp_path / folder).mkdir()

@@ -919,13 +919,13 @@ def test_every_place_is_in_the_core_of_one_window_which_holds_it(shape: list[int
     sides = [min(own, side) for own, side in zip(shape, most, strict=True)]
     starts = covering(shape, sides)
     owners = np.zeros(shape, int)
-    places = np.stack(np.indices(shape), axis=-1) + 0.5
+    along = [np.arange(side) + 0.5 for side in shape]
     for start, (low, high) in zip(starts, cores(starts, shape), strict=True):
-        own = ((places >= low) & (places < high)).all(-1)
-        owners += own
-        held = places[own]
-        assert (held > start).all()
-        assert (held < np.add(start, sides)).all()
+        own = [(places >= least) & (places < most) for places, least, most in zip(along, low, high, strict=True)]
+        owners[np.ix_(*own)] += 1
+        for places, inside, begin, side in zip(along, own, start, sides, strict=True):
+            assert (places[inside] > begin).all()
+            assert (places[inside] < begin + side).all()
     assert (owners == 1).all()
 
 

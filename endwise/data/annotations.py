@@ -91,10 +91,12 @@ def with_folder(
     columns: Columns, files: Sequence[str], root: Path, shown: str, notes: list[str]
 ) -> tuple[Columns, list[str]]:
     """(columns, notes) with the folder near COCO's JSON in which its pictures lie; as they are where there is none. root:
-    the folder of the JSON."""
+    the folder of the JSON. What lies beside that folder is looked at where it is COCO's `annotations`: pictures of other data may
+    have the same names."""
     here = root.resolve()
     near = [*_folders(here, ""), *_folders(here / "images", "images/")]
     beside = [*_folders(here.parent, "../"), *_folders(here.parent / "images", "../images/")]
+    beside = beside if here.name.lower().startswith("annotation") else []
     found: list[str] = []
     for places in (near, beside):
         found = found or [place for place in places if all((root / place / file).is_file() for file in files[:LOOKED])]
