@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SET_COVERAGE = 0.9  # share of the rows whose set holds the truth, as of the interval of a number
 LEAST_CHANCE = 1e-6  # a confidence of 0 or 1 has no log-odds
 ENTRY = "certainty"  # of a model's facts
-EXPECTED = "expected_error"  # in `Answer.detail`
+EXPECTED = "expected_error"  # in `Answer.detail`, and in what a head says
 
 
 @dataclass(frozen=True, kw_only=True)

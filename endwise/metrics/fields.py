@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from endwise.metrics.engine import Metric, ratio, ratio_of_sums, same_length, summable, with_one
-
-FLOOR = 1e-3  # of a channel's scale in training: a truth below it is not divided by
+from endwise.modalities.field import FLOOR
 
 
 def relative_error(truth: np.ndarray, answer: np.ndarray, scale: Sequence[float] = ()) -> float:

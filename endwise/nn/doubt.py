@@ -18,7 +18,6 @@ from endwise.nn.scalars import exact
 HIDDEN = 16
 FIRST = -2.0  # softplus of it is 0.13: small against a deviation, and its first steps small against the answer's
 SHARE = 0.1  # of the loss: optimisers give it a pace of its own, and the clipping of gradients hardly hears of it
-EXPECTED = "expected_error"  # the term, and what predictions hold
 
 
 class Doubt(nn.Module):

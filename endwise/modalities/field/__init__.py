@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from endwise.certainty import EXPECTED
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
 from endwise.lattice import Lattice
 from endwise.modalities.base import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from endwise.nn.size import Size
 
 MOST_DIMS = 3
-FLOOR = 1e-3  # of a channel's scale in training: a field below it is not divided by, as in metrics/fields.py
+FLOOR = 1e-3  # of a channel's scale in training: a field below it is not divided by
 MODES = {1: 16, 2: 10, 3: 5}  # waves along an axis of a grid with so many axes: cost grows with their product
 MOST_MODES = 64
 MOST_CELLS = 16_000_000  # 64 MB: more is a file of many fields, or channels and axes mixed up
@@ -306,9 +307,9 @@ class Field(Modality):
         grid = tuple(slice(int(size)) for size in np.asarray(decoded["sizes"]))
         values = np.moveaxis(np.asarray(decoded["field"], np.float32)[grid], -1, 0)
         shape = values.shape[1 + MOST_DIMS - contract.dims :]
-        off: list[float] = np.asarray(decoded["expected_error"]).tolist()
+        off: list[float] = np.asarray(decoded[EXPECTED]).tolist()
         made = self._answer(np.ascontiguousarray(values).reshape(len(values), *shape), contract)
-        return replace(made, detail={"expected_error": off if len(off) > 1 else off[0]})
+        return replace(made, detail={EXPECTED: off if len(off) > 1 else off[0]})
 
     def _answer(self, values: np.ndarray, contract: FieldContract) -> Answer:
         return Answer(Lattice(values, self.unit_of(contract)), unit=", ".join(self.units) or None)
@@ -333,7 +334,7 @@ class Field(Modality):
         """The relative error that it expects, times -1."""
         values = np.asarray(answer.value.values, np.float64).reshape(contract.channels, -1)
         size = np.maximum(np.sqrt(np.square(values).mean(1)), np.maximum(FLOOR * np.array(contract.scale), 1e-30))
-        return -float((np.atleast_1d(answer.detail["expected_error"]) / size).mean())
+        return -float((np.atleast_1d(answer.detail[EXPECTED]) / size).mean())
 
     def missed(self, truth: Lattice, answer: Answer) -> Any:
         """The root mean square error of each channel."""

@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from endwise.certainty import EXPECTED
 from endwise.errors import DataError, require
 from endwise.modalities.field import FLOOR, MOST_DIMS, FieldContract
-from endwise.nn.doubt import EXPECTED, Doubt, doubt_loss
+from endwise.nn.doubt import Doubt, doubt_loss
 from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens, onto_itself
 from endwise.nn.scalars import exact, full_precision, spread
 from endwise.nn.size import Size

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from endwise.certainty import EXPECTED
 from endwise.dicom import is_dicom, picture_of, promised_pixels
 from endwise.drawing import Picture, antialias, png, resizing, to_uri
 from endwise.errors import BadValue, require
@@ -424,8 +425,8 @@ class Image(PretrainedInput):
         whole = np.einsum("yh,chw,xw->yxc", rows, values, columns, optimize=True)
         dtype = np.dtype(np.uint16 if contract.bits == 16 else np.uint8)
         detail: dict[str, Any] = {"seed": int(decoded["drawn_from"])} if "drawn_from" in decoded else {}
-        if "expected_error" in decoded:
-            detail["expected_error"] = float(decoded["expected_error"])
+        if EXPECTED in decoded:
+            detail[EXPECTED] = float(decoded[EXPECTED])
         return Answer(Picture(np.rint(whole.clip(0, 1) * FULL[dtype]).astype(dtype)), detail=detail)
 
     def about(
@@ -461,7 +462,7 @@ class Image(PretrainedInput):
 
     def sureness(self, answer: Answer, contract: ImageContract) -> float:
         """The error that it expects, times -1."""
-        return -float(answer.detail["expected_error"])
+        return -float(answer.detail[EXPECTED])
 
     def missed(self, truth: Picture, answer: Answer) -> float:
         """The mean absolute error."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from endwise import losses
+from endwise.certainty import EXPECTED
 from endwise.modalities.image.network import PictureEncoder
-from endwise.nn.doubt import EXPECTED, Doubt, doubt_loss
+from endwise.nn.doubt import Doubt, doubt_loss
 from endwise.nn.interface import Aim, Encoder, Head, Tokens
 from endwise.nn.placing import laid_smoothly
 from endwise.nn.pyramid import OnCanvas, finest_stride
