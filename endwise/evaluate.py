@@ -129,7 +129,7 @@ def evaluate(
         fix="choose a split that has rows",
         error=DataError,
     )
-    scored = _score(model, dataset, rows)
+    scored = score(model, dataset, rows)
     notes = _remarks(model, dataset, scored, len(rows))
     seen = bool(np.isin(rows, dataset.splits.train).any())  # what was learnt by heart raises no suspicion
     outputs = {name: _estimates(item) for name, item in scored.items()}
@@ -366,7 +366,7 @@ def rows_together(model: Model, dataset: Dataset, rows: np.ndarray, most: int = 
     return rows_at_once(inputs, contracts, most)
 
 
-def _score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answered]:
+def score(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, Answered]:
     """Every output's answers, truths and losses on the rows that have a target, in the order of `rows`."""
     place = {int(row): index for index, row in enumerate(rows)}
     wanted = [name for name, item in model.recipe.outputs.items() if needs_answers(item.metrics(model.contracts[name]))]
@@ -697,7 +697,7 @@ def cross_validate(recipe: Recipe, fit: Callable[[Recipe], Model], k: int = 5) -
     for number, (_, held) in enumerate(folds(keys, k, recipe.train.seed), 1):
         own = _fold(recipe, table, held, number)
         model, dataset = fit(own), prepare(own)
-        scored = _score(model, dataset, dataset.splits.test)
+        scored = score(model, dataset, dataset.splits.test)
         made = fit_baselines(model.contracts, own, dataset, dataset.splits.train, dataset.splits.test)
         single.append(
             {

@@ -13,15 +13,13 @@ from typing import Any
 import torch
 
 from endwise import metrics
-from endwise.data.dataset import Dataset, prepare
-from endwise.data.loader import Loader
+from endwise.data.dataset import prepare
+from endwise.evaluate import score
 from endwise.modalities.base import Answer
 from endwise.recipe import Recipe
-from endwise.run import Run
 from endwise.train import fit
 
 HERE = Path(__file__).parent
-BATCH = 8
 
 Told = dict[str, tuple[list[Any], list[Answer]]]  # {output: (truths, answers)}, picture after picture, seed after seed
 
@@ -36,20 +34,6 @@ def arms() -> dict[str, Recipe]:
     }
 
 
-def told(folder: Path, dataset: Dataset) -> Told:
-    """What a finished run says of the test pictures, beside the truth."""
-    model = Run.open(folder).model()
-    rows = dataset.splits.test
-    found: Told = {name: ([], []) for name in model.recipe.outputs}
-    loader = Loader(dataset, model.recipe, model.contracts, rows, batch_size=BATCH, seed=0, shuffle=False)
-    for batch in loader.iterate(0, loader.batches_per_epoch):
-        for name, given in model.answers(batch).items():
-            store, item = dataset.fields[name], model.recipe.outputs[name]
-            found[name][0].extend(item.truth(store[int(row)], model.contracts[name]) for row in batch.row_ids)
-            found[name][1].extend(given)
-    return found
-
-
 def trained(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[Told, dict[str, metrics.Metric]]:
     """One arm, from every seed: what it says, and what scores each output."""
     dataset = prepare(recipe)
@@ -57,9 +41,9 @@ def trained(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[Told, dict[
     for seed in seeds:
         place = folder / str(seed)
         model = fit(recipe.replace(**{"train.seed": seed}), dataset=dataset, out=place, resume=place.exists())
-        for name, (truths, answers) in told(place, dataset).items():
-            found[name][0].extend(truths)
-            found[name][1].extend(answers)
+        for name, said in score(model, dataset, dataset.splits.test).items():
+            found[name][0].extend(said.truths)
+            found[name][1].extend(said.answers)
     return found, {name: item.metrics(model.contracts[name])[0] for name, item in recipe.outputs.items()}
 
 
