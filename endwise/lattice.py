@@ -14,6 +14,7 @@ from endwise.shades import png_uri, shades
 SIDE_PX = 128  # of the drawing of one channel
 LINE_PX = 24  # the height of a one-dimensional channel: a coloured band
 GAP_PX = 4
+FLOOR = 1e-3  # of a channel's scale in training: a field below it is not divided by
 
 
 @dataclass(frozen=True, eq=False, repr=False)

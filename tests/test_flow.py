@@ -15,7 +15,7 @@ from endwise.data.dataset import fit_contracts, prepare
 from endwise.details import drawings, output_details
 from endwise.drawing import Picture
 from endwise.errors import ModelError, RecipeError
-from endwise.evaluate import _score, evaluate
+from endwise.evaluate import evaluate, score
 from endwise.modalities.base import Answer
 from endwise.modalities.image import Image
 from endwise.modalities.image.features import NearestPicture
@@ -134,7 +134,7 @@ def test_rows_are_scored_by_a_picture_of_their_own_and_the_report_shows_some(mad
     found = evaluate(model, dataset, rows, details=False)
     assert set(found.outputs["picture"]) == {"velocity", "untold", "frechet", "recognised"}
     assert found.baselines["picture"]["classical"]["frechet"].value >= 0  # type: ignore[index]
-    scored = _score(model, dataset, rows)
+    scored = score(model, dataset, rows)
     seeds = [answer.detail["seed"] for answer in scored["picture"].answers]
     assert seeds == rows.tolist()
     shown = output_details(model, dataset, scored)["picture"]["drawings"]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from endwise.lattice import FLOOR
 from endwise.metrics.engine import Metric, ratio, ratio_of_sums, same_length, summable, with_one
-from endwise.modalities.field import FLOOR
 
 
 def relative_error(truth: np.ndarray, answer: np.ndarray, scale: Sequence[float] = ()) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from endwise.certainty import EXPECTED
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
-from endwise.lattice import Lattice
+from endwise.lattice import FLOOR, Lattice
 from endwise.modalities.base import (
     HAND_OFFS,
     Answer,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from endwise.nn.size import Size
 
 MOST_DIMS = 3
-FLOOR = 1e-3  # of a channel's scale in training: a field below it is not divided by
 MODES = {1: 16, 2: 10, 3: 5}  # waves along an axis of a grid with so many axes: cost grows with their product
 MOST_MODES = 64
 MOST_CELLS = 16_000_000  # 64 MB: more is a file of many fields, or channels and axes mixed up

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from endwise.certainty import EXPECTED
 from endwise.errors import DataError, require
-from endwise.modalities.field import FLOOR, MOST_DIMS, FieldContract
+from endwise.lattice import FLOOR
+from endwise.modalities.field import MOST_DIMS, FieldContract
 from endwise.nn.doubt import Doubt, doubt_loss
 from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens, onto_itself
 from endwise.nn.scalars import exact, full_precision, spread
