@@ -20,6 +20,7 @@ from endwise import metrics
 from endwise.baselines import Baseline
 from endwise.baselines import baselines as fit_baselines
 from endwise.batch import Batch
+from endwise.beside import Beside, Kept, made_of
 from endwise.calibration import FEWEST, Measured, worth
 from endwise.certainty import ENTRY, judged
 from endwise.data.dataset import Dataset, Progress, fit_contract, prepare, split_keys
@@ -31,6 +32,7 @@ from endwise.details import Answered, output_details, probe
 from endwise.diagnosis import grouped, suspected_labels, weak_slices
 from endwise.errors import DataError, EndwiseError, require, unknown_name
 from endwise.files import plain
+from endwise.lineage import RECIPE
 from endwise.metrics import Estimate, Metric
 from endwise.modalities.base import OUTPUT_ROLE, Answer
 from endwise.model import Model
@@ -49,6 +51,7 @@ SMALL_GROUP = 5  # rows; the interval of a smaller group says little
 KFOLD_ROWS = 500  # below this one split says little: see `cross_validate`
 RESAMPLED_CELLS = 4_000_000  # rows x resamples of an interval: many rows need fewer resamples for the same ends ...
 FEWEST_RESAMPLES = 400  # ... but at least so many
+KNOWN = "the baselines are not fitted again: their scores are those kept in the run, since rows, recipe and code are the same"
 SHOWN_SLICES = 3  # in the terminal; the report has more
 SPLITS = ("train", "val", "test")
 
@@ -112,12 +115,14 @@ def evaluate(
     details: bool = True,
     baselines: bool | Mapping[str, Baseline] = True,
     training: Dataset | None = None,
+    kept: Path | None = None,
 ) -> Evaluation:
     """Score `rows` of `dataset`.
 
     by: a column of the tables; every metric per group of it, and the gap between groups. details: also what the
     report draws. baselines: fitted on the training rows of `training` (default: of `dataset`), or given: what
-    `baselines.baselines` made for the same rows. With several inputs
+    `baselines.baselines` made for the same rows. kept: the folder of a run, in which their scores are kept and, unless they are given,
+    looked for: what was fitted once is fitted again only where anything it follows from is other. With several inputs
     the result says what each was worth. Rows without a target are left out of that output's metrics and counted.
     """
     rows = np.asarray(rows, dtype=np.int64)
@@ -134,24 +139,21 @@ def evaluate(
     seen = bool(np.isin(rows, dataset.splits.train).any())  # what was learnt by heart raises no suspicion
     outputs = {name: _estimates(item) for name, item in scored.items()}
     certainty = {name: _worth_of_confidence(model, name, item, notes) for name, item in scored.items()}
-    beside: dict[str, dict[str, Metrics | None]] = {}
-    seconds: dict[str, float] = {}
+    beside = Beside()
     if baselines:
-        made = (
-            baselines if isinstance(baselines, Mapping) else _fitted(model, dataset, rows, training or dataset, notes)
-        )
-        beside, seconds = _beside(dataset, rows, scored, made, notes)
+        beside = _beside(model, dataset, rows, scored, baselines, training or dataset, kept)
+        notes += [line for line in beside.notes if line not in notes]
 
     found = {}
     if details:
-        found = {"outputs": output_details(model, dataset, scored), "baseline_seconds": seconds}
+        found = {"outputs": output_details(model, dataset, scored), "baseline_seconds": dict(beside.seconds)}
         if len(dataset.splits.train) and len(dataset.splits.val):
             found["probe"] = probe(
                 model, dataset, dataset.splits.train, dataset.splits.val, columns=_others(model, dataset)
             )
     return Evaluation(
         outputs=outputs,
-        baselines=beside,
+        baselines=beside.scores,
         losses=_losses(scored, notes),
         by=None if by is None else _by(model, dataset, scored, by, notes),
         ablation=_ablation(model, dataset, rows, notes) if can_be_left_out(model.recipe) else None,
@@ -260,8 +262,9 @@ def evaluate_run(
             notes.append(f"no baselines: the training data cannot be read any more ({gone})")
     tell(f"scoring {len(rows)} rows", 0, 1)
     result = evaluate(
-        model, dataset, rows, by=by, details=details, baselines=len(training.splits.train) > 0, training=training
-    )
+        model, dataset, rows, by=by, details=details, baselines=len(training.splits.train) > 0, training=training,
+        kept=opened.path if opened.has(RECIPE) else None,
+    )  # fmt: skip
     return dataclasses.replace(result, notes=(*notes, *result.notes))
 
 
@@ -487,34 +490,44 @@ def _losses(scored: Mapping[str, Answered], notes: list[str]) -> dict[str, Estim
     return found
 
 
-def _fitted(
-    model: Model, dataset: Dataset, rows: np.ndarray, training: Dataset, notes: list[str]
-) -> Mapping[str, Baseline]:
-    train = training.splits.train
-    if not len(train):
-        notes.append("no baselines: there are no training rows")
-        return {}
-    return fit_baselines(model.contracts, model.recipe, training, train, rows, score_on=dataset)
-
-
 def _beside(
-    dataset: Dataset,
-    rows: np.ndarray,
-    scored: Mapping[str, Answered],
-    made: Mapping[str, Baseline],
-    notes: list[str],
-) -> tuple[dict[str, dict[str, Metrics | None]], dict[str, float]]:
+    model: Model, dataset: Dataset, rows: np.ndarray, scored: Mapping[str, Answered],
+    given: bool | Mapping[str, Baseline], training: Dataset, kept: Path | None,
+) -> Beside:  # fmt: skip
+    """What the baselines reach: those given, those known from before, or fitted now."""
+    key = None if kept is None else made_of(model, training, dataset, rows)
+    place = None if kept is None or key is None else Kept(kept, key)
+    if not isinstance(given, Mapping):
+        known = None if place is None else place.find()
+        if known is not None:
+            return dataclasses.replace(known, notes=(*known.notes, KNOWN))
+        if not len(training.splits.train):
+            return Beside(notes=("no baselines: there are no training rows",))
+        given = fit_baselines(model.contracts, model.recipe, training, training.splits.train, rows, score_on=dataset)
+    found = _scores_beside(dataset, rows, scored, given)
+    refused = None if place is None else place.keep(found)
+    if refused is None:
+        return found
+    return dataclasses.replace(
+        found, notes=(*found.notes, f"the baselines' scores could not be kept in {kept}: {refused}")
+    )
+
+
+def _scores_beside(
+    dataset: Dataset, rows: np.ndarray, scored: Mapping[str, Answered], made: Mapping[str, Baseline]
+) -> Beside:
     found: dict[str, dict[str, Metrics | None]] = {}
+    notes: dict[str, None] = {}  # each once
     for name, item in scored.items() if made else ():
         if not needs_answers(item.metrics):
-            notes.append(f"{name}: no baseline, since its metrics look at likelihoods and baselines have none")
+            notes[f"{name}: no baseline, since its metrics look at likelihoods and baselines have none"] = None
             continue
         there = np.flatnonzero(dataset.fields[name].present[rows]).tolist()
         found[name] = {}
         for kind, answers in (("trivial", made[name]["trivial"]), ("classical", made[name]["classical"])):
             found[name][kind] = _estimates(item, [answers[row] for row in there]) if answers else None
-        notes += [f"{name}: {note}" for note in made[name]["notes"] if f"{name}: {note}" not in notes]
-    return found, {name: item["seconds"] for name, item in made.items()}
+        notes |= dict.fromkeys(f"{name}: {note}" for note in made[name]["notes"])
+    return Beside(found, tuple(notes), {name: item["seconds"] for name, item in made.items()})
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Run: the folder of one training, and the only code that knows what is where in it.
 
     recipe.yaml  plan.json  data.json  check.json  metrics.json  details.json  from_run.json  log.jsonl  report.html
+    baselines.json  (what the baselines reached: beside.py)
     files.sha256  environment.json  (what it was made of: lineage.py)
     model/       the artefact            checkpoints/  what a resume needs
 

@@ -566,7 +566,7 @@ class _Trainer:
         model.save(self.run.model_folder)
         rows = self.scored_rows
         if len(rows):
-            result = evaluate(model, dataset, rows, baselines=self.baselines)
+            result = evaluate(model, dataset, rows, baselines=self.baselines, kept=self.run.path)
             if self._few(self.at.step):
                 steps = "1 step was" if self.at.step == 1 else f"{self.at.step} steps were"
                 told = f"{self._used_up()}: only {steps} trained. {self._enough()}"

@@ -1,7 +1,9 @@
 """Evaluation: every number with its n and interval, beside baselines, per group, and without each input."""
 
+import importlib
 import json
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -329,6 +331,94 @@ def test_a_run_is_scored_on_its_splits_and_on_other_tables(tmp_path: Path, monke
     assert any("has changed" in note for note in evaluate_run(run).notes)
     (tmp_path / "rows.csv").unlink()
     assert any("cannot be read any more" in note for note in evaluate_run(run, data="new.csv").notes)
+
+
+@pytest.fixture
+def fittings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows the baselines were asked about, each time that an evaluation fitted them."""
+    asked: list[int] = []
+    module = importlib.import_module("endwise.evaluate")
+    fitting = module.fit_baselines
+
+    def counted(*given: Any, **named: Any) -> Any:
+        asked.append(len(given[4]))
+        return fitting(*given, **named)
+
+    monkeypatch.setattr(module, "fit_baselines", counted)
+    return asked
+
+
+def test_baselines_are_fitted_once_and_their_scores_kept_in_the_run(tmp_path: Path, fittings: list[int]) -> None:
+    declared = recipe(data=_written(rows(), tmp_path / "rows.csv"), train={"size": "tiny", "steps": 5})
+    run = fit(declared, out=tmp_path / "run").run
+    first = run.read("metrics.json")
+    again = evaluate_run(run)
+    assert fittings == []  # the training has scored them on the same rows
+    assert again.to_dict()["baselines"] == first["baselines"]
+    assert any("kept in the run" in note for note in again.notes)
+    assert [note for note in again.notes if "kept in the run" not in note] == first["notes"]
+    val = evaluate_run(run, split="val")
+    assert len(fittings) == 1
+    assert not any("kept in the run" in note for note in val.notes)
+    assert evaluate_run(run, split="val").baselines == val.baselines
+    table = pd.DataFrame(rows()).tail(30)
+    other = evaluate_run(run, data=_written(table.to_dict("records"), tmp_path / "new.csv"))
+    assert evaluate_run(run, data=str(tmp_path / "new.csv")).baselines == other.baselines != again.baselines
+    assert fittings[1:] == [30]
+
+
+def test_baselines_are_fitted_anew_where_anything_they_depend_on_is_other(
+    tmp_path: Path, fittings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "rows.csv"
+    own = rows()
+    declared = recipe(data={"path": _written(own, place), "group": "who"}, train={"size": "tiny", "steps": 5})
+    run = fit(declared, out=tmp_path / "run").run
+    before = evaluate_run(run).baselines
+    assert fittings == []
+    test = set(prepare(run.recipe).splits.test.tolist())
+    row = next(index for index, row in enumerate(own) if row["y"] is not None and index not in test)
+    own[row]["y"] = -500.0  # one label of a training row
+    _written(own, place)
+    assert evaluate_run(run).baselines["y"] != before["y"]
+    assert len(fittings) == 1
+    _written(rows(), place)
+    assert evaluate_run(run).baselines == before  # as it was: known again
+    assert len(fittings) == 1
+    pairs = [{**row, "who": f"p{index // 10}"} for index, row in enumerate(rows())]
+    _written(pairs, place)
+    evaluate_run(run)  # other groups have other splits or other intervals
+    assert len(fittings) == 2
+    _written(rows(), place)
+    monkeypatch.setattr("endwise.beside.code", lambda: {"source_sha256": "of another version"})
+    assert evaluate_run(run).baselines == before
+    assert len(fittings) == 3
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"evaluations": [{"made_of": 1}]}', '{"evaluations": {}}'])
+def test_a_damaged_file_of_kept_baselines_is_made_again(tmp_path: Path, fittings: list[int], damage: str) -> None:
+    declared = recipe(data=_written(rows(), tmp_path / "rows.csv"), train={"size": "tiny", "steps": 5})
+    run = fit(declared, out=tmp_path / "run").run
+    before = evaluate_run(run).baselines
+    (run.path / "baselines.json").write_text(damage)
+    assert evaluate_run(run).baselines == before
+    assert evaluate_run(run).baselines == before
+    assert len(fittings) == 1
+
+
+def test_a_model_without_its_run_and_a_class_from_outside_have_nothing_kept(
+    tmp_path: Path, fittings: list[int]
+) -> None:
+    declared = recipe(data=_written(rows(), tmp_path / "rows.csv"), train={"size": "tiny", "steps": 5})
+    run = fit(declared, out=tmp_path / "run").run
+    shutil.copytree(run.model_folder, tmp_path / "copied")
+    files = sorted(file.name for file in (tmp_path / "copied").iterdir())
+    evaluate_run(tmp_path / "copied")
+    assert sorted(file.name for file in (tmp_path / "copied").iterdir()) == files
+    assert len(fittings) == 1
+    outside = fit(declared.replace(outputs={"kind": Both()}), out=tmp_path / "outside").run
+    evaluate_run(outside)  # its code may change while ours does not
+    assert len(fittings) == 2
 
 
 def test_a_table_without_an_optional_input_is_scored_as_one_of_missing_values(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ FLOORS: dict[str, int] = {
     "rows": 3, "shelf": 3, "calibration": 3, "priors": 3, "watch": 3, "network": 3, "recipe": 3, "stages": 3,
     "objective": 4, "weighting": 4, "data": 4, "optimise": 4, "plan": 4, "checkpoint": 4, "runner": 4, "stream": 4,
     "silhouettes": 0,
-    "artefact": 5, "model": 5, "run": 5, "transfer": 5, "baselines": 5, "details": 5, "diagnosis": 5,
+    "artefact": 5, "model": 5, "run": 5, "transfer": 5, "baselines": 5, "beside": 5, "details": 5, "diagnosis": 5,
     "lineage": 1, "decisions": 1,
     "highlights": 1, "rollout": 4, "attribution": 4, "explanation": 5, "shortcuts": 5,
 }  # fmt: skip
