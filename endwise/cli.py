@@ -82,6 +82,7 @@ def init(
                 "recipe": proposal.recipe.to_dict(),
                 "reasons": list(proposal.reasons),
                 "questions": list(proposal.questions),
+                "instead": [{"question": item.question, "recipe": item.recipe.to_dict()} for item in proposal.instead],
             }
         )
         if out is None:

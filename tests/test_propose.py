@@ -16,6 +16,7 @@ import soundfile
 import yaml
 from PIL import Image
 
+from endwise.data.check import check
 from endwise.errors import DataError
 from endwise.propose import propose
 from endwise.recipe import Recipe
@@ -422,3 +423,106 @@ def test_a_folder_of_unclear_tables_is_refused(tmp_path: Path) -> None:
         put(tmp_path / name, "x\n1\n")
     with pytest.raises(DataError, match=r"endwise init .*a.csv"):
         propose(tmp_path)
+
+
+# ---- what a table of transactions may be meant for instead ---------------------------------------------------------------
+
+
+def purchases() -> list[dict[str, Any]]:
+    return [
+        {"customer": f"C{who}", "article": f"coat-{(who + day) % 9}", "day": day}
+        for who in range(40)
+        for day in range(4)
+    ]
+
+
+def payments(**more: Any) -> list[dict[str, Any]]:
+    """The columns of the usual fraud sets: a label, and a `target` that is none."""
+    return [
+        {"time": when, "source": f"S{RANDOM.randrange(25)}", "target": f"T{RANDOM.randrange(8)}",
+         "amount": round(RANDOM.uniform(1, 100), 2), "kind": RANDOM.choice(["chip", "web"]),
+         "fraud": RANDOM.choice(["yes", "no"]), **more} for when in range(200)
+    ]  # fmt: skip
+
+
+def commented(text: str, folder: Path) -> Recipe:
+    """The recipe that stands in comments at the end, as a user would take it."""
+    last = text[text.index("in the place of all above:\n") :].partition("\n")[2]
+    assert all(line.startswith("#") for line in last.splitlines())
+    (folder / "other.yaml").write_text(
+        "".join(f"{line.removeprefix('#').removeprefix(' ')}\n" for line in last.splitlines())
+    )
+    return Recipe.load(folder / "other.yaml")
+
+
+def test_purchases_in_order_may_be_histories(tmp_path: Path) -> None:
+    found = propose(csv(tmp_path / "sales.csv", purchases()))
+    asked = [question for question in found.questions if "to be foreseen" in question]
+    assert len(asked) == 1
+    assert "'article'" in asked[0]
+    assert "'customer'" in asked[0]
+    recipe = commented(found.yaml(tmp_path), tmp_path)
+    assert recipe.data.gather.model_dump(exclude_unset=True) == {
+        "by": "customer",
+        "order": "day",
+        "earlier": {"history": "article"},
+    }
+    report = check(recipe)
+    assert report.exit_code == 0, str(report)
+    assert not [item for item in report.findings if item.level != "note"], str(report)
+
+
+def test_payments_may_be_edges_for_later_ones(tmp_path: Path) -> None:
+    found = propose(csv(tmp_path / "payments.csv", payments()))
+    assert list(found.recipe.outputs) == ["fraud"]  # a target beside a source is no label
+    assert sum("what 'source' and 'target' of a row did before it" in question for question in found.questions) == 1
+    recipe = commented(found.yaml(tmp_path), tmp_path)
+    assert [item.recipe.outputs for item in found.instead] == [recipe.outputs]
+    around = recipe.inputs["around"]
+    assert (around.at, around.ends, around.time) == (("source", "target"), ("source", "target"), "time")
+    assert (around.numbers, around.classes) == (("amount",), ("kind",))
+    assert set(recipe.inputs) == {"around", "amount", "kind"}
+    report = check(recipe)
+    assert report.exit_code == 0, str(report)
+    assert not [item for item in report.findings if item.level != "note"], str(report)
+
+
+def test_what_is_offered_keeps_an_official_split_and_dates_and_free_names(tmp_path: Path) -> None:
+    start = dt.datetime(2024, 1, 1)
+    rows = [
+        {"user_id": row["customer"], "Product/ID": row["article"], "history": 1.5, "timestamp": str(start + dt.timedelta(hours=7 * at)),
+         "usage": ["train", "train", "val", "test"][row["day"]], "rating": at % 5} for at, row in enumerate(purchases())
+    ]  # fmt: skip
+    found = propose(csv(tmp_path / "ratings.csv", rows))
+    recipe = commented(found.yaml(tmp_path), tmp_path)
+    assert recipe.data.split == "usage"
+    assert list(recipe.inputs) == ["history_2"]
+    assert recipe.outputs["next"].column == "Product/ID"
+    assert check(recipe).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [
+            {key: cell for key, cell in row.items() if key != "time"} for row in payments()
+        ],  # nothing says what came before
+        [{**row, "time": "" if at == 7 else at} for at, row in enumerate(payments())],
+        [{**row, "source": RANDOM.choice(["de", "en"]), "target": RANDOM.choice(["fr", "it"])} for row in payments()],
+        [{**row, "source": sentence(at), "target": sentence(at)} for at, row in enumerate(payments())],
+        [{**row, "source": f"S{at}", "target": f"T{at}"} for at, row in enumerate(payments())],  # nobody is there twice
+        [{**row, "source": row["amount"], "target": row["amount"] // 3 + 0.5} for row in payments()],
+    ],
+    ids=["no time", "a time is missing", "languages", "texts", "once each", "measurements"],
+)
+def test_nothing_is_offered_where_rows_join_nobody(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    found = propose(csv(tmp_path / "rows.csv", rows))
+    assert not found.instead
+    assert "in the place of all above" not in found.yaml(tmp_path)
+
+
+def test_a_target_of_two_classes_stays_the_answer(tmp_path: Path) -> None:
+    rows = [
+        {**row, "source": RANDOM.choice(["web", "app"]), "target": RANDOM.choice(["yes", "no"])} for row in payments()
+    ]
+    assert list(propose(csv(tmp_path / "rows.csv", rows)).recipe.outputs) == ["target"]

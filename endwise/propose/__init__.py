@@ -1,8 +1,8 @@
 """A first recipe for a folder or a table, with the reason for every line and what is left to ask.
 
 It looks at names, kinds of values and how often they repeat, on a sample of rows; it learns nothing and changes
-nothing. Guesses are written beside the field they decide, doubtful ones as questions. Not here: opening sources
-(`data/table.py`) and whether the rows are any good (`data/check.py`).
+nothing. Guesses are written beside the field they decide, doubtful ones as questions. What a table of transactions may be meant
+for instead is in instead.py. Not here: opening sources (`data/table.py`) and whether the rows are any good (`data/check.py`).
 """
 
 import datetime as dt
@@ -27,6 +27,8 @@ from endwise.dicom import is_dicom
 from endwise.errors import DataError, refusal, require, unknown_name
 from endwise.modalities.boxes import Boxes
 from endwise.modalities.number import MISSING_WORDS
+from endwise.propose.found import TIME_NAMES, Found
+from endwise.propose.instead import Instead, ends, others
 from endwise.recipe import NAME, Data, Recipe
 from endwise.when import time_of
 
@@ -54,7 +56,6 @@ GROUP_NAMES = ("speaker", "patient", "user", "subject", "client", "customer", "p
 GROUP_KINDS = ("category", "number", "identifier", "text")
 WEIGHT_NAMES = ("sample_weight", "instance_weight", "row_weight", "weight", "weights")
 BODY_NAMES = ("height", "length", "age", "size", "bmi", "width", "price")  # beside them, a weight is in kilograms
-TIME_NAMES = ("time", "timestamp", "date", "datetime", "created_at", "recorded_at", "date_time", "event_time")
 ID_NAMES = (
     "id",
     "idx",
@@ -99,48 +100,29 @@ MAGIC = (
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A recipe, why it is as it is (one reason a field, and one for every column left out), and what to ask."""
+    """A recipe, why it is as it is (one reason a field, and one for every column left out), what to ask, and other recipes that
+    the same table may be meant for."""
 
     recipe: Recipe
     reasons: list[str]
     questions: list[str]
     beside: Mapping[str, str] = field(default_factory=dict)  # 'inputs.photo' -> the reason that stands beside it
+    instead: Sequence[Instead] = ()
 
     def yaml(self, folder: str | Path | None = None) -> str:
         """The recipe as YAML with the reasons as comments. folder: where it will be written; data paths are then
         relative to it, else as they were given."""
-        tree = self.recipe.to_dict()
-        if folder is not None:
-            tree["data"] = {key: _relative(value, folder) if key in ("path", *SIDES) else value
-                            for key, value in tree["data"].items()}  # fmt: skip
+        tree = _tree(self.recipe, folder)
         lines = [f"# Please check: {question}" for question in self.questions]
         for section, value in tree.items():
             lines.extend(_written(section, value, 0, section, self.beside))
         left = [reason for reason in self.reasons if reason not in self.beside.values()]
         lines.extend(["", *(f"# {reason}" for reason in left)] if left else [])
+        for other in self.instead:
+            lines.extend(["", f"# {other.question} Then write, in the place of all above:", "#"])
+            for section, value in _tree(other.recipe, folder).items():
+                lines.extend(f"# {line}" for line in _written(section, value, 0, section, {}))
         return "\n".join(lines) + "\n"
-
-
-@dataclass(slots=True)
-class _Found:
-    """What a sample of one column looks like."""
-
-    name: str
-    kind: str  # a modality's type, or 'identifier', 'constant', 'empty', 'series', 'unknown'
-    why: str
-    count: int = 0
-    distinct: int = 0
-    repeats: float = 0.0  # rows for each different value, over the whole column where that is held
-    settings: dict[str, Any] = field(default_factory=dict)
-    cells: list[Any] = field(default_factory=list)
-    doubt: str | None = None  # a question to ask when the column is used
-
-    @property
-    def plain(self) -> str:
-        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
-
-    def called(self, names: Sequence[str]) -> bool:
-        return self.plain in names
 
 
 def propose(path: Any) -> Proposal:
@@ -159,7 +141,9 @@ def propose(path: Any) -> Proposal:
     plan.questions.extend(questions)
     plan.decide()
     recipe = Recipe(version=1, name=_name(path), data=plan.data, inputs=plan.inputs, outputs=plan.outputs)
-    return Proposal(recipe, plan.reasons, plan.questions, plan.beside)
+    instead = [] if boxes is not None else others(table, found, recipe)
+    asked = [f"{other.question} Then take the recipe in comments at the end" for other in instead]
+    return Proposal(recipe, plan.reasons, [*plan.questions, *asked], plan.beside, instead)
 
 
 def proposed_answer(table: Table, column: str) -> dict[str, Any]:
@@ -245,9 +229,9 @@ def _one_row_a_box(table: Table) -> tuple[str, tuple[str, ...]] | None:
     return None if picture is None or label is None or corners is None else (picture, (label, *corners))
 
 
-def _boxes(table: Table, columns: tuple[str, ...]) -> _Found:
+def _boxes(table: Table, columns: tuple[str, ...]) -> Found:
     """All boxes of a picture, as one column."""
-    return _Found(
+    return Found(
         "boxes", "boxes", f"{', '.join(columns)} are a class and two corners, one row a box", count=len(table),
         settings={"columns": list(columns)}, cells=[table.cell("boxes", row) for row in range(min(WIDE_ROWS, len(table)))],
         doubt=f"are {', '.join(columns[1:])} two corners in pixels? Else say format: and unit:",
@@ -257,7 +241,7 @@ def _boxes(table: Table, columns: tuple[str, ...]) -> _Found:
 # ---- one column ------------------------------------------------------------------------------------------------------
 
 
-def _look(table: Table, name: str) -> _Found:
+def _look(table: Table, name: str) -> Found:
     cells, repeats = _sample(table, name)
     there = [cell for cell in cells if cell is not None]
     if any(
@@ -265,22 +249,22 @@ def _look(table: Table, name: str) -> _Found:
     ):  # bytes among texts are files that are no UTF-8: `check` names them
         there = [cell for cell in there if not isinstance(cell, bytes)]
     if not there:
-        return _Found(name, "empty", "it has no value in the rows looked at")
+        return Found(name, "empty", "it has no value in the rows looked at")
     first = there[0]
     if isinstance(first, bytes | bytearray | memoryview) or (isinstance(first, Mapping) and "bytes" in first):
         found = _binary(name, there)
     elif isinstance(first, list | tuple) or hasattr(first, "ndim"):
         found = _listed(name, there)
     elif isinstance(first, bool):
-        found = _Found(name, "boolean", "its values are true and false")
+        found = Found(name, "boolean", "its values are true and false")
     elif isinstance(first, dt.date):
-        found = _Found(name, "date", "its values are dates")
+        found = Found(name, "date", "its values are dates")
     elif isinstance(first, int | float):
         found = _numeric(name, there)
     elif isinstance(first, str):
         found = _textual(table, name, there)
     else:
-        found = _Found(name, "unknown", f"its values are of a kind no modality reads ({type(first).__name__})")
+        found = Found(name, "unknown", f"its values are of a kind no modality reads ({type(first).__name__})")
     found.count, found.cells, found.repeats = len(there), cells, repeats
     found.distinct = len({_key(cell) for cell in there})
     if found.distinct == 1 and len(there) > 1 and found.kind not in ("image", "audio", "series", "unknown"):
@@ -302,12 +286,12 @@ def _sample(table: Table, name: str) -> tuple[list[Any], float]:
     return cells[::step][:SAMPLE_ROWS], len(cells) / max(1, len(set(map(_key, cells))))
 
 
-def _binary(name: str, cells: list[Any]) -> _Found:
+def _binary(name: str, cells: list[Any]) -> Found:
     kinds = Counter(_magic(cell) for cell in cells)
     kind = kinds.most_common(1)[0][0]
     if kind is None:
-        return _Found(name, "unknown", "its bytes are no image and no recording that is known here")
-    found = _Found(name, kind, f"its cells hold the bytes of {'images' if kind == 'image' else 'recordings'}")
+        return Found(name, "unknown", "its bytes are no image and no recording that is known here")
+    found = Found(name, kind, f"its cells hold the bytes of {'images' if kind == 'image' else 'recordings'}")
     if kind == "audio":
         found.settings = _rate([_bytes(cell) for cell in cells[:FILE_ROWS]])
     return found
@@ -329,21 +313,21 @@ def _magic(cell: Any) -> str | None:
     return next((kind for start, kind in MAGIC if head.startswith(start)), None)
 
 
-def _listed(name: str, cells: list[Any]) -> _Found:
+def _listed(name: str, cells: list[Any]) -> Found:
     lists = [cell.tolist() if hasattr(cell, "tolist") else list(cell) for cell in cells]
     items = [item for cell in lists for item in cell[:50]]
     if items and all(isinstance(item, Mapping) and "label" in item for item in items):
         if all("mask" in item for item in items):
-            return _Found(name, "instances", "its cells are lists of things with a label and a mask")
-        return _Found(name, "boxes", "its cells are lists of things with a label and a box")
+            return Found(name, "instances", "its cells are lists of things with a label and a mask")
+        return Found(name, "boxes", "its cells are lists of things with a label and a box")
     if items and all(isinstance(item, str) for item in items):
-        return _Found(name, "tags", "its cells are lists of words")
+        return Found(name, "tags", "its cells are lists of words")
     lengths = {len(cell) for cell in lists}
     if items and all(isinstance(item, int | float) for item in items) and len(lengths) == 1:
-        return _Found(name, "number", f"its cells are lists of always {len(lists[0])} numbers")
+        return Found(name, "number", f"its cells are lists of always {len(lists[0])} numbers")
     if _numbers_within(lists):
-        return _Found(name, "series", "its cells are nested lists, or lists of unequal length, of numbers")
-    return _Found(name, "unknown", "its cells are lists of what no modality reads")
+        return Found(name, "series", "its cells are nested lists, or lists of unequal length, of numbers")
+    return Found(name, "unknown", "its cells are lists of what no modality reads")
 
 
 def _numbers_within(lists: Sequence[Any]) -> bool:
@@ -354,13 +338,13 @@ def _numbers_within(lists: Sequence[Any]) -> bool:
     return bool(known) and all(isinstance(item, int | float) for item in known)
 
 
-def _numeric(name: str, cells: list[Any]) -> _Found:
+def _numeric(name: str, cells: list[Any]) -> Found:
     if set(cells) <= {0, 1} and len(set(cells)) == 2:
-        return _Found(name, "boolean", "its values are 0 and 1")
-    return _Found(name, "number", "its values are numbers")
+        return Found(name, "boolean", "its values are 0 and 1")
+    return Found(name, "number", "its values are numbers")
 
 
-def _textual(table: Table, name: str, cells: list[str]) -> _Found:
+def _textual(table: Table, name: str, cells: list[str]) -> Found:
     if media := _paths(table, name, cells):
         return media
     values = [text for cell in cells if (text := cell.strip())]
@@ -368,17 +352,17 @@ def _textual(table: Table, name: str, cells: list[str]) -> _Found:
     if found := _written_number(name, values):
         return found
     if any(len(lower) == 2 and lower == pair for pair in YES_NO):
-        return _Found(name, "boolean", f"its values are {' and '.join(sorted(lower, reverse=True))}")
+        return Found(name, "boolean", f"its values are {' and '.join(sorted(lower, reverse=True))}")
     odd = [text for text in values if not DATE.match(text)]
     if len(odd) <= MOST_ODD * len(values):
-        return _Found(name, "date", "its values are dates", doubt=_typed_wrong(name, odd, "dates") if odd else None)
+        return Found(name, "date", "its values are dates", doubt=_typed_wrong(name, odd, "dates") if odd else None)
     for spelling, pattern in ODD_DATES.items():
         odd = [text for text in values if not pattern.match(text)]
         if len(odd) <= MOST_ODD * len(values):
             doubt = f"are the dates of {name!r} written as {spelling}?"
             if odd:
                 doubt = f"{doubt[:-1]}, and what is {odd[0]!r}?"
-            return _Found(
+            return Found(
                 name, "date", f"its values look like dates ({spelling})", settings={"format": spelling}, doubt=doubt
             )
     if found := _written_list(name, values):
@@ -386,7 +370,7 @@ def _textual(table: Table, name: str, cells: list[str]) -> _Found:
     return _words(name, values)
 
 
-def _written_number(name: str, values: list[str]) -> _Found | None:
+def _written_number(name: str, values: list[str]) -> Found | None:
     numbers = [text for text in values if _is_number(text)]
     others = [text for text in values if not _is_number(text)]
     if not numbers or len(others) > 0.2 * len(values):
@@ -421,7 +405,7 @@ def _is_number(text: str) -> bool:
     return text.lower().lstrip("+-") not in ("nan", "inf", "infinity") and "_" not in text
 
 
-def _written_list(name: str, values: list[str]) -> _Found | None:
+def _written_list(name: str, values: list[str]) -> Found | None:
     """'red;green': few different words that return in many combinations."""
     for mark in (";", "|", ","):
         if sum(mark in text for text in values) < 0.2 * len(values):
@@ -431,11 +415,11 @@ def _written_list(name: str, values: list[str]) -> _Found | None:
         short = all(item and len(item.split()) <= 3 for item in items)
         if short and len(items) <= max(3, 0.5 * len(values)) and len(items) < sum(map(len, sets)) / 2:
             settings = {} if mark == "," else {"separator": mark}
-            return _Found(name, "tags", f"its cells are words joined by {mark!r}", settings=settings)
+            return Found(name, "tags", f"its cells are words joined by {mark!r}", settings=settings)
     return None
 
 
-def _words(name: str, values: list[str]) -> _Found:
+def _words(name: str, values: list[str]) -> Found:
     """Text or category: by how long the values are and how often they return."""
     distinct = len(set(values))
     returning = distinct <= max(2, 0.5 * len(values)) and distinct <= MOST_CLASSES
@@ -443,31 +427,31 @@ def _words(name: str, values: list[str]) -> _Found:
     letters = sum(map(len, values)) / len(values)
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if plain in TEXT_NAMES and (words >= 2 or not returning):
-        return _Found(name, "text", "its name and its values are those of text")
+        return Found(name, "text", "its name and its values are those of text")
     if returning and (words < 6 or distinct <= 0.05 * len(values)):
-        return _Found(name, "category", f"its {distinct} different values return in {len(values)} rows")
+        return Found(name, "category", f"its {distinct} different values return in {len(values)} rows")
     if words >= 2 or letters >= 30:
-        return _Found(name, "text", f"its values are text, {letters:.0f} characters on average")
-    return _Found(name, "category", f"its values are single words, {distinct} different ones in {len(values)} rows")
+        return Found(name, "text", f"its values are text, {letters:.0f} characters on average")
+    return Found(name, "category", f"its values are single words, {distinct} different ones in {len(values)} rows")
 
 
-def _paths(table: Table, name: str, cells: list[str]) -> _Found | None:
+def _paths(table: Table, name: str, cells: list[str]) -> Found | None:
     """A column of paths to images or recordings."""
     if all(VOLUME_FILE.search(cell) for cell in cells[:200]) and all(map(table.has_file, cells[:FILE_ROWS])):
-        return _Found(name, "volume", "its cells are paths of volumes")
+        return Found(name, "volume", "its cells are paths of volumes")
     kinds = Counter(family(cell) for cell in cells[:200] if len(cell) < 500 and "\n" not in cell)
     kind, count = kinds.most_common(1)[0] if kinds else (None, 0)
     ending = re.search(r"\.[A-Za-z]\w{1,4}(\.gz)?$", cells[0])
     if kind is None and ending and all(table.has_file(cell) for cell in cells[:FILE_ROWS]):
-        return _Found(name, "unknown", f"it names files of a kind no modality reads yet ({ending[0]})")
+        return Found(name, "unknown", f"it names files of a kind no modality reads yet ({ending[0]})")
     if kind is None or count < 0.9 * min(200, len(cells)) or any(len(cell.split()) > 12 for cell in cells[:20]):
         return None
     there = [cell for cell in cells[:FILE_ROWS] if table.has_file(cell)]
     if not there:
         doubt = f"the files that {name!r} names ({cells[0]}) are not beside the data: where are they?"
-        return _Found(name, f"lost {kind}", f"it names {kind} files that are not there", doubt=doubt)
+        return Found(name, f"lost {kind}", f"it names {kind} files that are not there", doubt=doubt)
     nouns = {"image": "images", "audio": "recordings", "text": "text files"}
-    found = _Found(name, kind, f"its cells are paths of {nouns[kind]}")
+    found = Found(name, kind, f"its cells are paths of {nouns[kind]}")
     if kind == "audio":
         found.settings = _rate([table.fetch(cell) for cell in there])
     if kind == "text":
@@ -488,7 +472,7 @@ def _rate(recordings: list[bytes]) -> dict[str, Any]:
     return {"rate_hz": max(rates)} if rates and 4_000 <= max(rates) < 16_000 else {}
 
 
-def _is_identifier(found: _Found, cells: list[Any], rows: int) -> bool:
+def _is_identifier(found: Found, cells: list[Any], rows: int) -> bool:
     """Every row another value: a name that says so, a plain count, or codes without a blank."""
     if found.name.startswith("Unnamed: "):
         return True
@@ -528,7 +512,7 @@ def _short(cell: Any) -> str:
 class _Plan:
     """Gives every column a part, one question after another; `decide` is the order of the questions."""
 
-    def __init__(self, data: dict[str, Any], found: list[_Found], table: Table) -> None:
+    def __init__(self, data: dict[str, Any], found: list[Found], table: Table) -> None:
         self.data = data
         self.table = table
         self.found = found
@@ -630,9 +614,8 @@ class _Plan:
                     "data.group", f"{item.distinct} different values return: nobody is in training and test at once"
                 )
 
-    def _is_group(self, item: _Found) -> bool:
-        stem = re.sub(r"_?(id|name|no|nr|number|code|key)$", "", item.plain)
-        named = stem in GROUP_NAMES or item.plain in GROUP_NAMES
+    def _is_group(self, item: Found) -> bool:
+        named = item.stem in GROUP_NAMES or item.plain in GROUP_NAMES
         return named and item.distinct >= 3 and item.repeats >= 1.25 and item.kind in GROUP_KINDS
 
     def _weight(self) -> None:
@@ -674,7 +657,7 @@ class _Plan:
                 )
             return
 
-    def _same_as(self, outputs: list[_Found]) -> None:
+    def _same_as(self, outputs: list[Found]) -> None:
         """Columns that are an output in other words would give the answer away."""
         for item in list(self.open.values()):
             if item.kind not in ("category", "number", "boolean", "text", "tags"):
@@ -695,7 +678,7 @@ class _Plan:
 
     # -- the answers
 
-    def _choose_outputs(self) -> list[_Found]:
+    def _choose_outputs(self) -> list[Found]:
         things = [item for item in self.open.values() if item.kind in ("boxes", "instances")]
         if things and any(item.kind == "image" for item in self.media):
             outlined = [item for item in things if item.kind == "instances"]
@@ -704,6 +687,8 @@ class _Plan:
                 self._out(item.name, f"{outlined[0].name} says the same and where each thing ends")
             return outlined or things
         legal = [item for item in self.open.values() if item.kind in ANSWERS]
+        joined = [item.name for item in ends(self.found) or ()]  # 'target' beside 'source' is no label
+        legal = [item for item in legal if item.name not in joined] or legal
         if lying := self._lying_on(legal):
             return lying
         if not legal:
@@ -751,7 +736,7 @@ class _Plan:
         self.questions.append(f"is {last.name!r} what is to be predicted? No column's name says so")
         return [self._as_answer(last)]
 
-    def _lying_on(self, legal: list[_Found]) -> list[_Found]:
+    def _lying_on(self, legal: list[Found]) -> list[Found]:
         """Files that say what is right of each place of another file: masks; or a picture as it ought to be, if nothing
         else is an answer."""
         seen = [item for item in self.media if item.kind in ("image", "volume")]
@@ -773,10 +758,10 @@ class _Plan:
         made.doubt = f"is {made.name!r} the picture that is to be made of the others?"
         return [made]
 
-    def _first(self, items: list[_Found], names: Sequence[str]) -> _Found | None:
+    def _first(self, items: list[Found], names: Sequence[str]) -> Found | None:
         return next((item for name in names for item in items if item.plain == name), None)
 
-    def _others_possible(self, legal: list[_Found], chosen: _Found) -> None:
+    def _others_possible(self, legal: list[Found], chosen: Found) -> None:
         others = [
             item.name for item in legal if item is not chosen and (item.called(LABEL_NAMES) or self._is_group(item))
         ]
@@ -785,7 +770,7 @@ class _Plan:
                 f"should {' or '.join(map(repr, others))} be predicted too? One more line under outputs does it"
             )
 
-    def _as_answer(self, item: _Found) -> _Found:
+    def _as_answer(self, item: Found) -> Found:
         """Class numbers are classes: few different whole numbers under a name that says so."""
         if item.kind == "number" and not isinstance(item.cells[0], list):
             numbers = [float(cell) for cell in item.cells if cell is not None and _is_number(str(cell))]
@@ -834,10 +819,10 @@ class _Plan:
                 f"will {', '.join(map(repr, more))} be known when the model is used? If not, remove it from inputs"
             )
 
-    def _output(self, item: _Found) -> None:
+    def _output(self, item: Found) -> None:
         self._declare("outputs", item)
 
-    def _declare(self, section: str, item: _Found) -> None:
+    def _declare(self, section: str, item: Found) -> None:
         kind = item.kind
         media_file = item.name == "file" and kind in ("image", "audio")  # class folders: called what it is, not 'file'
         name = kind if media_file else _field_name(item.name)
@@ -865,7 +850,7 @@ def _field_name(column: str) -> str:
     return name if NAME.match(name) else f"_{name}"
 
 
-def _one_to_one(one: _Found, other: _Found) -> bool:
+def _one_to_one(one: Found, other: Found) -> bool:
     """Whether each value of one always stands beside the same value of the other, both ways, in enough rows."""
     pairs = [
         (a, b)
@@ -876,7 +861,7 @@ def _one_to_one(one: _Found, other: _Found) -> bool:
     return len(set(pairs)) == len(left) == len(right) >= 2 and len(pairs) >= 3 * len(left)
 
 
-def _even_step(table: Table, item: _Found) -> str | None:
+def _even_step(table: Table, item: Found) -> str | None:
     """The time from each row to the next, as a recipe says it, where nearly all are alike; None elsewhere."""
     if len(table) < STEPS:
         return None
@@ -914,6 +899,19 @@ def _written(key: str, value: Any, depth: int, path: str, beside: Mapping[str, s
 def _scalar(value: Any) -> str:
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
     return text.removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _tree(recipe: Recipe, folder: str | Path | None) -> dict[str, Any]:
+    """The recipe as plain values, its paths relative to the folder where one is given."""
+    tree = recipe.to_dict()
+    if folder is not None:
+        data = {
+            key: _relative(value, folder) if key in ("path", *SIDES) else value for key, value in tree["data"].items()
+        }
+        if "tables" in data:
+            data["tables"] = {name: _relative(value, folder) for name, value in data["tables"].items()}
+        tree["data"] = data
+    return tree
 
 
 def _relative(source: Any, folder: str | Path) -> Any:
