@@ -4,6 +4,9 @@ import datetime as dt
 import math
 from typing import Any
 
+DAY_S = 86_400.0
+UNITS = (("day", DAY_S), ("h", 3_600.0), ("min", 60.0), ("s", 1.0))
+
 
 def time_of(cell: Any) -> tuple[str | None, float]:
     """(what kind of time a cell is, the time in seconds or in its own count); None where it is none."""
@@ -30,4 +33,11 @@ def _date(text: str) -> dt.datetime | None:
         return None
 
 
-__all__ = ["time_of"]
+def told_seconds(seconds: float) -> str:
+    """A stretch of time in the largest unit that it fills: '1.5 h', '31 days'."""
+    unit, size = next(((unit, size) for unit, size in UNITS if seconds >= size), UNITS[-1])
+    count = f"{seconds / size:.3g}"
+    return f"{count} {unit}{'s' if unit == 'day' and count != '1' else ''}"
+
+
+__all__ = ["DAY_S", "time_of", "told_seconds"]

@@ -2,8 +2,10 @@
 
 import csv
 import datetime as dt
+import itertools
 import json
 import math
+import zoneinfo
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -495,10 +497,97 @@ def test_a_table_whose_steps_differ_is_found_until_an_input_hears_it() -> None:
     gaps = np.diff([dt.datetime.fromisoformat(cell).timestamp() for cell in data["date"]])
     count = int((np.abs(gaps - 3_600) > 720).sum())
     assert f"{count} of 119 steps of 'date'" in found.message
-    assert "3600" in found.message
+    assert "the usual 1 h by more than a fifth" in found.message
     assert "times: date" in found.fix
     assert not check(timed(data)).of("uneven steps")
     assert not check(windowed(table_of(120))).of("uneven steps")
+
+
+def dated(days: Sequence[dt.date]) -> dict[str, list[Any]]:
+    waves = table_of(len(days))
+    return {**waves, "date": [day.isoformat() for day in days]}
+
+
+def days(first: dt.date, count: int, *weekdays: int) -> list[dt.date]:
+    """So many dates in a row on these days of the week, Monday 0."""
+    every = (first + dt.timedelta(days=after) for after in range(10 * count))
+    return list(itertools.islice((day for day in every if day.weekday() in weekdays), count))
+
+
+def months(count: int, step: int, *, last: bool) -> list[dt.date]:
+    """Month starts or month ends, every so many months."""
+    numbers = [2_015 * 12 + index * step for index in range(count)]
+    if not last:
+        return [dt.date(number // 12, number % 12 + 1, 1) for number in numbers]
+    return [dt.date((number + 1) // 12, (number + 1) % 12 + 1, 1) - dt.timedelta(days=1) for number in numbers]
+
+
+def without_weekends(found: list[dt.date]) -> list[dt.date]:
+    """The last working day up to each."""
+    return [day - dt.timedelta(days=max(0, day.weekday() - 4)) for day in found]
+
+
+CALENDARS = {
+    "working days": days(dt.date(2020, 1, 1), 300, 0, 1, 2, 3, 4),
+    "working days from Sunday": days(dt.date(2020, 1, 1), 300, 6, 0, 1, 2, 3),
+    "working days and Saturdays": days(dt.date(2020, 1, 1), 300, 0, 1, 2, 3, 4, 5),
+    "working days without holidays": [
+        day
+        for day in days(dt.date(2020, 1, 1), 300, 0, 1, 2, 3, 4)
+        if (day.month, day.day) not in {(1, 1), (5, 1), (12, 25), (12, 28)}
+    ],
+    "working days and one Saturday": sorted([*days(dt.date(2020, 1, 1), 299, 0, 1, 2, 3, 4), dt.date(2020, 3, 7)]),
+    "month starts": months(100, 1, last=False),
+    "month ends": months(100, 1, last=True),
+    "last working days of months": without_weekends(months(100, 1, last=True)),
+    "quarters": months(100, 3, last=True),
+    "years": months(100, 12, last=False),
+}
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+def test_a_calendar_is_even_and_a_gap_in_it_is_not(name: str) -> None:
+    whole = CALENDARS[name]
+    assert not check(windowed(dated(whole))).of("uneven steps")
+    gone = [*whole[:40], *whole[43:]]
+    (found,) = check(windowed(dated(gone))).of("uneven steps")
+    assert f"1 of {len(gone) - 1} steps" in found.message
+    assert "row 40)" in found.message
+    assert " step:" not in found.fix  # one would be refused at the next weekend, or the next month
+
+
+def test_many_missing_working_days_are_no_holidays() -> None:
+    whole = CALENDARS["working days"]
+    gone = [day for index, day in enumerate(whole) if index % 10 != 3]
+    (found,) = check(windowed(dated(gone))).of("uneven steps")
+    assert f"30 of {len(gone) - 1} steps of 'date' leave out working days" in found.message
+
+
+def test_working_hours_abroad_have_a_summer_time_and_weekends_of_their_own() -> None:
+    zone = zoneinfo.ZoneInfo("Asia/Jerusalem")
+    whole = days(dt.date(2020, 1, 1), 300, 6, 0, 1, 2, 3)
+    moments = [dt.datetime(day.year, day.month, day.day, tzinfo=zone).isoformat() for day in whole]
+    assert not check(windowed({**table_of(len(whole)), "date": moments})).of("uneven steps")
+
+
+def test_steps_none_of_which_is_usual_are_all_told() -> None:
+    seconds = np.cumsum([1, 3] * 60).tolist()[:-1]
+    (found,) = check(windowed({**table_of(119), "date": seconds})).of("uneven steps")
+    assert "118 of 118 steps" in found.message
+    assert " step:" not in found.fix
+
+
+@pytest.mark.parametrize(
+    ("step", "told"), [(1, "1 s"), (90, "1.5 min"), (900, "15 min"), (86_400, "1 day"), (604_800, "7 days")]
+)
+def test_the_usual_step_has_its_unit_and_a_number_has_none(step: int, told: str) -> None:
+    seconds = [after * step for after in range(120) if after != 50]
+    dates = [(START + dt.timedelta(seconds=after)).isoformat() for after in seconds]
+    (found,) = check(windowed({**table_of(119), "date": dates})).of("uneven steps")
+    assert f"the usual {told} by more" in found.message
+    assert "write step:" in found.fix
+    (found,) = check(windowed({**table_of(119), "date": seconds})).of("uneven steps")
+    assert f"the usual {step} by more" in found.message
 
 
 def test_the_gaps_of_a_window_are_those_of_its_rows() -> None:

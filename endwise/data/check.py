@@ -16,7 +16,7 @@ import numpy as np
 
 from endwise.data.dataset import BadRow, Dataset, Progress, enough_bad, fit_contract, prepare
 from endwise.data.lookup import doubts
-from endwise.data.windows import WindowTable, uneven
+from endwise.data.windows import WindowTable, uneven_steps
 from endwise.errors import DataError
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality, Role
 from endwise.modalities.series import Series
@@ -333,14 +333,16 @@ class _Looker:
         series = {name: item for name, item in self.recipe.inputs.items() if isinstance(item, Series)}
         if not isinstance(table, WindowTable) or windows is None or windows.time is None or not series:
             return
-        if any(item.times is not None for item in series.values()) or (found := uneven(table)) is None:
+        if any(item.times is not None for item in series.values()):
             return
-        count, steps, usual, first = found
+        if (found := uneven_steps(table, windows.time)) is None:
+            return
+        odd, first = found
+        fill = "put the missing rows in with empty cells"
         self._add(
             "warning", "uneven steps", "data.windows.time",
-            f"{count} of {steps} steps of {windows.time!r} are longer or shorter than the usual {usual:g} by more than a fifth "
-            f"(the first ends at {first}), and no input hears of it",
-            f"write times: {windows.time} in inputs.{next(iter(series))}, or put the missing rows in with empty cells and write step:",
+            f"{odd.count} of {odd.steps} steps of {windows.time!r} {odd.what} (the first ends at {first}), and no input hears of it",
+            f"write times: {windows.time} in inputs.{next(iter(series))}, or {fill}{' and write step:' if odd.even else ''}",
         )  # fmt: skip
 
     # ---- one field -----------------------------------------------------------------------------------------------

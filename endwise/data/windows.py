@@ -22,6 +22,7 @@ from endwise.data.key import field_key
 from endwise.data.moments import AgentWindows, Moments
 from endwise.data.read import HASH_BYTES, Cells, Packed, read_column
 from endwise.data.split import SIDES, TEST_SHARE, VAL_SHARE, Splits, assign, side_of, times
+from endwise.data.steps import Uneven, uneven
 from endwise.data.store import FieldStore, open_field
 from endwise.data.table import Table
 from endwise.errors import BadValue, DataError, refusal, require, unknown_name
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from endwise.recipe import Border, Recipe, Windows
 
 STEP_TOLERANCE = 1e-6  # of a declared step, relative
-UNEVEN = 0.2  # of the usual step: months are alike, working days are not
 NAMED = 3
 
 
@@ -381,19 +381,15 @@ def _check_times(table: Table, windows: "Windows", rows: np.ndarray, moments: np
             )  # fmt: skip
 
 
-def uneven(table: WindowTable) -> tuple[int, int, float, str] | None:
-    """(steps that are longer or shorter than the usual one by more than a fifth, all steps, the usual one, the row at which the
-    first odd one ends), in the time of the windows. None where all are alike."""
+def uneven_steps(table: WindowTable, time: str) -> tuple[Uneven, str] | None:
+    """What is odd about the steps of these windows, and the row at which the first odd one ends. None where nothing is."""
     layout = table.layout
-    gaps = [np.diff(moments) for moments in layout.times]
-    every = np.concatenate(gaps)
-    usual = float(np.median(every)) if len(every) else 0.0
-    for index, own in enumerate(gaps):
-        odd = np.flatnonzero(np.abs(own - usual) > UNEVEN * usual)
-        if len(odd):
-            count = int((np.abs(every - usual) > UNEVEN * usual).sum())
-            return count, len(every), usual, table.source.origin(int(layout.rows[index][odd[0] + 1]))
-    return None
+    dates = time_of(table.source.cell(time, int(layout.rows[0][0])))[0] != "number"
+    found = uneven(layout.times, dates=dates)
+    if found is None:
+        return None
+    index, place = found.first
+    return found, table.source.origin(int(layout.rows[index][place]))
 
 
 # ---- the split -------------------------------------------------------------------------------------------------------
@@ -668,4 +664,4 @@ def _blamed(modality: "Modality", slices: Slices, table: WindowTable, index: int
     return DataError(f"{table.source.origin(int(slices.layout.rows[index][0]))} and what follows: {reason}")
 
 
-__all__ = ["Layout", "WindowStore", "WindowTable", "open_windows", "uneven", "view", "window_splits"]
+__all__ = ["Layout", "WindowStore", "WindowTable", "open_windows", "uneven_steps", "view", "window_splits"]
