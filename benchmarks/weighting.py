@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from endwise.data.dataset import Dataset, prepare
-from endwise.data.loader import Loader
+from endwise.evaluate import score
 from endwise.model import Model
 from endwise.recipe import Recipe
 from endwise.run import Run
@@ -68,16 +68,11 @@ def trained(recipe: Recipe, dataset: Dataset, folder: Path) -> dict[str, Any]:
 
 def right(model: Model, dataset: Dataset, rows: np.ndarray) -> dict[str, list[int]]:
     """{output: 1 where the answer is the truth}, of the rows that have every output."""
-    found: dict[str, list[int]] = {name: [] for name in model.recipe.outputs}
-    rows = np.array([row for row in rows.tolist() if all(dataset.fields[name].present[row] for name in found)])
-    loader = Loader(dataset, model.recipe, model.contracts, rows, batch_size=64, seed=0, shuffle=False)
-    for batch in loader.iterate(0, loader.batches_per_epoch):
-        answers = model.written(model.decoded(model.predictions(batch)), len(batch))
-        for name, item in model.recipe.outputs.items():
-            store = dataset.fields[name]
-            truths = [item.truth(store[int(row)], model.contracts[name]) for row in batch.row_ids]
-            found[name] += [int(one.value == truth) for one, truth in zip(answers[name], truths, strict=True)]
-    return found
+    every = np.logical_and.reduce([dataset.fields[name].present for name in model.recipe.outputs])
+    return {
+        name: [int(answer.value == truth) for answer, truth in zip(item.answers, item.truths, strict=True)]
+        for name, item in score(model, dataset, rows[every[rows]]).items()
+    }
 
 
 def interval(values: np.ndarray, seed: int = 0) -> str:
