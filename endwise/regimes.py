@@ -91,6 +91,7 @@ def apart(recipe: Recipe, runs: Path, dataset: Dataset, *, share: float, progres
             taken_s += done[-1]["time_s"]
             there = Run.create(own, out=folder, resume=True)  # refused where it is another's
             there.same_data(dataset.narrowed(own).fingerprint)
+            there.data_lies(own)
             models[name] = there.model()
             continue
         if progress is not None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from endwise.model import Model
 
 RUNS = "runs"  # where runs are made unless --out says otherwise
+PLACES = re.compile(r"data\.(path|train|val|test|tables\..+)$|from_run\.run$")  # fields that say where something lies
 LOG, LOCK, DESCRIPTION = "log.jsonl", ".lock", "model.json"
 BEFORE_TRAINING = frozenset(
     {RECIPE, LOG, LOCK, "data.json", "check.json", "from_run.json", MANIFEST, ENVIRONMENT}
@@ -73,7 +74,8 @@ class Run:
         """The folder for a training of `recipe`, with its `recipe.yaml` written (data paths made absolute).
 
         out: default `runs/<recipe name>`. A folder that holds work is refused unless `resume`, which refuses a recipe
-        that is not the one in the folder and names the field. One without work in it yet is simply used.
+        that is not the one in the folder and names the field; where its data lies may differ (a clone was moved), for whether
+        it is the same data is `same_data`'s to say. One without work in it yet is simply used.
         """
         path = Path(out) if out is not None else default_path(recipe)
         run = cls(path, modalities=_outside(recipe))
@@ -210,6 +212,17 @@ class Run:
                 "run keeps its data. Fix: restore the data, or start a new run with another --out."
             )
 
+    def data_lies(self, recipe: Recipe) -> list[str]:
+        """Keep where the data lies now, which `same_data` has found to be the run's own: the lines that say what was
+        elsewhere when the run was begun."""
+        there = parse((self.path / RECIPE).read_text(encoding="utf-8"), where=str(self.path / RECIPE))
+        now = _settled(recipe, self.path)
+        found = [item for item in _differences(there, now, "") if _only_lies_elsewhere(*item)]
+        if found:
+            places: dict[str, Any] = {section: now[section] for section in ("data", "from_run") if section in now}
+            write_text(self.path / RECIPE, _yaml({**there, **places}))
+        return [f"{field} is {new} now; it was {old} when this run was begun" for field, old, new in found]
+
     # ---- the log ----------------------------------------------------------------------------------------------
 
     def log(self, event: Mapping[str, Any]) -> None:
@@ -309,19 +322,27 @@ def _settled(recipe: Recipe, path: Path) -> dict[str, Any]:
     """The recipe as this run keeps it: named, and with data paths that mean the same from every folder."""
     values = recipe.to_dict()
     out = {"version": values.pop("version"), "name": values.pop("name", None) or path.resolve().name, **values}
-    out["data"] = {
-        key: _absolute(item) if key in ("path", "train", "val", "test") else item
-        for key, item in values["data"].items()
-    }
+    out["data"] = {name: _settled_source(name, item) for name, item in values["data"].items()}
     if "from_run" in out:
         out["from_run"] = {**out["from_run"], "run": _absolute(out["from_run"]["run"])}
     return out
 
 
+def _settled_source(name: str, item: Any) -> Any:
+    if name == "tables":
+        return {table: _absolute(source) for table, source in item.items()}
+    return _absolute(item) if name in ("path", "train", "val", "test") else item
+
+
 def _absolute(source: Any) -> Any:
-    if not isinstance(source, str) or "://" in source or source.startswith("memory:"):
+    if not _is_place(source) or "://" in source:
         return source
     return os.path.abspath(source)  # noqa: PTH100 (resolve() would follow links, which may move)
+
+
+def _is_place(source: Any) -> bool:
+    """A file, a folder or an address, and not values in memory."""
+    return isinstance(source, str) and not source.startswith("memory:")
 
 
 def _yaml(values: Mapping[str, Any]) -> str:
@@ -331,11 +352,21 @@ def _yaml(values: Mapping[str, Any]) -> str:
 
 
 def _same_recipe(there: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    for field, old, new in _differences({**there, "name": None}, {**given, "name": None}, ""):
+    for field, old, new in differing({**there, "name": None}, {**given, "name": None}):
         raise RecipeError(
             f"{field} = {new!r} is not allowed: this run was begun with {old!r}, and a resumed run keeps its recipe. "
             "Fix: give the old value, or start a new run with another --out."
         )
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(field, before, now) of all that two recipes' values say differently, but for where the data lies, or the run that
+    they begin with: whether that is the same is known when it was read."""
+    return (item for item in _differences(old, new, "") if not _only_lies_elsewhere(*item))
+
+
+def _only_lies_elsewhere(field: str, old: Any, new: Any) -> bool:
+    return bool(PLACES.match(field)) and _is_place(old) and _is_place(new)
 
 
 def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
@@ -384,4 +415,4 @@ def _lock(file: IO[bytes]) -> bool:
     return True
 
 
-__all__ = ["RUNS", "Run", "default_path", "run_names"]
+__all__ = ["RUNS", "Run", "default_path", "differing", "run_names"]

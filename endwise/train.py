@@ -176,7 +176,7 @@ def fit(
     """Train the recipe's one network and evaluate it; the run folder is `model.run`.
 
     out: the run folder (default `runs/<recipe name>`); an existing one is refused unless `resume`, which goes on from
-    its last whole checkpoint and refuses a changed recipe or changed data. progress: called with each event that goes
+    its last whole checkpoint and refuses a changed recipe or changed data (which may lie elsewhere by now). progress: called with each event that goes
     to the log. dataset: rows prepared from this recipe's data, on the sides they are on (a subset of the labels, see
     `Dataset.with_sides`), instead of all of them. score: whether the model is evaluated and held against baselines in the
     end; default: unless a dataset is given, whose rows to score are the caller's. beginning: the weights and contracts it
@@ -201,7 +201,8 @@ def fit(
         model = Model.build(recipe, contracts, seed=recipe.train.seed)
         model.run = run
         model.info.update({**_info(recipe, dataset, contracts), lineage.ENTRY: traced})
-        for line in origin.begin(model, run) if origin is not None else ():
+        started = origin.begin(model, run) if origin is not None else []
+        for line in [*started, *run.data_lies(recipe)]:
             say({"event": "note", "message": line})
         trainer = _Trainer(run, recipe, dataset, model, signals, say, progress, began, scores=scores)
         if not trainer.finished:

@@ -78,6 +78,25 @@ def test_a_resumed_run_keeps_its_recipe_and_names_what_differs() -> None:
     Run.create(Recipe.load("runs/calls/recipe.yaml"), out="runs/calls", resume=True)  # the resume line that is printed
 
 
+def test_data_may_lie_elsewhere_than_where_a_run_was_begun(tmp_path: Path) -> None:
+    files = {"train": "here/a.csv", "val": "here/b.csv", "tables": {"edges": "here/edges.csv"}}
+    run = trained(data=files)
+    assert run.recipe.data.tables == {"edges": str(tmp_path / "here/edges.csv")}
+    moved = recipe(data={"train": "there/a.csv", "val": "there/b.csv", "tables": {"edges": "there/edges.csv"}})
+    run = Run.create(moved, resume=True)
+    said = run.data_lies(moved)
+    assert [line.partition(" is ")[0] for line in said] == ["data.train", "data.val", "data.tables.edges"]
+    assert "here/a.csv" in said[0]
+    assert "there/a.csv" in said[0]
+    assert run.recipe.data.val == str(tmp_path / "there/b.csv")
+    assert run.recipe.data.tables == {"edges": str(tmp_path / "there/edges.csv")}
+    assert run.data_lies(moved) == []
+    with pytest.raises(RecipeError, match=r"data\.val"):
+        Run.create(recipe(data={**files, "val": None}), resume=True)
+    with pytest.raises(RecipeError, match=r"data\.tables\.nodes"):
+        Run.create(recipe(data={**files, "tables": {**files["tables"], "nodes": "here/nodes.csv"}}), resume=True)
+
+
 def test_resuming_what_never_began_begins_and_says_so() -> None:
     run = Run.create(recipe(), resume=True)
     assert [event["message"] for event in run.events()] == ["there was nothing to resume: started from the beginning"]

@@ -228,6 +228,33 @@ def test_a_run_is_not_resumed_with_other_rows(tmp_path):
         ew.fit(declared, out=tmp_path / "run", resume=True)
 
 
+def test_a_run_goes_on_where_it_and_its_data_were_moved_to(tmp_path):
+    """A clone or a folder under another name: the rows are what they were, so the weights are those of one that stayed."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    declared = recipe(table(old / "t.csv"), steps=20)
+    ew.fit(declared, out=old / "whole")
+    with pytest.raises(Stopped):
+        ew.fit(declared, out=old / "run", progress=interrupted_at(9))
+    old.rename(new)
+    heard: list[dict] = []
+    ew.fit(recipe(new / "t.csv", steps=20), out=new / "run", resume=True, progress=heard.append)
+    assert weights(new / "run") == weights(new / "whole")
+    assert min(event["step"] for event in heard if event["event"] == "step") == 10
+    said = [event["message"] for event in heard if event["event"] == "note"]
+    assert any(str(old / "t.csv") in line and str(new / "t.csv") in line for line in said)
+    assert ew.Run.open(new / "run").recipe.data.path == str(new / "t.csv"), "what reads the run's rows finds them"
+
+
+def test_data_that_was_moved_and_changed_is_refused(tmp_path):
+    with pytest.raises(Stopped):
+        ew.fit(recipe(table(tmp_path / "t.csv"), steps=20), out=tmp_path / "run", progress=interrupted_at(9))
+    changed = table(tmp_path / "moved.csv", seed=1)
+    with pytest.raises(DataError, match="are not those this run was begun with"):
+        ew.fit(recipe(changed, steps=20), out=tmp_path / "run", resume=True)
+    assert ew.Run.open(tmp_path / "run").recipe.data.path == str(tmp_path / "t.csv")
+
+
 def test_a_stop_that_arrives_in_the_last_step_is_a_stop(tmp_path):
     declared = recipe(table(tmp_path / "t.csv"), steps=5)
     with pytest.raises(Stopped, match="step 5 of 5"):

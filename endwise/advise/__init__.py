@@ -42,7 +42,7 @@ from endwise.files import plain, read_json, write_json
 from endwise.metrics import Estimate, Metric
 from endwise.plan import resolve_goal
 from endwise.recipe import Recipe, seconds_of
-from endwise.run import RUNS, Run, default_path
+from endwise.run import RUNS, Run, default_path, differing
 from endwise.train import Stopped
 
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -202,9 +202,10 @@ def _begun(folder: Path, said: Mapping[str, Any], resume: bool) -> dict[str, Any
     )  # fmt: skip
     there: dict[str, Any] = read_json(folder / PLAN)
     for name, value in plain(said).items():
-        if there["asked"][name] != value:
+        before = there["asked"][name]
+        if any(differing(before, value)) if name == "recipe" else before != value:
             raise refusal(
-                field=name, got=value, allowed=f"{there['asked'][name]!r}, which this advice was begun with",
+                field=name, got=value, allowed=f"{before!r}, which this advice was begun with",
                 fix="give the old value, or another --out",
             )  # fmt: skip
     return there

@@ -123,6 +123,8 @@ def _compared(recipe: Recipe, settings: Settings, run: Run, progress: Progress |
     facts: dict[str, Any] = {"fingerprint": whole.fingerprint, "reading_s": time.monotonic() - began}
     if run.has(FILE):  # finished trainings are taken as they are
         run.same_data(whole.fingerprint)
+        for line in run.data_lies(recipe):
+            _say(progress, line)
         facts |= run.read("data.json")  # what was decoded then is only looked up now
     dataset, shifted, how = _held_out(whole, settings.shift, recipe.train.seed)
     bench = _bench(recipe, dataset, shifted)
