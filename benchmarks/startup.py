@@ -13,7 +13,7 @@ ROUNDS = 15
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "import endwise": [sys.executable, "-c", "import endwise"],
-    "endwise --help": [sys.executable, "-m", "endwise.cli", "--help"],
+    "endwise --help": [sys.executable, "-m", "endwise", "--help"],
 }
 
 

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from endwise import cli
-from endwise.cli import main
+from endwise.cli import main, progress
 
 
 def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command as people start it."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "endwise.cli", *arguments],
+        [sys.executable, "-W", "error", "-m", "endwise", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -130,8 +129,8 @@ def test_a_pipe_is_told_each_phase_as_it_begins(work):
 
 
 def test_a_pipe_hears_of_a_phase_that_says_nothing(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "PLAIN_EVERY_S", 0.05)
-    with cli._Lines() as lines:
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.05)
+    with progress.Lines() as lines:
         lines.tell({"event": "prepare", "what": "reading voice", "done": 3, "total": 7})
         deadline, told = time.monotonic() + 20, ""
         while "so far" not in told and time.monotonic() < deadline:

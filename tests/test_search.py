@@ -140,7 +140,7 @@ def test_a_model_without_a_space_says_so(tmp_path: Path) -> None:
 
 def test_the_command_prints_one_object(place: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "endwise.cli", "search", "run", "number 7 is blue", "--top", "3", "--json"],
+        [sys.executable, "-m", "endwise", "search", "run", "number 7 is blue", "--top", "3", "--json"],
         cwd=place, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout)

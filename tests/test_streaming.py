@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from endwise.cli import _print_stream
+from endwise.cli.answer import print_stream
 from endwise.errors import DataError, ModelError, RecipeError
 from endwise.modalities.audio import Audio
 from endwise.modalities.base import Modality, build
@@ -292,10 +292,10 @@ def test_what_is_streamed_is_named_as_the_model_names_it(tmp_path: Path, capsys:
     model = listener()
     soundfile.write(tmp_path / "call.wav", speech(RATE), RATE, subtype="PCM_16")
     with pytest.raises(DataError, match=r"did you mean 'call'|one of"):
-        _print_stream(model, [], [("cal", str(tmp_path / "call.wav"))], as_json=False)
-    _print_stream(model, [], [("call", str(tmp_path / "call.wav"))], as_json=False)
+        print_stream(model, [], [("cal", str(tmp_path / "call.wav"))], as_json=False)
+    print_stream(model, [], [("call", str(tmp_path / "call.wav"))], as_json=False)
     told = capsys.readouterr().out
-    _print_stream(model, [str(tmp_path / "call.wav")], [], as_json=False)
+    print_stream(model, [str(tmp_path / "call.wav")], [], as_json=False)
     assert [line.split("ms")[1] for line in capsys.readouterr().out.splitlines()] == [
         line.split("ms")[1] for line in told.splitlines()
     ]
