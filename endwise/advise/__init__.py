@@ -3,7 +3,7 @@ nothing before more labels are there?
 
 `advise(recipe)` trains the recipe's network and its rivals on nested parts of the labels, all on the same rows and
 scored on the same test rows, for at most three times what one training costs; fits a learning curve with an interval to
-each; and decides by the rule in `decide.py`. Here: the verb and its result. `arms.py` lists the rivals, `schedule.py`
+each; and decides by the rule in `decide.py`. Here: the verb and its result. `question.py` checks what is asked, `arms.py` lists the rivals, `schedule.py`
 says which trainings are bought, `endwise/curves.py` extrapolates, `report/advice.py` draws.
 
 What it cannot know: rivals that are not listed, tuning that was not done, rows unlike the test rows. Advice about more
@@ -32,25 +32,24 @@ from endwise.advise.decide import (
     parse_needs,
     widened,
 )
+from endwise.advise.question import PLAN, Question
 from endwise.advise.schedule import FREE_S, LIMIT, PLANNED, Training, planned
 from endwise.advise.words import headline, lines
 from endwise.baselines import MAX_FIT_ROWS
 from endwise.curves import FARTHEST, Curve, Observation
 from endwise.data.dataset import fit_contracts, prepare
-from endwise.errors import EndwiseError, RecipeError, refusal, require, unknown_name
-from endwise.files import plain, read_json, write_json
+from endwise.errors import EndwiseError, RecipeError, require
+from endwise.files import plain, write_json
 from endwise.metrics import Estimate, Metric
-from endwise.plan import resolve_goal
 from endwise.recipe import Recipe, seconds_of
-from endwise.run import RUNS, Run, default_path, differing
+from endwise.run import RUNS, Run, default_path
 from endwise.train import Stopped
 
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 SEEDS = 3
 FEWEST_LABELS = 8  # of a subset
 SHOWN = (1, 2, 4, 8)  # times the labels at hand
-PLAN, TRAININGS = "plan.json", "trainings"
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+TRAININGS = "trainings"
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -121,14 +120,9 @@ def advise(
     metric. weights: {input: source} of a pretrained rival, as in a recipe. out: the folder, default
     runs/<recipe>-advice; an existing one is refused unless `resume`, which makes no training twice.
     """
-    asked = parse_needs(needs)
-    _check(labels, price_per_label, seeds, fractions, margin)
+    question = Question(recipe, target, labels, price_per_label, needs, seeds, fractions, budget, margin, weights or {})
     folder = Path(out) if out is not None else Path(RUNS) / f"{default_path(recipe).name}-advice"
-    said = {
-        "recipe": recipe.to_dict(), "target": dict(target or {}), "labels": labels, "needs": list(needs), "seeds": seeds,
-        "fractions": list(fractions), "budget": seconds_of(budget), "margin": margin, "weights": dict(weights or {}),
-    }  # fmt: skip
-    there = _begun(folder, said, resume)
+    there = question.begun(folder, resume=resume)
     say = progress or (lambda event: None)
     dataset = prepare(
         recipe, progress=lambda what, done, total: say({"event": "prepare", "what": f"reading {what}", "done": done, "total": total})
@@ -137,29 +131,16 @@ def advise(
     if there is not None:  # what is scored is not scored again
         run.same_data(dataset.fingerprint)
     contracts = fit_contracts(recipe, dataset)
-    output, metric = _judged(recipe, contracts, target)
-    task = rivals.settle(recipe, dataset, output, metric, contracts, weights or {}, say)
+    task = rivals.settle(recipe, dataset, *question.judged_by(contracts), contracts, question.weights, say)
     say({"event": "note", "message": "measuring what a training costs"})
     arms, notes = rivals.arms(task)
-    plan = there if there is not None else _planned(task, arms, seeds, fractions, seconds_of(budget), said)
+    plan = there if there is not None else _planned(task, arms, question)
     run.write("data.json", {"fingerprint": dataset.fingerprint})
     run.write(PLAN, plan)
-    scored, spent = _trained(task, arms, plan, folder, seeds, fractions)
+    scored, spent = _trained(task, arms, plan, folder, question)
     judged = _Judged(task, {name: arms[name] for name in arms if any(key[0] == name for key in scored)}, scored)
-    facts = {"one_training_s": plan["one_s"], "planned_s": plan["planned_s"], **spent}
-    wanted = next(iter((target or {}).values()), None)
-    advice = _advice(
-        judged,
-        recipe,
-        asked,
-        wanted,
-        labels,
-        price_per_label,
-        margin,
-        facts,
-        (*task.notes, *notes, *plan["notes"]),
-        folder,
-    )
+    cost = {"one_training_s": plan["one_s"], "planned_s": plan["planned_s"], **spent}
+    advice = _advice(judged, question, cost, (*task.notes, *notes, *plan["notes"]), folder)
     from endwise.report.advice import RESULT, build
 
     write_json(folder / RESULT, advice.to_dict())
@@ -167,82 +148,15 @@ def advise(
     return advice
 
 
-# ---- what was asked ----------------------------------------------------------------------------------------------------
-
-
-def _check(
-    labels: int | None, price: float | None, seeds: int, fractions: Sequence[float], margin: float | None
-) -> None:
-    require(
-        labels is None or labels >= 1, field="labels", got=labels, allowed="a number of labels", fix="--labels 5000"
-    )
-    require(
-        price is None or price >= 0, field="price_per_label", got=price, allowed="0 or more", fix="0.10 is ten cents"
-    )
-    require(seeds >= 1, field="seeds", got=seeds, allowed="at least 1", fix="3 is usual")
-    require(margin is None or margin > 0, field="margin", got=margin, allowed="a number above 0", fix="leave it out")
-    good = len(set(fractions)) >= curves.FEWEST_SIZES and all(0 < share <= 1 for share in fractions)
-    require(
-        good and 1.0 in fractions, field="fractions", got=list(fractions),
-        allowed=f"at least {curves.FEWEST_SIZES} different shares above 0, among them 1", fix="leave them out",
-    )  # fmt: skip
-
-
-def _begun(folder: Path, said: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
-    """The plan that is there, if it is to be gone on with and was made of the same question."""
-    if not (folder / PLAN).is_file():
-        require(
-            not folder.exists() or not any(folder.iterdir()), field="out", got=str(folder), allowed="a new or empty folder",
-            fix="choose another --out",
-        )  # fmt: skip
-        return None
-    require(
-        resume, field="out", got=str(folder), allowed="a folder without an advice in it",
-        fix="--resume goes on with it; another --out starts a new one",
-    )  # fmt: skip
-    there: dict[str, Any] = read_json(folder / PLAN)
-    for name, value in plain(said).items():
-        before = there["asked"][name]
-        if any(differing(before, value)) if name == "recipe" else before != value:
-            raise refusal(
-                field=name, got=value, allowed=f"{before!r}, which this advice was begun with",
-                fix="give the old value, or another --out",
-            )  # fmt: skip
-    return there
-
-
-def _judged(recipe: Recipe, contracts: Mapping[str, Any], target: Mapping[str, float] | None) -> tuple[str, Metric]:
-    """The output and the metric that arms are compared by."""
-    goal = resolve_goal(recipe, contracts)
-    names = {metric.name: metric for metric in recipe.outputs[goal.output].metrics(contracts[goal.output])}
-    require(target is None or len(target) == 1, field="target", got=target, allowed="one metric", fix="accuracy=0.9")
-    wanted = next(iter(target)) if target else goal.metric
-    if wanted not in names:
-        raise unknown_name(field="target", got=wanted, names=names)
-    return goal.output, names[wanted]
-
-
-def bounds(metric: Metric) -> tuple[float | None, float | None]:
-    """Between what a metric can be; None where it has no bound."""
-    if metric.name in ("bleu", "chrf"):
-        return 0.0, 100.0
-    if metric.name == "r2":
-        return None, 1.0
-    if metric.direction == "min":
-        return 0.0, None
-    shares = metric.proportion or metric.shares is not None or metric.name.startswith("recall@")
-    return (0.0, 1.0) if shares else (None, None)
-
-
 # ---- trainings ---------------------------------------------------------------------------------------------------------
 
 
-def _sizes(task: Task, seeds: int, fractions: Sequence[float]) -> dict[tuple[float, int], int]:
+def _sizes(task: Task, question: Question) -> dict[tuple[float, int], int]:
     """{(share, seed): labels}, without parts that are too small or the same as another."""
     found: dict[tuple[float, int], int] = {}
-    for seed in range(seeds):
+    for seed in range(question.seeds):
         seen = set()
-        for share, rows in zip(fractions, task.parts(fractions, seed), strict=True):
+        for share, rows in zip(question.fractions, task.parts(question.fractions, seed), strict=True):
             if len(rows) >= FEWEST_LABELS and len(rows) not in seen:
                 seen.add(len(rows))
                 found[share, seed] = len(rows)
@@ -255,12 +169,9 @@ def _sizes(task: Task, seeds: int, fractions: Sequence[float]) -> dict[tuple[flo
     return found
 
 
-def _planned(
-    task: Task, arms: Mapping[str, Arm], seeds: int, fractions: Sequence[float], budget: float | None,
-    asked: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+def _planned(task: Task, arms: Mapping[str, Arm], question: Question) -> dict[str, Any]:
     """plan.json: the trainings that are bought, and for how much."""
-    sizes = _sizes(task, seeds, fractions)
+    sizes, budget = _sizes(task, question), seconds_of(question.budget)
 
     def offer(more: float) -> dict[str, list[Training]]:
         return {name: arm.offer(sizes, more) for name, arm in arms.items()}
@@ -273,7 +184,7 @@ def _planned(
     if seconds > limit:
         notes.append(f"a curve of three parts alone takes {seconds / one:.1f}x one training")
     return {
-        "asked": asked, "one_s": one, "planned_s": seconds, "limit_s": min(max(LIMIT * one, FREE_S), budget or math.inf),
+        "asked": question.to_dict(), "one_s": one, "planned_s": seconds, "limit_s": min(max(LIMIT * one, FREE_S), budget or math.inf),
         "notes": notes, "trainings": [item.to_dict() for item in taken],
     }  # fmt: skip
 
@@ -282,14 +193,14 @@ Results = dict[tuple[str, int, int], Scored]  # (arm, labels, seed)
 
 
 def _trained(
-    task: Task, arms: Mapping[str, Arm], plan: Mapping[str, Any], folder: Path, seeds: int, fractions: Sequence[float]
+    task: Task, arms: Mapping[str, Arm], plan: Mapping[str, Any], folder: Path, question: Question
 ) -> tuple[Results, dict[str, Any]]:
     """Every planned training, one after another; those the clock does not allow any more are left out and told."""
     trainings = [Training(**item) for item in plan["trainings"] if item["arm"] in arms]
     parts = {
         (share, seed): rows
-        for seed in range(seeds)
-        for share, rows in zip(fractions, task.parts(fractions, seed), strict=True)
+        for seed in range(question.seeds)
+        for share, rows in zip(question.fractions, task.parts(question.fractions, seed), strict=True)
     }
     own = next(iter(arms))
     done: Results = {}
@@ -338,6 +249,18 @@ def _expected(done: Results, item: Training) -> float:
 
 
 # ---- judging -----------------------------------------------------------------------------------------------------------
+
+
+def bounds(metric: Metric) -> tuple[float | None, float | None]:
+    """Between what a metric can be; None where it has no bound."""
+    if metric.name in ("bleu", "chrf"):
+        return 0.0, 100.0
+    if metric.name == "r2":
+        return None, 1.0
+    if metric.direction == "min":
+        return 0.0, None
+    shares = metric.proportion or metric.shares is not None or metric.name.startswith("recall@")
+    return (0.0, 1.0) if shares else (None, None)
 
 
 class _Judged:
@@ -410,25 +333,13 @@ def _given(_: Sequence[Any], statistics: Sequence[Any]) -> np.ndarray:
     return np.asarray(statistics)
 
 
-def _advice(
-    judged: _Judged, recipe: Recipe, asked: Mapping[str, float | None], target: float | None, labels: int | None,
-    price: float | None, margin: float | None, cost: Mapping[str, Any], notes: Sequence[str], folder: Path,
-) -> Advice:  # fmt: skip
-    task, hand = judged.task, judged.hand
-    counted = labels or hand
-    if counted < hand:
-        notes = (*notes, f"{hand} labels are at hand, more than the {counted} asked about: those at hand count")
-        counted = hand
-    within = judged.within(counted)
-    if within < counted:
-        notes = (*notes, f"{counted} labels are more than {FARTHEST:g} times what was measured: {within} count")
-        counted = within
+def _advice(judged: _Judged, question: Question, cost: Mapping[str, Any], notes: Sequence[str], folder: Path) -> Advice:
+    task, target, needs = judged.task, question.wanted, parse_needs(question.needs)
+    counted, told = _counted(judged, question.labels)
     values = {name: judged.standing_value(name, counted) for name in judged.arms}
     trivial_value = judged.value(Scored(judged.trivial_stats, 0.0, None, {}))
-    step = margin if margin is not None else _margin(values, trivial_value)
-    standings = [
-        _standing(judged, name, values[name], trivial_value, asked, target, counted, cost) for name in judged.arms
-    ]
+    step = question.margin if question.margin is not None else _margin(values, trivial_value)
+    standings = [_standing(judged, name, values[name], trivial_value, needs, target, counted) for name in judged.arms]
     gains, pairs = {}, {}
     for first in judged.arms:
         for second in judged.arms:
@@ -440,11 +351,11 @@ def _advice(
     reasons = [*verdict.reasons, *_reasons(judged, target, crossed)]
     if more is not None:
         reasons.append(f"label {more:,} more and ask again")
-    to_target = {} if target is None else _to_target(judged, target, price)
+    to_target = {} if target is None else _to_target(judged, target, question.price_per_label)
     return Advice(
-        name=recipe.name or "recipe", advice=verdict.advice,
+        name=question.recipe.name or "recipe", advice=verdict.advice,
         headline=headline(verdict.advice, more), arm=verdict.arm, reasons=tuple(reasons), output=task.output,
-        metric=task.metric.name, direction=task.metric.direction, labels_at_hand=hand, labels=counted,
+        metric=task.metric.name, direction=task.metric.direction, labels_at_hand=judged.hand, labels=counted,
         test_rows=len(task.test_rows), margin=step,
         arms={item.name: _described(judged, item, trivial_value) for item in standings},
         differences=tuple(
@@ -454,8 +365,21 @@ def _advice(
         ),
         labels_to_target=to_target, curve=tuple(_curve(judged, counted)), crossings=tuple(crossed), label_more=more,
         would_change=_would_change(verdict, crossed, step, judged),
-        cost=_cost(cost, judged), notes=(*notes, *cost["notes"], *_curve_notes(judged)), folder=str(folder),
+        cost=_cost(cost, judged), notes=(*notes, *told, *cost["notes"], *_curve_notes(judged)), folder=str(folder),
     )  # fmt: skip
+
+
+def _counted(judged: _Judged, labels: int | None) -> tuple[int, list[str]]:
+    """How many labels the arms are compared at, where so many are asked about; and why it is another number."""
+    notes = []
+    counted = labels or judged.hand
+    if counted < judged.hand:
+        notes.append(f"{judged.hand} labels are at hand, more than the {counted} asked about: those at hand count")
+        counted = judged.hand
+    within = judged.within(counted)
+    if within < counted:
+        notes.append(f"{counted} labels are more than {FARTHEST:g} times what was measured: {within} count")
+    return within, notes
 
 
 def _margin(values: Mapping[str, Estimate], trivial_value: float) -> float:
@@ -467,7 +391,7 @@ def _margin(values: Mapping[str, Estimate], trivial_value: float) -> float:
 
 def _standing(
     judged: _Judged, name: str, value: Estimate, trivial_value: float, asked: Mapping[str, float | None],
-    target: float | None, labels: int, cost: Mapping[str, Any],
+    target: float | None, labels: int,
 ) -> Standing:  # fmt: skip
     arm, sign = judged.arms[name], 1 if judged.metric.direction == "max" else -1
     own = judged.stats(name)
