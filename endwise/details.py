@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from endwise import metrics
+from endwise.certainty import EXPECTED
 from endwise.chain import Chain
 from endwise.data.dataset import Dataset
 from endwise.data.loader import Loader, any_larger
-from endwise.drawing import Drawing, Segmentation
+from endwise.drawing import Drawing, Picture, Segmentation
 from endwise.explanation import Row, explained
+from endwise.lattice import Lattice
 from endwise.metrics import Metric
 from endwise.modalities.base import Answer, Contract, Modality
 from endwise.modalities.boxes import Boxes, BoxesContract
@@ -50,6 +52,7 @@ PROBE_ROWS, PROBE_CLASSES = 1_000, 200
 PROBE_BATCH = 64
 PROBE_COLUMNS, PROBE_FEWEST = 8, 20  # columns that are looked at, and cells that one must have
 PROBE_FEW_NUMBERS, PROBE_REPEATED = 20, 5  # fewer different numbers are classes; a class comes so often on average
+WITHIN = 0.99  # of an answer's errors are told apart by colour, the largest are not
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the probes' ridge penalty, chosen on the training rows
 OTHER = "(other)"
 FORECASTS, PAST_SHARE = 5, 3  # drawn, and how much of the past beside one of the future
@@ -344,6 +347,7 @@ def mistakes(
             "loss": float(scored.loss[index]),
             "inputs": previews.of(int(scored.rows[index])),
             **_drawn(scored, index, answers[index], previews),
+            **_doubted(scored, index, output, previews),
             **(_why(scored, index, output, previews.model, dataset, share_s) if place < explained_ones else {}),
         }
         for place, index in enumerate(_shown(wrong, scored))
@@ -354,22 +358,9 @@ def _why(scored: Answered, index: int, output: str, model: Model, dataset: Datas
     """{"why": {"about", "verdict", "reliable", "inputs": [{"name", "image": a data URI or None, "pieces": [{"where", "share"}]}]}}:
     what an answer leans on, where it can be explained; {"why_not": how long it would take} for networks that take too long to
     ask so often, more than `most_s`: an evaluation is part of a budget."""
-    row, inputs = int(scored.rows[index]), model.recipe.inputs
-    handed = any(
-        item.handed for item in inputs.values()
-    )  # a stage by itself: the whole network explains from the raw value
-    if scored.item.unexplained or handed:
+    if scored.item.unexplained or (given := _given(model, dataset, int(scored.rows[index]))) is None:
         return {}
-    stored = {name: dataset.fields.get(name) for name in inputs}
-    decoded = {
-        name: np.asarray(store[row]) for name, store in stored.items() if store is not None and store.present[row]
-    }
-    values = {
-        name: item.transform(decoded[name], model.contracts[name]) if name in decoded else None
-        for name, item in inputs.items()
-    }
-    if not seen_at_once(inputs, model.contracts, values):
-        return {}
+    decoded, values = given
     wanted = LOOKS * _look_s(model, values)
     if wanted > most_s:
         return {"why_not": f"an explanation would take about {wanted:.0f} s"}
@@ -382,6 +373,53 @@ def _why(scored: Answered, index: int, output: str, model: Model, dataset: Datas
         for item in found.highlights
     ]  # fmt: skip
     return {"why": {"about": found.about, "reliable": found.reliable, "verdict": found.verdict, "inputs": shown}}
+
+
+def _given(
+    model: Model, dataset: Dataset, row: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray | None]] | None:
+    """A row's inputs as they were decoded, and as the network takes them. None where it does not see them at once, and of a
+    stage by itself: the whole network begins with the raw value."""
+    inputs = model.recipe.inputs
+    if any(item.handed for item in inputs.values()):
+        return None
+    stored = {name: dataset.fields.get(name) for name in inputs}
+    decoded = {
+        name: np.asarray(store[row]) for name, store in stored.items() if store is not None and store.present[row]
+    }
+    values = {
+        name: item.transform(decoded[name], model.contracts[name]) if name in decoded else None
+        for name, item in inputs.items()
+    }
+    return (decoded, values) if seen_at_once(inputs, model.contracts, values) else None
+
+
+def _doubted(scored: Answered, index: int, output: str, previews: "_Previews") -> dict[str, Any]:
+    """{"doubt": {"told", "views"}} of an output that abstains by the error that it expects: where this lies and where the answer is
+    off, in the same colours. The mean of what is expected is what the answer says of itself."""
+    item, model = scored.item, previews.model
+    if item.abstain is None or not item.expects_error or not scored.answers:
+        return {}
+    given = _given(model, previews.dataset, int(scored.rows[index]))
+    if given is None:
+        return {}
+    answer = scored.answers[index]
+    raw = {name: value[0].float().cpu().numpy() for name, value in model.predicted([given[1]])[output].items()}
+    lies, met = item.doubted_where(raw, answer), item.missed_where(scored.truths[index], answer)
+    places = tuple(range(1, lies.ndim))
+    said = np.atleast_1d(answer.detail[EXPECTED]) / np.maximum(lies.mean(places), 1e-30)
+    expected = lies * said.reshape(-1, *(1,) * len(places))
+    highs = np.maximum(expected.max(places), np.quantile(met, WITHIN, axis=places)).tolist()
+    ends = [(0.0, high) for high in highs]
+    views = previews.afforded(
+        [
+            {"about": about, "data": Lattice(values).drawn(ends)}
+            for about, values in (("error that is expected", expected), ("error that is there", met))
+        ]
+    )
+    unit = answer.unit or ("of full scale" if isinstance(answer.value, Picture) else "")
+    told = f"dark is 0, light {', '.join(f'{high:.3g}' for high in highs)} {unit}".rstrip()
+    return {"doubt": {"told": told, "views": views}} if views else {}
 
 
 def _look_s(model: Model, values: Mapping[str, np.ndarray | None]) -> float:

@@ -3,6 +3,7 @@
 Here: what an answer of `type: field` is, how it is saved and drawn. Not here: reading one (modalities/field).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,15 +46,15 @@ class Lattice:
         found: list[Any] = self.values.tolist()
         return found
 
-    def drawn(self) -> str:
-        """A PNG in a data URI: the channels side by side, each from its smallest number (dark) to its largest (light); of
-        three axes the middle slice, of one axis a band."""
+    def drawn(self, ends: Sequence[tuple[float, float]] | None = None) -> str:
+        """A PNG in a data URI: the channels side by side, each from its smallest number (dark) to its largest (light), or between
+        its own of these ends; of three axes the middle slice, of one axis a band."""
         parts = []
-        for channel in self.values:
+        for number, channel in enumerate(self.values):
             table = channel[len(channel) // 2] if channel.ndim == 3 else np.atleast_2d(channel)
             if channel.ndim == 1:
                 table = np.repeat(table, max(1, round(LINE_PX * table.shape[1] / SIDE_PX)), axis=0)
-            low, high = float(channel.min()), float(channel.max())
+            low, high = (float(channel.min()), float(channel.max())) if ends is None else ends[number]
             parts.append(shades(table, low, high, side_px=SIDE_PX))
             parts.append(np.full((parts[-1].shape[0], GAP_PX, 3), 255, np.uint8))
         return png_uri(np.concatenate(parts[:-1], axis=1))

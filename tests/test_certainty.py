@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from endwise import metrics
 from endwise.calibration import FEWEST, Measured, chance_above, conformal_limit, logistic_map, row_errors, threshold
 from endwise.certainty import ENTRY, EXPECTED, Abstain, Certainty, improbability, judged, probable
 from endwise.data.dataset import fit_contracts, prepare
+from endwise.drawing import uri_pixels
 from endwise.errors import ModelError, RecipeError
 from endwise.evaluate import calibrate, evaluate
 from endwise.lattice import Lattice
@@ -584,3 +586,63 @@ inputs=given_as, outputs={output: declared},
     for here, there in zip(answers[:20], told, strict=True):
         assert there[output].get("abstained", False) == here.abstained
         assert there[output]["detail"]["expected_error"] == pytest.approx(here.detail["expected_error"], rel=1e-3)
+
+
+def partly_wild_fields(rows: int, seed: int) -> list[dict[str, Any]]:
+    """Smooth fields, and the same with noise where they are above 0."""
+    random, places = np.random.default_rng(seed), np.arange(12) / 12
+    made = []
+    for _ in range(rows):
+        now = np.sin(random.uniform(2, 6) * places)[:8, None] * np.cos(
+            random.uniform(2, 6) * places + random.uniform(0, 6)
+        )
+        made.append({"now": now.tolist(), "next": (now + (now > 0) * random.normal(size=now.shape)).tolist()})
+    return made
+
+
+def partly_wild_pictures(rows: int, seed: int) -> list[dict[str, Any]]:
+    """The same as pictures that are no squares."""
+    made = partly_wild_fields(rows, seed)
+    grey = [{name: np.clip(128 + 60 * np.array(values), 0, 255) for name, values in row.items()} for row in made]
+    return [
+        {name: np.rint(values.repeat(2, 0).repeat(2, 1)).astype(np.uint8) for name, values in row.items()}
+        for row in grey
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "kind", "unit"), [(partly_wild_fields, "field", "m"), (partly_wild_pictures, "image", "of full scale")]
+)
+def test_the_report_shows_where_an_answer_expects_to_be_off(
+    made: Any, kind: str, unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDWISE_CACHE", str(tmp_path / "cache"))
+    declared = {"type": kind, "abstain": {"coverage": 0.5}, **({"units": ["m"]} if kind == "field" else {})}
+    recipe = Recipe(
+        name="half", data={"train": made(120, 0), "val": made(60, 1), "test": made(12, 2)}, train={"size": "tiny"},
+        inputs={"now": {"type": kind}}, outputs={"next": declared},
+    )  # fmt: skip
+    dataset = prepare(recipe, workers=0)
+    model = Model.build(recipe, fit_contracts(recipe, dataset), seed=0)
+    learn(model, dataset, steps=60)
+    calibrate(model, dataset, dataset.splits.val)
+    details = evaluate(model, dataset, dataset.splits.test, baselines=False).details
+    shown = details["outputs"]["next"]["mistakes"]
+    assert len(shown) == 12
+    lights: dict[tuple[str, bool], list[float]] = {}
+    for item in shown:
+        assert re.fullmatch(rf"dark is 0, light \d\S* {unit}", item["doubt"]["told"])
+        now = np.array(dataset.raw("now", item["row"]))
+        wild = now > (0 if kind == "field" else 128)
+        for view in item["doubt"]["views"]:
+            light = uri_pixels(view["data"])[0][..., 1].astype(float)  # green grows from dark to light
+            where = wild.repeat(light.shape[0] // len(wild), 0).repeat(light.shape[1] // wild.shape[1], 1)
+            lights.setdefault((view["about"], True), []).append(light[where].mean())
+            lights.setdefault((view["about"], False), []).append(light[~where].mean())
+    for about in ("error that is expected", "error that is there"):
+        assert np.mean(lights[about, True]) > 1.15 * np.mean(lights[about, False])
+    frank = Model(
+        recipe.replace(**{"outputs.next.abstain": None}), model.contracts, model.network, model.size, model.info
+    )
+    plain = evaluate(frank, dataset, dataset.splits.test, baselines=False).details
+    assert not any("doubt" in item for item in plain["outputs"]["next"]["mistakes"])

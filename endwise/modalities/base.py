@@ -451,6 +451,15 @@ class Modality:
         """How far off an answer is, as `detail["expected_error"]` has it. Only of outputs that expect an error."""
         raise NotImplementedError
 
+    def doubted_where(self, prediction: Mapping[str, np.ndarray], answer: Answer) -> np.ndarray:
+        """Where the error that an answer expects lies: [channel, *grid] on the places of its value, of any size, from what the
+        head says of the row before it is decoded. Only of outputs that expect an error."""
+        raise NotImplementedError
+
+    def missed_where(self, truth: Any, answer: Answer) -> np.ndarray:
+        """How far off an answer is at every place, as `doubted_where` has them; `missed` is their mean, or much like it."""
+        raise NotImplementedError
+
     def strangeness(self, truth: Any, answer: Answer, contract: Any) -> float | None:
         """How far a truth lies from what an answer holds for possible: split conformal prediction (Vovk et al. 2005) is made of
         it. None: no set of values stands beside an answer."""

@@ -299,7 +299,7 @@ def _card(item: Mapping[str, Any]) -> str:
     answer, truth = (_counted(drawn[side]) if side in drawn else item[side] for side in ("answer", "truth"))
     return (
         f"{shown}<div>answer {_value('wrong', answer)}{sure}</div>"
-        f'<div>truth {_value("right", truth)}</div><div class="quiet">{escape(str(item.get("origin", "")))}</div>{_leaning(item)}'
+        f'<div>truth {_value("right", truth)}</div><div class="quiet">{escape(str(item.get("origin", "")))}</div>{_doubt(item)}{_leaning(item)}'
     )
 
 
@@ -311,6 +311,18 @@ def _shown_input(name: str, value: Mapping[str, str], drawn: Mapping[str, Any]) 
             for view in drawn["views"]
         )
     return _outlined(name, value, drawn) if drawn else _preview(name, value)
+
+
+def _doubt(item: Mapping[str, Any]) -> str:
+    """Where the error lies that an answer expects of itself, and where it is off."""
+    doubt = item.get("doubt")
+    if not doubt:
+        return ""
+    views = "".join(
+        f'<div><span class="quiet">{escape(view["about"])}</span>{_preview(view["about"], {"kind": "image", "data": view["data"]})}</div>'
+        for view in doubt["views"]
+    )
+    return f'<div class="doubt">{views}<div class="quiet">{escape(doubt["told"])}</div></div>'
 
 
 def _leaning(item: Mapping[str, Any]) -> str:

@@ -341,6 +341,18 @@ class Field(Modality):
         found: list[float] = np.sqrt(apart.reshape(len(apart), -1).mean(1)).tolist()
         return found if len(found) > 1 else found[0]
 
+    def doubted_where(self, prediction: Mapping[str, np.ndarray], answer: Answer) -> np.ndarray:
+        """Of each channel, on its cells."""
+        grid = tuple(slice(int(size)) for size in np.asarray(prediction["sizes"]))
+        own = np.moveaxis(np.asarray(prediction[EXPECTED], np.float64)[grid], -1, 0)
+        found: np.ndarray = own.reshape(answer.value.shape)
+        return found
+
+    def missed_where(self, truth: Lattice, answer: Answer) -> np.ndarray:
+        """Of each channel, on its cells."""
+        found: np.ndarray = np.abs(np.asarray(answer.value.values, np.float64) - truth.values)
+        return found
+
     def classical(self, contract: FieldContract) -> Any:
         """Ridge regression from waves to waves; None where grids differ, since it would not know on which one to answer."""
         from endwise.modalities.field.classical import WaveRidge

@@ -470,6 +470,18 @@ class Image(PretrainedInput):
 
         return metrics.value(metrics.picture_error(), [truth], [answer])
 
+    def doubted_where(self, prediction: Mapping[str, np.ndarray], answer: Answer) -> np.ndarray:
+        """Of its pixels, the mean over the channels."""
+        expected, (height, width) = np.asarray(prediction[EXPECTED], np.float64), answer.value.pixels.shape[:2]
+        whole: np.ndarray = resizing(expected.shape[0], height) @ expected @ resizing(expected.shape[1], width).T
+        return whole[None]
+
+    def missed_where(self, truth: Picture, answer: Answer) -> np.ndarray:
+        """Of its pixels, the mean over the channels, as a share of full scale."""
+        ours, theirs = (one.pixels.astype(np.float64) / FULL[one.pixels.dtype] for one in (answer.value, truth))
+        found: np.ndarray = np.abs(ours - theirs).mean(2)[None]
+        return found
+
     def classical(self, contract: ImageContract) -> Any:
         """The best of some filters: none, a blur or a median of some size; of one that is drawn, the training picture
         whose inputs are the nearest."""
