@@ -35,7 +35,8 @@ from endwise.optimise import BETAS, CLIP_NORM, autocast, schedule
 from endwise.plan import PEAK_RATE, Plan
 from endwise.recipe import Recipe
 from endwise.run import Run
-from endwise.train import _Signals, _Trainer
+from endwise.train.loop import Trainer
+from endwise.train.stopping import Signals
 
 TARGET = 0.98
 DEFAULT = ("recipes/spoken-digits/recipe.yaml", "recipes/cifar10/recipe.yaml")
@@ -84,7 +85,7 @@ class Case:
             if item.type == "text":
                 self.tokens += [len(symbols) + 1 for symbols in self.memory[name]]
 
-    def trainer(self) -> _Trainer:
+    def trainer(self) -> Trainer:
         """Endwise's loop with a fresh network in a fresh run folder."""
         self.count += 1
         run = Run.create(self.recipe, out=self.folder / f"{self.name}-{self.count}")
@@ -92,7 +93,7 @@ class Case:
             run.write("plan.json", self.plan.to_dict())
         model = Model.build(self.recipe, self.contracts, seed=0)
         began = time.monotonic()
-        return _Trainer(run, self.recipe, self.dataset, model, _Signals(), run.log, None, began, scores=False)
+        return Trainer(run, self.recipe, self.dataset, model, Signals(), run.log, None, began, scores=False)
 
     def _first_plan(self, threads: int | None) -> Plan:
         plan = self.trainer().plan

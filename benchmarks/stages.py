@@ -22,7 +22,7 @@ from endwise.optimise import Optimiser, autocast, step
 from endwise.recipe import Recipe
 from endwise.run import Run
 from endwise.stages import StagedNetwork, stage_recipe
-from endwise.train import _objective
+from endwise.train.opening import first_objective
 
 TARGET = 1.15
 
@@ -40,7 +40,7 @@ class Learner:
     def of(cls, recipe: Recipe, model: Model, dataset: Dataset, batch_size: int) -> "Learner":
         rows = dataset.splits.train
         loader = Loader(dataset, recipe, model.contracts, rows, batch_size=batch_size, seed=0, shuffle=True)
-        objective, _ = _objective(recipe, model, loader)
+        objective, _ = first_objective(recipe, model, loader)
         optimiser = Optimiser(model.network, objective, learning_rate=1e-9, weight_decay=0.0)
         model.network.train()
         return cls(model, objective, optimiser, loader)

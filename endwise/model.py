@@ -1,7 +1,7 @@
 """Model: save, load, predict. The only way from raw values to answers, used by every verb.
 
 Here: reading what a caller gives, batching, the network, writing answers. Not here: the folder a model lives in
-(artefact.py), training (train.py), scores (evaluate.py), files of raw values (modalities) and the layers (nn).
+(artefact.py), training (train), scores (evaluate.py), files of raw values (modalities) and the layers (nn).
 """
 
 import contextlib

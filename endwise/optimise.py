@@ -1,6 +1,6 @@
 """One optimiser step: loss, gradients, clipping, update, average. Plain functions you can copy.
 
-Here: what happens between a batch and new weights. Not here: which batch, when to evaluate, what to save (train.py).
+Here: what happens between a batch and new weights. Not here: which batch, when to evaluate, what to save (train/loop.py).
 """
 
 import contextlib

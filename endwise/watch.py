@@ -3,7 +3,7 @@ called, a task that one network answers worse than its own, a training that lear
 
 It reads the events of the log (numbers and names, no tensor), so that a resumed training sees what the broken-off one saw.
 Each finding is an Alarm: on the terminal and in the log when it begins, in metrics.json and in the report if it stands in
-the end. Not here: measuring anything (optimise.py, train.py), mending it.
+the end. Not here: measuring anything (optimise.py, train), mending it.
 """
 
 import math

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 import endwise as ew
 from endwise import recipe as recipes
-from endwise import train
 from endwise.batch import Batch, Ragged
 from endwise.errors import RecipeError
 from endwise.objective import Objective, denominators, term_values
 from endwise.optimise import Apart, Pulls, StepResult
 from endwise.testing import cases
+from endwise.train import loop
 from endwise.weighting import (
     DWA_WINDOW,
     GRADNORM_ALPHA,
@@ -262,7 +262,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     that move are in the log, and norms where they are taken."""
     declared = recipe(table(tmp_path / "t.csv", 60), steps=16).replace(**{"objective.weighting": weighting})
     ew.fit(declared, out=tmp_path / "whole")
-    once, real = iter([True]), train.step
+    once, real = iter([True]), loop.step
 
     def stopping(*args: Any, **given: Any) -> StepResult:
         result = real(*args, **given)
@@ -270,8 +270,8 @@ def test_a_resumed_training_is_the_uninterrupted_one(
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(train, "step", stopping)
-    monkeypatch.setattr(train, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "step", stopping)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         ew.fit(declared, out=tmp_path / "run")
     ew.fit(declared, out=tmp_path / "run", resume=True)

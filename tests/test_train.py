@@ -123,8 +123,8 @@ def test_micro_batches_add_up_to_the_batch(tmp_path, weighting):
 CHILD = """
 import sys
 import endwise as ew
-import endwise.train as train
-train.CHECKPOINT_EVERY_S = 0.0  # a checkpoint after every step: kills often fall into a save
+import endwise.train.loop as loop
+loop.CHECKPOINT_EVERY_S = 0.0  # a checkpoint after every step: kills often fall into a save
 import torch; torch.set_num_threads(1)
 model = ew.fit(ew.Recipe.load(sys.argv[1]), out=sys.argv[2], resume="--resume" in sys.argv)
 """

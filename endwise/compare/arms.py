@@ -9,7 +9,7 @@ square root of that share. Each arm is a run in the comparison's folder; those t
 What another answer costs is seen by arms that learn it in the place of the goal: each regime's network, going on from what
 it has learnt or from nothing, with a part of the budget.
 
-Not here: a single training (train.py, regimes.py), measuring (measure.py).
+Not here: a single training (train, regimes.py), measuring (measure.py).
 """
 
 import contextlib

@@ -151,19 +151,41 @@ def prepare(
     Raises DataError naming the first rows when more than `data.max_bad` of them cannot be read; RecipeError for a
     declared column that is not there (DataError when `source` was given).
     """
-    from endwise.data.lookup import doubts
-
     tables = _opened(recipe, source)
     everything = list(tables.values())
     columns = _columns(recipe, everything, need_targets, other=source is not None)
-    unclear = [] if source is not None else doubts(everything, recipe)
+    notes = _doubts(recipe, everything) if source is None else []
+    fields = _fields(recipe, columns, everything, num_workers(workers), progress)
+    bad = _put_aside(recipe, fields, everything)
+    notes = [*(note for table in everything for note in table.notes), *notes, *_missing(recipe, fields, everything)]
+    keep = _kept(recipe, {name: store.present for name, store in fields.items()}, bad, everything, need_targets, notes)
+    splits = _split(recipe, tables, source, fields, keep)
+    if source is None and need_targets and not len(splits.train):
+        raise refusal(
+            field="data", got=[table.name for table in everything], allowed="at least one training row with a label",
+            fix="; ".join(notes) or "check the split column", error=DataError,
+        )  # fmt: skip
+    weight = _weights(recipe.data.weight, everything, keep, optional=source is not None)
+    fingerprint = _fingerprint(recipe, fields, weight, splits)
+    group = _together(recipe, everything)
+    return Dataset(fields, splits, weight, group, bad, tuple(notes), fingerprint, everything, columns)
+
+
+def _doubts(recipe: "Recipe", tables: "list[Table]") -> list[str]:
+    """What of the recipe's own tables may mean something else than it says, in words."""
+    from endwise.data.lookup import doubts
+
+    return [f"{name}: {message}. Fix: {fix}" for name, message, fix in doubts(tables, recipe)]
+
+
+def _fields(
+    recipe: "Recipe", columns: Mapping[str, str], tables: "list[Table]", jobs: int, progress: Progress | None
+) -> dict[str, FieldStore]:
+    """Every declared field, decoded: read from its column, made of the fields beside it, or brought into another's world."""
     declared = {**recipe.inputs, **recipe.outputs}
-    jobs = num_workers(workers)
-    fields = {
-        name: _prepared(name, declared[name], column, everything, jobs, progress) for name, column in columns.items()
-    }
+    fields = {name: _prepared(name, declared[name], column, tables, jobs, progress) for name, column in columns.items()}
     fields |= {
-        name: _made_of_rows(name, item, fields, everything)
+        name: _made_of_rows(name, item, fields, tables)
         for name, item in recipe.outputs.items()
         if item.of_row and all(own in fields for own in item.made_of())
     }
@@ -172,30 +194,31 @@ def prepare(
         for name, item in recipe.outputs.items()
         if name in fields and item.world_of is not None
     }
-    bad = tuple(
-        sorted([*_bad_rows(fields, everything), *_misfits(recipe, fields, everything)], key=lambda item: item.row)
-    )
-    count = sum(len(table) for table in everything)
-    _check_bad(bad, count, recipe.data.max_bad)
-    present = {name: store.present for name, store in fields.items()}
-    notes = [note for table in everything for note in table.notes]
-    notes += [f"{name}: {message}. Fix: {fix}" for name, message, fix in unclear]
-    notes += [f"{name} has no column in {everything[0].name} and is missing in all of its rows (it is optional)"
-              for name, item in recipe.inputs.items() if item.optional and name not in fields]  # fmt: skip
-    keep = _kept(recipe, present, bad, everything, need_targets, notes)
-    splits = _split(recipe, tables, source, fields, keep)
-    if source is None and need_targets and not len(splits.train):
-        raise refusal(
-            field="data", got=[table.name for table in everything], allowed="at least one training row with a label",
-            fix="; ".join(notes) or "check the split column", error=DataError,
-        )  # fmt: skip
-    weight = _weights(recipe.data.weight, everything, keep, optional=source is not None)
-    windows = everything[0] if isinstance(everything[0], WindowTable) else None
-    group = _groups(recipe.data.group, everything)
-    if group is None and windows is not None:
-        group = windows.layout.blocks()
-    fingerprint = _fingerprint(recipe, fields, weight, splits)
-    return Dataset(fields, splits, weight, group, bad, tuple(notes), fingerprint, everything, columns)
+    return fields
+
+
+def _put_aside(recipe: "Recipe", fields: Mapping[str, FieldStore], tables: "list[Table]") -> tuple[BadRow, ...]:
+    """The rows that cannot be read or do not fit together, by row. DataError where they are more than `data.max_bad`."""
+    found = sorted([*_bad_rows(fields, tables), *_misfits(recipe, fields, tables)], key=lambda item: item.row)
+    _check_bad(found, sum(len(table) for table in tables), recipe.data.max_bad)
+    return tuple(found)
+
+
+def _missing(recipe: "Recipe", fields: Mapping[str, FieldStore], tables: "list[Table]") -> list[str]:
+    """The optional inputs that no row has, in words."""
+    return [
+        f"{name} has no column in {tables[0].name} and is missing in all of its rows (it is optional)"
+        for name, item in recipe.inputs.items()
+        if item.optional and name not in fields
+    ]
+
+
+def _together(recipe: "Recipe", tables: "list[Table]") -> np.ndarray | None:
+    """What keeps rows on one side: the groups of the recipe, or windows that share steps."""
+    group = _groups(recipe.data.group, tables)
+    if group is None and isinstance(tables[0], WindowTable):
+        return tables[0].layout.blocks()
+    return group
 
 
 def fit_contracts(recipe: "Recipe", dataset: Dataset) -> dict[str, Contract]:
