@@ -266,29 +266,18 @@ def search(
         before = (place - 1).clamp(min=0)
         last = torch.where(place > 0, symbols.index_select(2, before[None])[:, :, 0], END)
         scores, cache = decoder.step(last.flatten(), place, wide, cache)
-        count = scores.shape[-1]
-        log_p = scores.float().log_softmax(-1).reshape(-1, beams, count)
-        ended = torch.arange(count, device=device) == END
-        log_p = torch.where(done[..., None], torch.where(ended, 0.0, NEVER), log_p)
-        score, found = (score[..., None] + log_p).flatten(1).topk(beams, dim=1)
-        chosen = found % count
+        score, found = _continued(scores, score, done)
+        chosen = found % scores.shape[-1]
         if beams > 1:
-            parent = found // count
+            parent = found // scores.shape[-1]
             symbols = symbols.gather(1, parent[..., None].expand_as(symbols))
             done = done.gather(1, parent)
             cache = _moved(cache, parent, place)
         symbols = symbols.index_copy(2, place[None], chosen[..., None])
         done = done | (chosen == END)
         if best_only and beams > 1:
-            done = done | settled(symbols, score, done)
+            done = done | _settled(symbols, score, done, penalty)
         return place + 1, symbols, score, done, cache
-
-    def settled(symbols: Tensor, score: Tensor, done: Tensor) -> Tensor:
-        # a score only falls, so the best that a beam can come to is its score now at the greatest length
-        reached = by_length(score, (symbols != END).sum(2), penalty)
-        reachable = by_length(score, longest, penalty)
-        ended = torch.where(done, reached, NEVER).amax(1, keepdim=True)
-        return ended > torch.where(done, NEVER, reachable).amax(1, keepdim=True)
 
     if torch.compiler.is_exporting():
         _, symbols, score, _, _ = loop(going, further, state)
@@ -316,6 +305,30 @@ def by_length(
 ) -> Float[Tensor, "batch beam"]:
     """What sequences are ranked by: log p / ((5 + n) / 6)^penalty (Wu et al. 2016). A penalty of 0 favours short ones."""
     return score / ((5 + lengths) / 6) ** penalty
+
+
+def _continued(
+    scores: Float[Tensor, "line symbol"], score: Float[Tensor, "batch beam"], done: Bool[Tensor, "batch beam"]
+) -> tuple[Float[Tensor, "batch beam"], Int[Tensor, "batch beam"]]:
+    """The best of all that the beams of a row can become: their score, and beam times symbols plus symbol. What has ended
+    becomes nothing but itself."""
+    beams = score.shape[1]
+    log_p = scores.float().log_softmax(-1).reshape(-1, beams, scores.shape[-1])
+    ended = torch.arange(scores.shape[-1], device=scores.device) == END
+    log_p = torch.where(done[..., None], torch.where(ended, 0.0, NEVER), log_p)
+    best, found = (score[..., None] + log_p).flatten(1).topk(beams, dim=1)
+    return best, found
+
+
+def _settled(
+    symbols: Int[Tensor, "batch beam place"], score: Float[Tensor, "batch beam"], done: Bool[Tensor, "batch beam"], penalty: float
+) -> Bool[Tensor, "batch 1"]:  # fmt: skip
+    """Whether the best of the beams that have ended stands fast. A score only falls, so the best that a beam can come to is
+    its score now at the greatest length."""
+    reached = by_length(score, (symbols != END).sum(2), penalty)
+    reachable = by_length(score, symbols.shape[2], penalty)
+    ended = torch.where(done, reached, NEVER).amax(1, keepdim=True)
+    return ended > torch.where(done, NEVER, reachable).amax(1, keepdim=True)
 
 
 def _narrowed(rows: Int[Tensor, " row"], left: Tensor, state: State, wide: Memory) -> tuple[Tensor, State, Memory]:
