@@ -202,10 +202,11 @@ def taken(name: str, item: Modality, contract: Contract, value: np.ndarray) -> d
 def in_world(
     outputs: Mapping[str, Modality], answers: Mapping[str, Sequence[Answer]], rows: Sequence[Row]
 ) -> dict[str, Sequence[Answer]]:
-    """What was `written` of these rows, each output as people say it: in the world of its input where it is said there."""
+    """What was `written` of these rows, each output as people say it: in the world of its input where it is said there, or told
+    where that lies."""
     return {
         name: part
-        if (under := outputs[name].world_of) is None
+        if (under := outputs[name].placed_by) is None
         else [outputs[name].to_world(one, row.get(under + WORLD)) for one, row in zip(part, rows, strict=True)]
         for name, part in answers.items()
     }

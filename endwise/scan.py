@@ -173,11 +173,12 @@ def resized(voxels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 @dataclass(frozen=True, eq=False, repr=False)
 class VolumeSegmentation(Segmentation):
     """A class for every voxel, [x, y, z], upright as `Scan` has it. In JSON it is a NIfTI file in a data URI; `save` writes
-    one, which lies on the scan that it is about if that is given."""
+    one, which lies where the scan does that it is about, as far as that is known. affine: where that is, as of a `Scan`."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".nii.gz",)
 
     spacing_mm: tuple[float, ...] | None = None
+    affine: np.ndarray | None = None
 
     def resized(self, shape: Sequence[int]) -> "VolumeSegmentation":
         if self.numbers.shape == tuple(shape):
@@ -185,16 +186,18 @@ class VolumeSegmentation(Segmentation):
         return VolumeSegmentation(nearest(self.numbers, shape), self.names, self.ignore)
 
     def nifti(self, affine: np.ndarray | None = None) -> bytes:
-        """A compressed NIfTI-1 file. affine: [3, 4]; default: upright, with the spacing that is known, else 1 mm."""
+        """A compressed NIfTI-1 file. affine: [3, 4]; default: its own, with 0 where the place is not known; without one upright, with
+        the spacing that is known, else 1 mm."""
         if affine is None:
-            affine = np.concatenate([np.diag(self.spacing_mm or (1.0,) * AXES), np.zeros((AXES, 1))], axis=1)
+            upright = np.concatenate([np.diag(self.spacing_mm or (1.0,) * AXES), np.zeros((AXES, 1))], axis=1)
+            affine = upright if self.affine is None else np.nan_to_num(self.affine)
         return gzip.compress(
             nifti(self.numbers.astype(np.uint8 if self.numbers.max(initial=0) < 256 else np.uint16), affine), mtime=0
         )
 
     def save(self, path: str | Path, like: str | Path | None = None) -> Path:
-        """Write a .nii.gz file; its path. like: the NIfTI file that was segmented: the mask gets its axes, its voxels and its
-        place. BadValue where that cannot be read."""
+        """Write a .nii.gz file, upright; its path. like: the NIfTI file that was segmented: the mask gets its axes and its voxels,
+        too. BadValue where that cannot be read."""
         place = Path(path)
         if like is None:
             place.write_bytes(self.nifti())

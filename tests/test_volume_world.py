@@ -26,7 +26,7 @@ from endwise.modalities.volume.boxes import VolumeBoxes
 from endwise.model import Model
 from endwise.priors import Extent
 from endwise.runner import Bundle, differences
-from endwise.scan import Scan
+from endwise.scan import Scan, volume_file
 from endwise.serve.version import Version
 from tests.test_volume import dicom_slices, zipped
 from tests.things import nothing
@@ -328,3 +328,66 @@ def test_circles_on_pictures_are_a_centre_and_a_diameter() -> None:
     value = declared.read({"x": [10.0], "y": [20.0], "across": [4.0]}, nothing)
     assert boxes_of(value) == [["thing", 8.0, 18.0, 12.0, 22.0]]
     assert np.array_equal(kept(boxes_of(value)), value)
+
+
+# ---- masks that lie where their scans do --------------------------------------------------------------------------------
+
+
+def segmenting(table: list[dict[str, Any]], **seen: Any) -> ew.Recipe:
+    return ew.Recipe(
+        name="organs", data={"path": [{**row, "split": ("train", "val", "test")[at % 3]} for at, row in enumerate(table)]},
+        inputs={"scan": ew.Volume(**seen)}, outputs={"organ": ew.VolumeMask(classes=("rest", "organ"))},
+        train={"size": "tiny"}, trunk={"width": 16, "depth": 1},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seen", [{}, {"spacing_mm": (2.0, 2.0, 2.0)}, {"seen_voxels": (8, 8, 8)}])
+@pytest.mark.parametrize(("order", "signs"), [((0, 1, 2), (1, 1, 1)), ((2, 0, 1), (1, -1, -1))])
+def test_an_answered_mask_is_saved_where_its_scan_lies_and_is_a_label_of_it_again(
+    seen: dict[str, Any], order: Any, signs: Any, tmp_path: Path
+) -> None:
+    voxels = np.random.default_rng(0).normal(size=(14, 12, 10)).astype(np.float32)
+    mask = np.zeros(voxels.shape, np.uint8)
+    mask[2:8, 3:9, 2:6] = 1
+    (tmp_path / "scan.nii").write_bytes(stored(voxels, order, signs))
+    scan, row = str(tmp_path / "scan.nii"), {"organ": stored(mask, order, signs)}
+    recipe = segmenting([{"scan": scan, **row}] * 9, **seen)
+    model = Model.build(recipe, fit_contracts(recipe, ew.prepare(recipe)), seed=0)
+    answer = model.predict({"scan": scan})["organ"]
+    answer.save(tmp_path / "answer.nii.gz")
+    steps = seen.get("spacing_mm", STEPS)
+    began = np.array(ORIGIN) - np.array(STEPS) / 2 + np.array(steps) / 2  # the outer edge of the first voxel stays
+    np.testing.assert_allclose(nibabel.load(tmp_path / "answer.nii.gz").affine[:3, 3], began, atol=1e-4)
+    for label in (str(tmp_path / "answer.nii.gz"), answer.to_json(), answer):
+        again = segmenting([{"scan": scan, "organ": label}] * 9, **seen)
+        assert not ew.prepare(again).bad
+
+
+def test_a_bundle_tells_where_its_masks_lie(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = [
+        {
+            "scan": stored(random.normal(size=(9, 8, 7)).astype(np.float32)),
+            "organ": stored(np.eye(9, 8, dtype=np.uint8)[..., None].repeat(7, 2)),
+        }
+        for _ in range(9)
+    ]
+    recipe = segmenting(rows)
+    model = Model.build(recipe, fit_contracts(recipe, ew.prepare(recipe)), seed=0)
+    scans = [{"scan": row["scan"]} for row in rows[:5]]
+    export(model, tmp_path / "bundle", examples=scans)
+    told = Bundle.load(tmp_path / "bundle").predict(scans[:1])[0]["organ"]["value"]
+    (tmp_path / "told.nii.gz").write_bytes(volume_file(told))
+    np.testing.assert_allclose(nibabel.load(tmp_path / "told.nii.gz").affine[:3], UPRIGHT, atol=1e-5)
+
+
+def test_a_mask_of_a_scan_that_does_not_say_where_it_lies_begins_at_nought(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).normal(size=(14, 12, 10)).astype(np.float32)
+    recipe = segmenting([{"scan": voxels, "organ": (voxels > 1).astype(np.uint8)}] * 9)
+    model = Model.build(recipe, fit_contracts(recipe, ew.prepare(recipe)), seed=0)
+    answer = model.predict({"scan": voxels})["organ"]
+    back = nibabel.load(answer.save(tmp_path / "mask.nii.gz"))
+    np.testing.assert_allclose(back.affine, np.eye(4))
+    placed = np.concatenate([np.diag(STEPS), np.full((3, 1), np.nan)], axis=1)  # a spacing, and no place
+    with_steps = replace(answer, affine=placed)
+    np.testing.assert_allclose(nibabel.load(with_steps.save(tmp_path / "mm.nii.gz")).affine, np.diag([*STEPS, 1.0]))

@@ -526,8 +526,14 @@ class Modality:
         """What `read` gave, in the places of the input that lies so; of outputs with `world_of`."""
         raise NotImplementedError
 
+    @property
+    def placed_by(self) -> str | None:
+        """Of an output: the input whose place in its world final answers are told, by `to_world`. Default: `world_of`."""
+        return self.world_of
+
     def to_world(self, answer: Answer, world: np.ndarray | None) -> Answer:
-        """What `write` gave, as it is said there; world: None where the row has no such input. Of outputs with `world_of`."""
+        """What `write` gave, as it is said there; world: None where the row has no such input, or it does not know. Of outputs with
+        `placed_by`."""
         raise NotImplementedError
 
     def agreed(self, name: str, contracts: Mapping[str, Any]) -> dict[str, Contract]:

@@ -264,8 +264,8 @@ class Volume(Modality):
         return dataclasses.replace(self, whole=True, placed=self.placed or any(item.world_of for item in outputs))
 
     def world(self, value: np.ndarray) -> np.ndarray | None:
-        """The affine from voxels to millimetres, where it is asked for."""
-        return Scan.unpacked(value).affine if self.placed else None
+        """The affine from voxels to millimetres, where an output lies on it."""
+        return Scan.unpacked(value).affine if self.placed or self.whole else None
 
     def beside(self, inputs: Mapping[str, Modality], outputs: Mapping[str, Modality]) -> Self:
         """Turning is harmless for a class and for what moves with the volume, and may be wrong for a number."""

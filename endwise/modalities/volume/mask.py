@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from endwise.errors import BadValue
-from endwise.modalities.base import Fetch, Modality, output_field
+from endwise.modalities.base import Answer, Fetch, Modality, output_field
 from endwise.modalities.mask import Mask, MaskContract
 from endwise.modalities.spatial import Spatial
 from endwise.modalities.volume import SPACING_SPREAD, Volume
@@ -59,7 +59,8 @@ class VolumeMask(OnVoxels, Mask):
     """A class for every voxel of a volume: NIfTI, DICOM, NPZ or NPY as a volume is given, with whole numbers; of the same
     voxels in the same place.
 
-    The answer is a `VolumeSegmentation`; `save("mask.nii.gz", like="scan.nii.gz")` writes it on the scan's own grid.
+    The answer is a `VolumeSegmentation`; `save("mask.nii.gz")` writes it where its scan lies, upright, and with
+    `like="scan.nii.gz"` on the scan's own grid.
     """
 
     type: ClassVar[str] = "volume_mask"
@@ -72,10 +73,11 @@ class VolumeMask(OnVoxels, Mask):
         """uint8 [bytes]: a packed `Scan` with whole numbers [x, y, z]."""
         from endwise.modalities.volume.files import scan_of
 
-        if isinstance(raw, VolumeSegmentation):
-            raw = raw.numbers
         is_uri = isinstance(raw, str) and raw.startswith(NIFTI_URI)
-        found = scan_of(volume_file(raw) if is_uri else raw, fetch)
+        if isinstance(raw, VolumeSegmentation):
+            found = replace(scan_of(raw.numbers, fetch), affine=raw.affine)
+        else:
+            found = scan_of(volume_file(raw) if is_uri else raw, fetch)
         if is_uri and found.affine is not None and not found.affine[:, AXES].any():
             found.affine[:, AXES] = np.nan  # an answer in JSON, which begins at 0 because it does not know its scan
         if found.voxels.shape[AXES] != 1:
@@ -89,6 +91,15 @@ class VolumeMask(OnVoxels, Mask):
             numbers = numbers.astype(np.int64)
         scan = Scan(self.from_array(numbers), found.affine)
         return (scan if self.spacing_mm is None else scan.resampled(self.spacing_mm, classes=True)).packed()
+
+    @property
+    def placed_by(self) -> str | None:
+        """The volume: an answer is saved where that lies."""
+        return self.under()
+
+    def to_world(self, answer: Answer, world: np.ndarray | None) -> Answer:
+        """The same, with its place."""
+        return answer if answer.value is None else replace(answer, value=replace(answer.value, affine=world))
 
     def numbers(self, value: np.ndarray) -> np.ndarray:
         """Of the packed scan."""
