@@ -12,7 +12,7 @@ truth was known (`benchmarks/advice.py` measures how often it covers).
     logarithm    a - b log n     cut off at the metric's bound
     level        the last value
 
-All intervals here are 80 %, unlike those of metrics. Numpy only. Not here: making the observations (advise.py).
+All intervals here are 80 %, unlike those of metrics. Numpy only. Not here: making the observations (advise).
 """
 
 import math

@@ -6,7 +6,7 @@ objective, with the gradient. So the two differ in nothing but whether the gradi
 `joint_goal_only` begin with that, and `direct` has no stages.
 
 Here: the order of the trainings, their shares of a budget, and how weights are handed over. Not here: one training
-(train), the network (stages.py), which regime wins (compare.py).
+(train), the network (stages.py), which regime wins (compare).
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ other. What a stage answers goes to the next by a hand-off, which says whether a
 way is an output like any other: with a label it has a loss and a metric, with or without one it can be looked at.
 
 Here: the stages' own recipes, the network made of them, and the hand-offs. Not here: what is trained in which order, and
-beginning with stages that were trained apart (regimes.py); which wins (compare.py).
+beginning with stages that were trained apart (regimes.py); which wins (compare).
 """
 
 import math

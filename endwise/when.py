@@ -34,9 +34,9 @@ def _date(text: str) -> dt.datetime | None:
 
 
 def told_seconds(seconds: float) -> str:
-    """A stretch of time in the largest unit that it fills: '1.5 h', '31 days'."""
+    """A stretch of time in the largest unit that it fills: '1.5 h', '31 days', '3,652 days'."""
     unit, size = next(((unit, size) for unit, size in UNITS if seconds >= size), UNITS[-1])
-    count = f"{seconds / size:.3g}"
+    count = f"{seconds / size:.3g}" if seconds < 999 * size else f"{seconds / size:,.0f}"
     return f"{count} {unit}{'s' if unit == 'day' and count != '1' else ''}"
 
 

@@ -590,6 +590,13 @@ def test_the_usual_step_has_its_unit_and_a_number_has_none(step: int, told: str)
     assert f"the usual {step} by more" in found.message
 
 
+def test_a_usual_step_of_years_is_told_in_whole_days() -> None:
+    years = [after for after in range(120) if after != 50]
+    dates = [(START + dt.timedelta(days=3652 * after)).isoformat() for after in years]
+    (found,) = check(windowed({**table_of(119), "date": dates})).of("uneven steps")
+    assert "the usual 3,652 days by more" in found.message
+
+
 def test_the_gaps_of_a_window_are_those_of_its_rows() -> None:
     data = irregular(100)
     data["a"][40:70], data["b"][40:70] = [None] * 30, [None] * 30

@@ -654,7 +654,8 @@ def test_a_stage_has_its_part_of_a_budget_by_its_work(tmp_path: Path) -> None:
     contracts = fit_contracts(recipe, dataset)
     shared_out = _budgets(recipe, tmp_path / "stages", ["see", "say"], dataset, contracts, 0.5)
     assert sum(shared_out.values()) == pytest.approx(20.0)
-    assert min(shared_out.values()) >= 0.95  # a twentieth beside the whole of the other, however much longer that trains
+    # a twentieth beside the whole of the other, however much longer that trains
+    assert min(shared_out.values()) >= 0.95
     assert _budgets(recipe, tmp_path / "stages", ["see", "say"], dataset, contracts, 0.5) == shared_out
     assert _budgets(recipe, tmp_path / "one", ["see"], dataset, contracts, 0.5) == {"see": 20.0}
     recipe = recipe.replace(**{"train.budget": None})

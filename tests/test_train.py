@@ -28,7 +28,8 @@ from endwise.modalities.number import Number
 from endwise.nn.interface import Encoder, Tokens
 from endwise.objective import Objective
 from endwise.plan import EVALUATION_S, Plan
-from endwise.train import Stopped, dry_run, mixed_seed
+from endwise.train import Stopped, dry_run
+from endwise.train.loop import mixed_seed
 from endwise.weighting import LOG_VARIANCE_LIMIT, Uncertainty
 
 TINY = {"size": "tiny", "batch_size": 16, "precision": "fp32"}

@@ -1,7 +1,7 @@
 """Nested parts of the labels: what there would have been with fewer of them.
 
 A smaller part is inside every larger one, so that a learning curve shows what more labels add and not which rows were
-drawn. Classes keep their shares; whole groups stay together. Not here: who trains on the parts (advise.py).
+drawn. Classes keep their shares; whole groups stay together. Not here: who trains on the parts (advise).
 """
 
 from collections.abc import Hashable, Sequence

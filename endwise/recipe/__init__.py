@@ -8,8 +8,8 @@ A recipe holds declarations only. What is learnt from data is the contract's, wh
     writing     a recipe as plain values          schema                            the published JSON Schema
 """
 
-from endwise.recipe.data import Border, Borders, Data, Gather, Windows
-from endwise.recipe.declaration import RECIPE_VERSION, Recipe
+from endwise.recipe.data import Border, Borders, Data, Windows
+from endwise.recipe.declaration import Recipe
 from endwise.recipe.fields import declare
 from endwise.recipe.part import NAME
 from endwise.recipe.reading import parse
@@ -20,14 +20,12 @@ from endwise.recipe.training import FromRun, Goal, Objective, Train, Trunk, seco
 __all__ = [
     "NAME",
     "PARTED",
-    "RECIPE_VERSION",
     "REGIMES",
     "Border",
     "Borders",
     "Data",
     "Elsewhere",
     "FromRun",
-    "Gather",
     "Goal",
     "Objective",
     "Recipe",

@@ -26,7 +26,7 @@ from endwise.plan import wanted_s as steps_s
 from endwise.recipe import Recipe
 from endwise.run import Run
 from endwise.train.budget import resolved
-from endwise.train.loop import Trainer, mixed_seed
+from endwise.train.loop import Trainer
 from endwise.train.opening import contracts_of, data_facts, facts_of, first_objective, read_data, training_loader
 from endwise.train.stopping import Signals, Stopped
 from endwise.train.telling import Progress, note, speaker, tell
@@ -150,4 +150,4 @@ def _accelerator() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
 
 
-__all__ = ["Progress", "Stopped", "dry_run", "fit", "fit_folds", "mixed_seed", "wanted_s"]
+__all__ = ["Progress", "Stopped", "dry_run", "fit", "fit_folds", "wanted_s"]
