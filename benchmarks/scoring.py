@@ -1,8 +1,8 @@
 """How fast an exported bundle scores a table: `python -m benchmarks.scoring [--rows 200000 --rounds 3 --workers 2]`.
 
 A table of ten fields (eight numbers, two classes) with a class and a number as answers, through `Bundle.score`: columns of
-raw values in, columns of final answers out. Three networks: the default one, the smallest on the dial, and a small one
-without attention (`trunk: {width: 16, depth: 0}`: an MLP for each field, whose tokens are averaged). Their weights are
+raw values in, columns of final answers out. Four networks: the default one, the smallest on the dial, a small perceptron
+(`trunk: {width: 16, depth: 1}`), and the default one with attention between the fields. Their weights are
 not trained, which changes no time. Rows a second of the fastest round, by the clock and by the processor (what one core
 gives when it is alone, times the workers, is what an idle machine would reach), where a worker's time goes, and beside them
 `Bundle.predict` with an object a row.
@@ -27,7 +27,8 @@ from endwise.runner import Bundle
 NETWORKS: dict[str, dict[str, Any]] = {
     "default": {"train": {}},
     "tiny": {"train": {"size": "tiny"}},
-    "small MLP": {"train": {"size": "tiny"}, "trunk": {"width": 16, "depth": 0}},
+    "small": {"train": {"size": "tiny"}, "trunk": {"width": 16, "depth": 1}},
+    "with attention": {"trunk": {"attention": True}},
 }
 NUMBERS, NAMES = 8, (("north", "south", "east", "west"), ("card", "cash", "transfer"))
 TRAINED, BATCHES, EXAMPLES = 2_000, 10, 64

@@ -304,6 +304,7 @@ def _size(description: Mapping[str, Any]) -> Size:
         set(values) == set(names)
         and whole
         and isinstance(values["dropout"], int | float)
+        and isinstance(values["attention"], bool)
         and 0 < values["heads"] <= values["width"] <= MAX_WIDTH
         and 0 <= values["depth"] <= MAX_DEPTH
         and 0 <= values["dropout"] < 1,

@@ -34,7 +34,7 @@ from endwise.modalities.series import Series, SeriesContract, continued
 from endwise.modalities.spatial import Spatial
 from endwise.modalities.trajectories import Trajectories
 from endwise.model import Model
-from endwise.network import Network, stacked
+from endwise.network import TRUNK, Network, stacked
 from endwise.nn.interface import Tokens
 from endwise.paths import Paths
 from endwise.recording import Recording
@@ -784,7 +784,8 @@ def _watched(network: Network) -> Iterator[list[dict[str, np.ndarray]]]:
 
 def _keeper(name: str, pooled: dict[str, np.ndarray]) -> Callable[[nn.Module, Any, Any], None]:
     def keep(_: nn.Module, given: Any, output: Any) -> None:
-        values = _pooled(given, output)
+        # of a perceptron over the row two axes are one vector a row; of an encoder they may be tokens without padding
+        values = output if name.startswith(TRUNK) and output.ndim == 2 else _pooled(given, output)
         if values is not None and bool(torch.isfinite(values).all()):
             pooled[name] = values.float().cpu().numpy()
 
@@ -813,13 +814,13 @@ def _pooled(given: tuple[Any, ...], output: Any) -> Tensor | None:
 
 
 def _stacked(network: Network) -> Iterator[tuple[str, nn.Module]]:
-    """The layers a network is stacked of, in the order of the forward pass, named by their input or 'trunk'."""
+    """The layers a network is stacked of, in the order of the forward pass, named by their input or TRUNK."""
     for name, part in zip(network.input_names, network.inputs.values(), strict=True):
         encoder = part.get_submodule("encoder")
         yield from ((f"{name} {number}", layer) for number, layer in enumerate(stacked(encoder), 1))
         yield f"{name} tokens", encoder
     if network.trunk is not None:
-        yield from ((f"trunk {number}", layer) for number, layer in enumerate(stacked(network.trunk), 1))
+        yield from ((f"{TRUNK} {number}", layer) for number, layer in enumerate(stacked(network.trunk), 1))
 
 
 __all__ = [

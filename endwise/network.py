@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from endwise.batch import Batch, Ragged
 from endwise.modalities.base import Contract, Modality
-from endwise.nn.blocks import Transformer
+from endwise.nn.blocks import Perceptron, Transformer
 from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.size import Size
 
 Predictions = dict[str, dict[str, Tensor]]
+TRUNK = "trunk"  # its name among the parts
 SHARED = "shared"  # the place of the tokens that all heads look at
 
 
@@ -88,6 +89,8 @@ class Network(nn.Module):
         """encoders: of inputs that have another one than their modality's."""
         super().__init__()
         self.size = size
+        self.input_names = tuple(inputs)
+        self.output_names = tuple(outputs)
         self.inputs = nn.ModuleDict(
             {
                 _key(name): Input(
@@ -99,17 +102,23 @@ class Network(nn.Module):
                 for name, item in inputs.items()
             }
         )
-        trunk = Transformer(size, causal=False) if len(inputs) > 1 else None
+        trunk = self._trunk(size)
         heads = {name: item.beside(inputs, outputs).head(contracts[name], size) for name, item in outputs.items()}
         for head in heads.values():
             head.meet({name: self.encoder(name) for name in inputs})
         self.trunk = None if all(head.own_tokens for head in heads.values()) else trunk
         self.heads = nn.ModuleDict({_key(name): head for name, head in heads.items()})
-        self.input_names = tuple(inputs)
-        self.output_names = tuple(outputs)
         self.compares_rows = any(head.compares_rows for head in heads.values())
         self.symbols = max((head.symbols for head in heads.values()), default=0.0)
         self.drafts = max((head.drafts for head in heads.values()), default=1.0)
+
+    def _trunk(self, size: Size) -> Transformer | Perceptron | None:
+        """What mixes the tokens of several inputs: attention, but where each of them is one token, unless the recipe asks for it."""
+        if len(self.inputs) < 2:
+            return None
+        if size.attention or not all(self.encoder(name).single for name in self.input_names):
+            return Transformer(size, causal=False)
+        return Perceptron(size, len(self.inputs))
 
     def tokens(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Tokens:
         """The shared tokens: every input's, side by side, through the trunk."""
@@ -178,7 +187,7 @@ class Network(nn.Module):
         """What the network is made of: 'inputs.text', 'trunk', 'outputs.words'."""
         found: dict[str, nn.Module] = {f"inputs.{name}": self.inputs[_key(name)] for name in self.input_names}
         if self.trunk is not None:
-            found["trunk"] = self.trunk
+            found[TRUNK] = self.trunk
         return found | {f"outputs.{name}": self.heads[_key(name)] for name in self.output_names}
 
     def layers(self) -> dict[str, nn.Module]:
@@ -189,7 +198,7 @@ class Network(nn.Module):
                 f"{name} {number}": layer for number, layer in enumerate(stacked(part.get_submodule("encoder")), 1)
             }
         if self.trunk is not None:
-            found |= {f"trunk {number}": layer for number, layer in enumerate(stacked(self.trunk), 1)}
+            found |= {f"{TRUNK} {number}": layer for number, layer in enumerate(stacked(self.trunk), 1)}
         return found
 
     def encoder(self, name: str) -> Encoder:

@@ -50,7 +50,7 @@ def rolled(
     if not any(seen.values()):
         raise _refused(
             "a network without layers of attention that can be read",
-            "one that attends: to several inputs, a text, a sound",
+            "one that attends: to a text, a sound, several inputs that are more than numbers and classes",
         )
     row = _leaning(network, tokens, output, aim)
     row = row @ _through(seen[""], len(row), "the trunk") if "" in seen and not network.head(output).own_tokens else row

@@ -20,6 +20,8 @@ from endwise.files import read_json
 from endwise.modalities import TABLE
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality
 from endwise.model import Model
+from endwise.network import TRUNK
+from endwise.nn.blocks import Transformer
 from endwise.nn.hiding import STAND_IN
 from endwise.nn.size import Size
 from endwise.recipe import FromRun, Recipe
@@ -112,7 +114,7 @@ class Origin:
             taken.append(name)
             numbers += sum(value.numel() for value in both.values())
             if self.asked.freeze and not name.startswith(f"{OUTPUT_ROLE}s."):
-                frozen = part if name == "trunk" else model.network.encoder(name.partition(".")[2])
+                frozen = part if name == TRUNK else model.network.encoder(name.partition(".")[2])
                 frozen.requires_grad_(False)
         return {
             **self.asked.model_dump(),
@@ -144,7 +146,12 @@ class Origin:
         return [f"from {facts['run']}: {taken}; fresh: {fresh}{left}"]
 
     def _means_the_same(self, part: str, model: Model) -> bool:
-        """Whether an output's weights say the same there as here; inputs and trunk have been proved to."""
+        """Whether a part's weights say the same there as here; inputs have been proved to, and attention, which is the same for
+        all of them. A perceptron has weights for each input."""
+        if part == TRUNK:
+            ours, theirs = model.network, self.model.network
+            attends = isinstance(ours.trunk, Transformer) and isinstance(theirs.trunk, Transformer)
+            return attends or (type(ours.trunk) is type(theirs.trunk) and ours.input_names == theirs.input_names)
         role, _, name = part.partition(".")
         if role != f"{OUTPUT_ROLE}s":
             return True

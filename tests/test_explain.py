@@ -32,7 +32,9 @@ PATCH_PX, RATE_HZ = 6, 8_000
 GREETINGS = ("the sea was calm", "we saw the hills", "rain on the road", "a long day out", "they came by train")
 
 
-def trained(folder: Path, rows: list[dict[str, Any]], inputs: Any, outputs: Any, steps: int = 60) -> ew.Model:
+def trained(
+    folder: Path, rows: list[dict[str, Any]], inputs: Any, outputs: Any, steps: int = 60, *, attention: bool = False
+) -> ew.Model:
     data: Any = rows
     if not any(isinstance(cell, bytes | np.ndarray) for cell in rows[0].values()):  # a run that can be opened again
         data = str(folder / "rows.csv")
@@ -42,7 +44,7 @@ def trained(folder: Path, rows: list[dict[str, Any]], inputs: Any, outputs: Any,
             table.writerows(rows)
     recipe = ew.Recipe(
         name="planted", data=data, inputs=inputs, outputs=outputs,
-        trunk={"width": 32, "depth": 1, "dropout": 0.0},
+        trunk={"width": 32, "depth": 1, "dropout": 0.0, "attention": attention},
         train={"steps": steps, "size": "tiny", "batch_size": 32, "augment": False, "learning_rate": 3e-3},
     )  # fmt: skip
     return ew.fit(recipe, out=folder / "run")
@@ -370,19 +372,37 @@ def test_attention_takes_as_much_as_its_weights_say() -> None:
         assert torch.allclose(mixed, layer(x, mask, **settings), atol=1e-5)
 
 
-def test_rolled_out_attention_has_no_sign_and_adds_up(texts: ew.Model, tables: ew.Model) -> None:
+def test_rolled_out_attention_has_no_sign_and_adds_up(texts: ew.Model) -> None:
     found = ew.explain(texts, sentence(np.random.default_rng(2), planted=True), method="attention_rollout")
     assert found.method == "attention_rollout"
     assert (math.copysign(1.0, found.changed) * found.attributions["note"] >= 0).all()
     assert float(found.attributions["note"].sum()) == pytest.approx(found.changed)
     assert {grade.name: grade.kept for grade in found.grades}["completeness"] is None
-    row: dict[str, Any] = {f"x{place}": 0.5 for place in range(5)} | {"town": "Ulm"}
-    assert set(ew.explain(tables, row, method="attention_rollout", grade=False).attributions) == set(row)
 
 
-def test_what_does_not_attend_is_not_rolled_out(pictures: ew.Model) -> None:
-    with pytest.raises(ModelError, match="Fix: take integrated_gradients or occlusion"):
-        ew.explain(pictures, picture(np.random.default_rng(1), planted=True)[0], method="attention_rollout")
+@pytest.mark.parametrize("attention", [False, True])
+def test_attention_is_rolled_out_through_the_trunk_of_several_inputs(tmp_path: Path, attention: bool) -> None:
+    """Where it attends: to more than numbers and classes, or where it is told to."""
+    inputs = {"x": ew.Number(), "z": ew.Number() if attention else ew.Text()}
+    rows: list[dict[str, Any]] = [
+        {"x": float(index), "z": float(index % 3) if attention else GREETINGS[index % 5], "y": float(index % 7)}
+        for index in range(60)
+    ]
+    model = trained(tmp_path, rows, inputs, {"y": ew.Number()}, 5, attention=attention)
+    row = {name: rows[0][name] for name in inputs}
+    found = ew.explain(model, row, method="attention_rollout", grade=False)
+    assert found.attributions["x"] != 0
+    assert float(found.attributions["z"].sum() + found.attributions["x"]) == pytest.approx(found.changed)
+
+
+def test_what_does_not_attend_is_not_rolled_out(pictures: ew.Model, tables: ew.Model) -> None:
+    fields: dict[str, Any] = {f"x{place}": 0.5 for place in range(5)} | {"town": "Ulm"}
+    for model, row in (
+        (pictures, picture(np.random.default_rng(1), planted=True)[0]),
+        (tables, fields),
+    ):
+        with pytest.raises(ModelError, match="Fix: take integrated_gradients or occlusion"):
+            ew.explain(model, row, method="attention_rollout")
 
 
 def test_an_explanation_of_nothing_is_not_reliable(texts: ew.Model) -> None:

@@ -273,7 +273,7 @@ def test_a_kill_before_the_description_leaves_the_old_model(model: Model, folder
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     tied = Model.build(recipe(), CONTRACTS, seed=1)
     blocks: Any = tied.network.inputs["field_words"].encoder.blocks.blocks
-    blocks[1].feed_in.weight = blocks[0].feed_in.weight
+    blocks[1].feed_forward.inward.weight = blocks[0].feed_forward.inward.weight
     tied.save(tmp_path / "model")
     description = json.loads((tmp_path / "model/model.json").read_text())
     assert len(description["aliases"]) == 1

@@ -65,6 +65,20 @@ def events(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_fields_that_say_something_only_together_are_learnt(tmp_path: Path, attention: bool) -> None:
+    """Neither number tells the answer, nor does their sum: whether their signs are the same."""
+    drawn = np.random.default_rng(0).uniform(-1, 1, (1000, 2))
+    rows = [{"a": float(a), "b": float(b), "same": bool(a * b > 0)} for a, b in drawn]
+    declared = ew.Recipe(
+        name="signs", data=rows, inputs={"a": "number", "b": "number"}, outputs={"same": "boolean"},
+        trunk={"attention": attention}, train={**TINY, "steps": 150},
+    )  # fmt: skip
+    model = ew.fit(declared, out=tmp_path / "run")
+    assert model.run is not None
+    assert model.run.read("metrics.json")["outputs"]["same"]["accuracy"]["value"] > 0.9
+
+
 def test_one_network_learns_both_answers(tmp_path):
     model = ew.fit(recipe(table(tmp_path / "t.csv", 400), steps=300), out=tmp_path / "run")
     assert model.predict({"a": 1.5, "b": 3.0})["side"] == "right"

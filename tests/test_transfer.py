@@ -117,6 +117,29 @@ def test_an_output_goes_on_where_it_says_the_same(pretrained: ew.Model, tmp_path
         assert model.info["from_run"]["taken"] == taken
 
 
+def test_a_trunk_goes_on_where_it_reads_the_same(tmp_path: Path) -> None:
+    """Attention reads any tokens; a perceptron has weights for each of its inputs."""
+    rows = [{"text": text, "a": float(at % 5), "b": float(at % 7), "y": float(at % 3)} for at, text in enumerate(TEXTS)]
+
+    def declared(*names: str, **more: Any) -> ew.Recipe:
+        inputs = {name: ew.Text() if name == "text" else ew.Number() for name in names}
+        return recipe(data=rows, inputs=inputs, outputs={"y": ew.Number()}, **more)
+
+    numbers = ew.fit(declared("a", "b"), out=tmp_path / "numbers")
+    mixed = ew.fit(declared("a", "text"), out=tmp_path / "mixed")
+    three = ["a", "b", "text"]
+    tried = [
+        (numbers, "ab", True),
+        (numbers, "ba", False),
+        (numbers, three, False),
+        (mixed, three, True),
+        (mixed, "ab", False),
+    ]
+    for number, (run, names, goes_on) in enumerate(tried):
+        model = ew.fit(declared(*names, from_run=place(run)), out=tmp_path / str(number))
+        assert ("trunk" in model.info["from_run"]["taken"]) == goes_on, (run.recipe.name, names)
+
+
 def test_what_was_learnt_by_saying_the_next_unit_goes_on_in_the_task(tmp_path: Path) -> None:
     """Sentences without labels teach the writer; the labelled rows, which ask for a part of each, go on from it."""
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.nn.blocks import Dropout
+from endwise.nn.blocks import Dropout, FeedForward
 from endwise.nn.interface import Poses
 from endwise.nn.pairs import pair_width
 from endwise.nn.size import Size
@@ -98,16 +98,14 @@ class AgentBlock(nn.Module):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        hidden = 8 * size.width // 3 // 8 * 8 or 8
         channels = pair_width(size)
         self.heads = size.heads
-        self.norm_attention, self.norm_feed = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
+        self.norm_attention = nn.RMSNorm(size.width)
         self.inward = nn.Linear(size.width, 3 * size.width, bias=False)
         self.outward = nn.Linear(size.width, size.width, bias=False)
         self.told = nn.Linear(channels, size.heads, bias=False)
         self.seen = nn.Linear(size.heads * channels, size.width, bias=False)
-        self.feed_in = nn.Linear(size.width, 2 * hidden, bias=False)
-        self.feed_out = nn.Linear(hidden, size.width, bias=False)
+        self.feed_forward = FeedForward(size)
         self.dropout = Dropout(size.dropout)
 
     def forward(
@@ -117,8 +115,7 @@ class AgentBlock(nn.Module):
         mask: Bool[Tensor, "batch agent"],
     ) -> Float[Tensor, "batch agent width"]:
         x = x + self.dropout(self._attended(x, pair, mask))
-        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
-        out: Tensor = x + self.dropout(self.feed_out(F.silu(gate) * value))
+        out: Tensor = self.feed_forward(x)
         return out
 
     def _attended(self, x: Tensor, pair: Tensor, mask: Tensor) -> Tensor:

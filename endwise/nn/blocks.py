@@ -1,4 +1,8 @@
-"""Layers that know no modality: the pre-norm transformer that trunks and several encoders share."""
+"""Layers that know no modality: the pre-norm transformer that trunks and several encoders share, and the perceptron of rows
+whose inputs are one token each."""
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -26,6 +30,40 @@ class Dropout(nn.Module):
         words = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None)
         kept = (words.view(torch.uint8)[:count] >= dropped).view(x.shape)
         return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
+
+
+class Residual(nn.Module):
+    """x + MLP(RMSNorm(x)): what lets one token's parts act on each other (Gorishniy et al. 2021, "Revisiting Deep
+    Learning Models for Tabular Data")."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.inward, self.outward = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """The same shape."""
+        out: Tensor = x + self.outward(self.dropout(F.silu(self.inward(self.norm(x)))))
+        return out
+
+
+class FeedForward(nn.Module):
+    """x + a gated layer of RMSNorm(x) (SwiGLU, Shazeer 2020, "GLU Variants Improve Transformer"), with dropout. times: a layer
+    without a gate that has as many weights would be so many times as wide inside."""
+
+    def __init__(self, size: Size, norm: Callable[[int], nn.Module] = nn.RMSNorm, *, times: int = 4) -> None:
+        super().__init__()
+        hidden = 2 * times * size.width // 3 // 8 * 8 or 8
+        self.norm = norm(size.width)
+        self.inward = nn.Linear(size.width, 2 * hidden, bias=False)
+        self.outward = nn.Linear(hidden, size.width, bias=False)
+        self.dropout = Dropout(size.dropout)
+
+    def forward(self, x: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
+        gate, value = parts(self.inward, self.norm(x), 2)
+        out: Tensor = x + self.dropout(self.outward(F.silu(gate) * value))
+        return out
 
 
 class Attention(nn.Module):
@@ -78,21 +116,18 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and a gated feed-forward (SwiGLU, Shazeer 2020), each with dropout on its branch."""
+    """Pre-norm attention and a gated feed-forward, each with dropout on its branch."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        hidden = 8 * size.width // 3 // 8 * 8 or 8
-        self.norm_attention, self.norm_feed = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
+        self.norm_attention = nn.RMSNorm(size.width)
         self.attention = Attention(size.width, size.heads)
-        self.feed_in = nn.Linear(size.width, 2 * hidden, bias=False)
-        self.feed_out = nn.Linear(hidden, size.width, bias=False)
+        self.feed_forward = FeedForward(size)
         self.dropout = Dropout(size.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, *, causal: bool = False, rotary: bool = False) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_attention(x), mask, causal=causal, rotary=rotary))
-        gate, value = parts(self.feed_in, self.norm_feed(x), 2)
-        out: Tensor = x + self.dropout(self.feed_out(F.silu(gate) * value))
+        out: Tensor = self.feed_forward(x)
         return out
 
 
@@ -111,6 +146,35 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, mask, causal=self.causal, rotary=self.rotary)
         out: Tensor = self.norm(x)
+        return out
+
+
+class Perceptron(nn.Module):
+    """Rows that are one token an input, always the same ones: the tokens side by side, and the sum of the products of every
+    two of them (a factorisation machine, Rendle 2010), through `size.depth` gated layers of twice the width; what those say
+    of the row is added to each token (after DeepFM, Guo et al. 2017). Attention computes every layer once for each token;
+    on tables this says as much in a fraction of the time (docs/benchmarks.md), but without the products it did not."""
+
+    def __init__(self, size: Size, tokens: int) -> None:
+        super().__init__()
+        row = replace(size, width=2 * size.width)
+        self.norm_tokens, self.norm_products = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
+        self.inward = nn.Linear(tokens * size.width, row.width)
+        self.products = nn.Linear(size.width, row.width, bias=False)  # its own: they would drown among many tokens
+        self.blocks = nn.ModuleList([FeedForward(row, times=1) for _ in range(size.depth)])
+        self.norm_row, self.outward = nn.RMSNorm(row.width), nn.Linear(row.width, size.width)
+        self.norm = nn.RMSNorm(size.width)
+
+    def forward(
+        self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch token width"]:
+        """mask: all True, since a learnt token stands in for what is missing."""
+        tokens = self.norm_tokens(x)
+        pairs = self.norm_products((tokens.sum(1).square() - tokens.square().sum(1)) / 2)
+        row = self.inward(tokens.flatten(1)).float() + self.products(pairs)  # in float32: layers add to it
+        for block in self.blocks:
+            row = block(row)
+        out: Tensor = self.norm(x + self.outward(self.norm_row(row)).unsqueeze(1))
         return out
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.nn.blocks import Dropout, attend, rotate
+from endwise.nn.blocks import Dropout, FeedForward, attend, rotate
 from endwise.nn.size import Size
 
 END = 0  # the symbol that begins every sequence and ends it
@@ -66,9 +66,8 @@ class CausalBlock(nn.Module):
 
     def __init__(self, size: Size, *, prefix: bool) -> None:
         super().__init__()
-        hidden = 8 * size.width // 3 // 8 * 8 or 8
         self.heads, self.prefix = size.heads, prefix
-        self.norm_before, self.norm_feed = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
+        self.norm_before = nn.RMSNorm(size.width)
         self.inward = nn.Linear(size.width, 3 * size.width, bias=False)
         self.outward = nn.Linear(size.width, size.width, bias=False)
         if not prefix:
@@ -76,8 +75,7 @@ class CausalBlock(nn.Module):
             self.ask = nn.Linear(size.width, size.width, bias=False)
             self.told = nn.Linear(size.width, 2 * size.width, bias=False)
             self.taken = nn.Linear(size.width, size.width, bias=False)
-        self.feed_in = nn.Linear(size.width, 2 * hidden, bias=False)
-        self.feed_out = nn.Linear(hidden, size.width, bias=False)
+        self.feed_forward = FeedForward(size)
         self.dropout = Dropout(size.dropout)
 
     def forward(
@@ -105,8 +103,7 @@ class CausalBlock(nn.Module):
             query = self._split(self.ask(self.norm_across(x)))
             mixed = attend(query, memory[0], memory[1], across)
             x = x + self.dropout(self.taken(self._join(mixed)))
-        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.feed_out(F.silu(gate) * value)), own
+        return self.feed_forward(x), own
 
     def asked(self, memory: Float[Tensor, "batch place width"]) -> Keys:
         """Keys and values of a memory that is asked apart."""

@@ -140,7 +140,7 @@ class Encoder(nn.Module):
     it profits from when its tokens serve a decision; beyond, it learns the rows by heart. None: the platform's. maps: the
     feature maps in `Tokens.levels`, the finest first; canvas_px: the canvas they and `Tokens.placed` are of; reduced: how many
     of the input's own pixels one of its is long, where that is the same for all rows. A head that lies on an input learns
-    these in `meet`; empty where nothing can lie on it."""
+    these in `meet`; empty where nothing can lie on it. single: every value is one token."""
 
     augment: bool = True
     peak_rate: float | None = None
@@ -151,6 +151,7 @@ class Encoder(nn.Module):
     canvas_px: tuple[int, ...] = ()
     reduced: float | None = None
     chunk: int | None = None  # of an encoder with `feed`: raw places (samples, units) that make whole tokens
+    single: ClassVar[bool] = False
     colours: ClassVar[int] = 0  # trailing axes of a raw number array that are one place (the colours of a pixel)
 
     def load_pretrained(self) -> None:

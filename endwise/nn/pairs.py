@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.nn.blocks import Dropout
+from endwise.nn.blocks import Dropout, FeedForward
 from endwise.nn.size import Size
 
 FARTHEST = 32  # places along the sequence that are told apart
@@ -52,9 +52,8 @@ class PairBlock(nn.Module):
 
     def __init__(self, size: Size, channels: int) -> None:
         super().__init__()
-        hidden = 8 * size.width // 3 // 8 * 8 or 8
         self.heads, self.sides = size.heads, max(4, channels // 2)
-        self.norm_attention, self.norm_feed = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
+        self.norm_attention = nn.RMSNorm(size.width)
         self.norm_told, self.norm_pair, self.norm_sum, self.norm_pair_feed = (
             nn.LayerNorm(channels),
             nn.LayerNorm(channels),
@@ -67,10 +66,7 @@ class PairBlock(nn.Module):
             nn.Linear(size.width, size.width, bias=False),
         )
         self.told = nn.Linear(channels, size.heads, bias=False)
-        self.feed_in, self.feed_out = (
-            nn.Linear(size.width, 2 * hidden, bias=False),
-            nn.Linear(hidden, size.width, bias=False),
-        )
+        self.feed_forward = FeedForward(size)
         self.ends, self.joined = nn.Linear(size.width, 4 * channels), nn.Linear(channels, channels)
         self.triangles = nn.Linear(channels, 4 * self.sides + channels)
         self.summed = nn.Linear(2 * self.sides, channels)
@@ -86,8 +82,7 @@ class PairBlock(nn.Module):
         mask: Bool[Tensor, "batch token"],
     ) -> tuple[Float[Tensor, "batch token width"], Float[Tensor, "batch token token channel"]]:
         x = x + self.dropout(self._attended(x, z, mask))
-        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
-        x = x + self.dropout(self.feed_out(F.silu(gate) * value))
+        x = self.feed_forward(x)
         left, right, first, second = self.ends(self.norm_token(x)).chunk(4, dim=-1)
         z = z + self.joined(left[:, :, None] * right[:, None]) + first[:, :, None] + second[:, None]
         z = z + self._agreed(z, mask)

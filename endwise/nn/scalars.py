@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise import losses
-from endwise.nn.blocks import Dropout
+from endwise.nn.blocks import Dropout, Residual
 from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens
 from endwise.nn.size import Size
 
@@ -44,22 +44,6 @@ FURTHEST = 1e30  # standard deviations; further away float32 overflows
 
 
 # ---- shared parts ----------------------------------------------------------------------------------------------
-
-
-class Residual(nn.Module):
-    """x + MLP(RMSNorm(x)): what lets one token's parts act on each other (Gorishniy et al. 2021, "Revisiting Deep
-    Learning Models for Tabular Data")."""
-
-    def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.RMSNorm(width)
-        self.inward, self.outward = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
-        """The same shape."""
-        out: Tensor = x + self.outward(self.dropout(F.silu(self.inward(self.norm(x)))))
-        return out
 
 
 class Pool(nn.Module):
@@ -120,6 +104,7 @@ class NumberEncoder(Encoder):
     value. Bins end at the outer quantiles; beyond them the value goes on, compressed by asinh, so that an outlier
     neither drowns the rest nor loses its gradient. Computed in float64 up to where units are gone."""
 
+    single = True
     mean: Tensor
     inverse: Tensor
     lower: Tensor
@@ -306,6 +291,7 @@ class CategoryEncoder(Encoder):
     """A class as one learnt vector. `<unknown>`, the id after the last class, is the mean of all classes weighed by how
     often they occurred: it needs no training rows, which by definition it has none of."""
 
+    single = True
     share: Tensor
 
     def __init__(self, counts: Sequence[int], size: Size) -> None:
@@ -449,6 +435,8 @@ def _start_at(layer: nn.Linear, bias: Tensor) -> None:
 class BooleanEncoder(Encoder):
     """Yes or no as one of two learnt vectors."""
 
+    single = True
+
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(2, size.width) * size.width**-0.5)
@@ -572,6 +560,7 @@ class DateEncoder(Encoder):
     """A moment as one token: its standardised place in the training span, and the phase of day, week and year with
     two overtones. Phases are reduced in float64: float32 seconds since 1970 are two minutes apart."""
 
+    single = True
     mean: Tensor
     inverse: Tensor
     periods: Tensor
@@ -608,6 +597,7 @@ class TagsEncoder(Encoder):
     """A set of tags as one token: the sum of their learnt vectors over the root of their number. A tag that training
     never saw counts as the mean tag."""
 
+    single = True
     share: Tensor
 
     def __init__(self, counts: Sequence[int], size: Size) -> None:

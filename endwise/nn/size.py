@@ -14,13 +14,15 @@ HEAD_WIDTH = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """The resolved dial: token width, blocks of depth, attention heads, dropout."""
+    """The resolved dial: token width, blocks of depth, attention heads, dropout; and whether inputs of one token each attend to
+    each other."""
 
     dial: int  # 1 tiny .. 4 large
     width: int
     depth: int
     heads: int
     dropout: float
+    attention: bool = False
 
     @classmethod
     def of(
@@ -31,6 +33,7 @@ class Size:
         depth: int | None = None,
         heads: int | None = None,
         dropout: float | None = None,
+        attention: bool = False,
     ) -> "Size":
         """width = 64 * 2^(dial-1); depth = dial + 1; heads = width / 32; dropout 0.1. Given values win."""
         dial = DIALS[name]
@@ -41,4 +44,5 @@ class Size:
             depth=dial + 1 if depth is None else depth,
             heads=heads or max(1, width // HEAD_WIDTH),
             dropout=0.1 if dropout is None else dropout,
+            attention=attention,
         )

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from endwise.nn.blocks import Attention, Dropout
+from endwise.nn.blocks import Attention, Dropout, FeedForward
 from endwise.nn.mel import Framing, fourier, gabor, hann, mel_filters
 from endwise.nn.size import Size
 
@@ -240,23 +240,16 @@ class SoundBlock(nn.Module):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        hidden = 8 * size.width // 3 // 8 * 8 or 8
-        self.norm_attention, self.norm_convolution, self.norm_feed = (
-            Norm(size.width),
-            Norm(size.width),
-            Norm(size.width),
-        )
+        self.norm_attention, self.norm_convolution = Norm(size.width), Norm(size.width)
         self.attention = Attention(size.width, size.heads)
         self.convolution = Convolution(size.width)
-        self.feed_in = nn.Linear(size.width, 2 * hidden, bias=False)
-        self.feed_out = nn.Linear(hidden, size.width, bias=False)
+        self.feed_forward = FeedForward(size, Norm)
         self.dropout = Dropout(size.dropout)
 
     def forward(self, x: Float[Tensor, "batch token width"], mask: Bool[Tensor, "batch token"]) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_attention(x), mask, rotary=True))
         x = x + self.dropout(self.convolution(self.norm_convolution(x), mask))
-        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
-        out: Tensor = x + self.dropout(self.feed_out(F.silu(gate) * value))
+        out: Tensor = self.feed_forward(x)
         return out
 
 

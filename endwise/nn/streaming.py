@@ -100,8 +100,7 @@ class StreamedBlock(Block):
             self.attention, self.norm_attention(x), sees, place, past.keys if past else None, self.window.kept
         )
         x = x + self.dropout(mixed)
-        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.feed_out(F.silu(gate) * value)), Past(keys)
+        return self.feed_forward(x), Past(keys)
 
 
 class StreamedSoundBlock(SoundBlock):
@@ -125,8 +124,7 @@ class StreamedSoundBlock(SoundBlock):
             past.tail if past else None, convolution.gated(self.norm_convolution(x), mask), CONV_TOKENS - 1
         )
         x = x + self.dropout(convolution.mixed(longer))
-        gate, value = self.feed_in(self.norm_feed(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.feed_out(F.silu(gate) * value)), Past(keys, tail)
+        return self.feed_forward(x), Past(keys, tail)
 
 
 class StreamedSubsample(Subsample):

@@ -104,6 +104,11 @@ class Trunk(Part):
     depth: int | None = Field(None, ge=0, description="blocks of the encoders and of the trunk")
     heads: int | None = Field(None, ge=1, description="attention heads; divides width")
     dropout: float | None = Field(None, ge=0, lt=1, description="dropout in all blocks")
+    attention: bool = Field(
+        False,
+        description="attention between inputs that are one token each (numbers, classes, dates), too, where a perceptron reads "
+        "them side by side: several times the time of a step and of an answer",
+    )
 
 
 class Train(Part):

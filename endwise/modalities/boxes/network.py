@@ -26,11 +26,11 @@ from torch.nn import functional as F
 
 from endwise.metrics.boxes import centred, overlaps
 from endwise.modalities.boxes import MOST
+from endwise.nn.blocks import Residual
 from endwise.nn.boxes import around_places, generalised_overlap, many_to_one, one_to_one, overlap, suppressed, volume
 from endwise.nn.interface import Aim, Encoder, Handed, Head, Tokens
 from endwise.nn.placing import centres, lies_at, seen_at
 from endwise.nn.pyramid import CONVS, Mix, Pyramid
-from endwise.nn.scalars import Residual
 
 if TYPE_CHECKING:
     from endwise.modalities.boxes import Boxes, BoxesContract
