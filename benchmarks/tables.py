@@ -1,4 +1,4 @@
-"""What should mix the fields of a table? `python -m benchmarks.tables [TABLE ... --steps 2500 --seed 0 --out runs/tables]`.
+"""What should mix the fields of a table? `python -m benchmarks.tables [TABLE ... --steps 2500 --seed 0 --threads 1 --out runs/tables]`.
 
 Each table by the default network, whose trunk is a perceptron with the products of every two fields, and by the same one with
 attention between the fields (`trunk: {attention: true}`): the same rows, steps and seed. Printed are the usual metric on the
@@ -51,7 +51,8 @@ def clusters() -> Columns:
 
 def diamonds() -> Columns:
     """20,000 diamonds: carat, cut, colour, clarity and sizes, and the logarithm of the price."""
-    rows = _drawn(csv.DictReader(_file("plotnine", "data/diamonds.csv").open(newline="")), 20_000)
+    with _file("plotnine", "data/diamonds.csv").open(newline="") as file:
+        rows = _drawn(csv.DictReader(file), 20_000)
     prices = [math.log(float(row.pop("price"))) for row in rows]
     return _columns(rows) | {ANSWER: prices}
 

@@ -35,7 +35,7 @@ from endwise.recipe import Elsewhere, Recipe
 from endwise.stages import network_of
 
 FORMAT = "endwise model"
-VERSION = 1
+VERSION = 2
 DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
 ENTRIES = frozenset({"format", "version", "recipe", "contracts", "size", "outside", "info", "aliases", "weights"})
 MAX_HEADER_BYTES = 16_000_000  # of a safetensors file: about 100,000 tensors

@@ -35,6 +35,7 @@ from endwise.modalities.spatial import Spatial
 from endwise.modalities.trajectories import Trajectories
 from endwise.model import Model
 from endwise.network import TRUNK, Network, stacked
+from endwise.nn.blocks import Perceptron
 from endwise.nn.interface import Tokens
 from endwise.paths import Paths
 from endwise.recording import Recording
@@ -773,7 +774,10 @@ def _watched(network: Network) -> Iterator[list[dict[str, np.ndarray]]]:
         passes.append(dict(pooled))
         pooled.clear()
 
-    handles = [part.register_forward_hook(_keeper(name, pooled)) for name, part in _stacked(network)]
+    of_rows = set(stacked(network.trunk)) if isinstance(network.trunk, Perceptron) else set()
+    handles = [
+        part.register_forward_hook(_keeper(name, pooled, whole=part in of_rows)) for name, part in _stacked(network)
+    ]
     handles.append(network.register_forward_hook(done))
     try:
         yield passes
@@ -782,10 +786,11 @@ def _watched(network: Network) -> Iterator[list[dict[str, np.ndarray]]]:
             handle.remove()
 
 
-def _keeper(name: str, pooled: dict[str, np.ndarray]) -> Callable[[nn.Module, Any, Any], None]:
+def _keeper(name: str, pooled: dict[str, np.ndarray], *, whole: bool) -> Callable[[nn.Module, Any, Any], None]:
+    """whole: the layer gives one vector a row. (Two axes of another may be tokens without padding.)"""
+
     def keep(_: nn.Module, given: Any, output: Any) -> None:
-        # of a perceptron over the row two axes are one vector a row; of an encoder they may be tokens without padding
-        values = output if name.startswith(TRUNK) and output.ndim == 2 else _pooled(given, output)
+        values = output if whole else _pooled(given, output)
         if values is not None and bool(torch.isfinite(values).all()):
             pooled[name] = values.float().cpu().numpy()
 

@@ -118,7 +118,7 @@ class Network(nn.Module):
             return None
         if size.attention or not all(self.encoder(name).single for name in self.input_names):
             return Transformer(size, causal=False)
-        return Perceptron(size, len(self.inputs))
+        return Perceptron(size, self.input_names)
 
     def tokens(self, inputs: Mapping[str, Ragged], present: Mapping[str, Tensor]) -> Tokens:
         """The shared tokens: every input's, side by side, through the trunk."""

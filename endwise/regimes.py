@@ -22,6 +22,7 @@ from endwise.files import read_json, write_json
 from endwise.modalities.base import OUTPUT_ROLE, Contract
 from endwise.model import Model
 from endwise.network import Network
+from endwise.nn.blocks import read_by
 from endwise.nn.interface import Encoder
 from endwise.nn.size import Size
 from endwise.recipe import Recipe, in_order, owner
@@ -176,6 +177,11 @@ class Parts:
         for name, trained in self.models.items():
             assert isinstance(network, StagedNetwork)
             own, other = network.stage(name), _part(trained, name)
+            require(
+                read_by(own.trunk) == read_by(other.trunk), field=f"stages.{name}.from", got=list(own.input_names),
+                allowed=f"{list(other.input_names)}, as that run has them: its weights are theirs, one after the other",
+                fix="name them in that order; where the stage reads what is behind an answer, train it with trunk: {attention: true}",
+            )  # fmt: skip
             latent = tuple(_latent(own) - _latent(other))  # it read answers, and reads what is behind them
             theirs = {key: value for key, value in other.state_dict().items() if not key.startswith(latent)}
             kept = own.state_dict()

@@ -40,6 +40,8 @@ def stage_recipe(recipe: Recipe, name: str, **settings: Any) -> Recipe:
     """The recipe of one stage by itself, on true answers of the stages before it. settings: dotted fields, as in
     `Recipe.replace`."""
     inputs, outputs = stage_fields(recipe.inputs, recipe.outputs, recipe.stages, name)
+    # what it reads in the place of an answer is tokens once the stages stand together: its trunk attends to them from the start
+    behind = recipe.stages[name].hand_off == "latent" and any(item.handed for item in inputs.values())
     mine = recipe.goal is not None and recipe.goal.output in outputs
     own = Recipe(
         name=f"{recipe.name or 'recipe'}-{name}",
@@ -48,7 +50,7 @@ def stage_recipe(recipe: Recipe, name: str, **settings: Any) -> Recipe:
         outputs=outputs,
         goal=recipe.goal if mine else None,
         objective=recipe.objective.among(inputs, outputs, [*recipe.inputs, *recipe.outputs]),
-        trunk=recipe.trunk,
+        trunk=recipe.trunk.model_copy(update={"attention": True}) if behind else recipe.trunk,
         train=recipe.train,
     )
     return own.replace(**settings) if settings else own

@@ -21,7 +21,7 @@ from endwise.modalities import TABLE
 from endwise.modalities.base import INPUT_ROLE, OUTPUT_ROLE, Contract, Modality
 from endwise.model import Model
 from endwise.network import TRUNK
-from endwise.nn.blocks import Transformer
+from endwise.nn.blocks import read_by
 from endwise.nn.hiding import STAND_IN
 from endwise.nn.size import Size
 from endwise.recipe import FromRun, Recipe
@@ -149,9 +149,8 @@ class Origin:
         """Whether a part's weights say the same there as here; inputs have been proved to, and attention, which is the same for
         all of them. A perceptron has weights for each input."""
         if part == TRUNK:
-            ours, theirs = model.network, self.model.network
-            attends = isinstance(ours.trunk, Transformer) and isinstance(theirs.trunk, Transformer)
-            return attends or (type(ours.trunk) is type(theirs.trunk) and ours.input_names == theirs.input_names)
+            ours, theirs = model.network.trunk, self.model.network.trunk
+            return type(ours) is type(theirs) and read_by(ours) == read_by(theirs)
         role, _, name = part.partition(".")
         if role != f"{OUTPUT_ROLE}s":
             return True
@@ -197,6 +196,8 @@ class Redirected:
 
 def _alike(one: nn.Module, other: nn.Module) -> bool:
     """Whether the weights of one fit the other."""
+    if read_by(one) != read_by(other):
+        return False
     shapes = [{key: value.shape for key, value in part.state_dict().items()} for part in (one, other)]
     return shapes[0] == shapes[1]
 

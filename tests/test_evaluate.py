@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+import endwise as ew
 from endwise import metrics
 from endwise.data.dataset import Dataset, fit_contracts, prepare
 from endwise.data.loader import Loader
@@ -549,3 +550,15 @@ def test_coverage_is_the_share_of_truths_inside_their_interval() -> None:
     answers = [Answer(1.0, detail={"low": 0.0, "high": 2.0}), Answer(1.0, detail={"low": 0.9, "high": 1.1})]
     assert coverage(answered([1.5, 1.5], answers)) == {"coverage": {"share": 0.5, "n": 2}}
     assert coverage(answered([1.5], [Answer(1.0)])) == {}
+
+
+def test_an_input_may_be_called_after_a_part_of_the_network(tmp_path: Path) -> None:
+    rows = [{"trunk_volume": float(at), "trunk": float(at % 5), "y": "ab"[at % 2]} for at in range(80)]
+    recipe = ew.Recipe(
+        name="trunks", data=rows, inputs={"trunk_volume": "number", "trunk": "number"}, outputs={"y": "category"},
+        train={"steps": 3, "size": "tiny"},
+    )  # fmt: skip
+    model = ew.fit(recipe, out=tmp_path / "run")
+    assert model.run is not None
+    probed = [item["layer"] for item in model.run.read("details.json")["probe"]["y"]]
+    assert {"trunk_volume tokens", "trunk tokens", "trunk 1"} <= set(probed)

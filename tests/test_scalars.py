@@ -21,6 +21,7 @@ from endwise.modalities.category import Category
 from endwise.modalities.date import Date
 from endwise.modalities.number import LEVELS, RESERVOIR_ROWS, Number
 from endwise.modalities.tags import Tags
+from endwise.nn.blocks import Perceptron
 from endwise.nn.interface import Encoder, Head, Tokens
 from endwise.nn.scalars import best_threshold
 from endwise.nn.size import Size
@@ -740,3 +741,13 @@ print([name for name in ("torch", "sklearn", "pydantic", "pandas", "scipy") if n
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_trunk_of_many_fields_stays_smaller_than_what_it_reads_would_make_it() -> None:
+    large = Size.of("large")
+    few, many = (Perceptron(large, [f"x{at}" for at in range(count)]) for count in (16, 800))
+    assert sum(weight.numel() for weight in many.parameters()) < 1.1 * sum(
+        weight.numel() for weight in few.parameters()
+    )
+    tokens = torch.randn(2, 800, large.width)
+    assert many(tokens, torch.ones(2, 800, dtype=torch.bool)).shape == tokens.shape

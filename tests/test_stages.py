@@ -660,3 +660,32 @@ def test_a_stage_has_its_part_of_a_budget_by_its_work(tmp_path: Path) -> None:
     assert _budgets(recipe, tmp_path / "one", ["see"], dataset, contracts, 0.5) == {"see": 20.0}
     recipe = recipe.replace(**{"train.budget": None})
     assert _budgets(recipe, tmp_path / "none", ["see", "say"], dataset, contracts, 0.5) == {}
+
+
+# ---- stages that read numbers and classes ------------------------------------------------------------------------------
+
+
+def tabular(**settings: Any) -> ew.Recipe:
+    rows = [{"a": float(at % 5), "b": float(at % 7), "kind": "xy"[at % 2], "y": float(at % 3)} for at in range(120)]
+    act = {"from": ["kind", "b"], "to": "y", **settings}
+    return ew.Recipe(
+        name="tabular", data=rows, inputs={"a": "number", "b": "number"}, outputs={"kind": "category", "y": "number"},
+        stages={"see": {"from": "a", "to": "kind"}, "act": act}, goal={"output": "y", "metric": "mae", "direction": "min"},
+        train={"steps": 6, "size": "tiny", "batch_size": 16},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("hand_off", ["soft", "latent"])
+def test_stages_of_numbers_and_classes_stand_together_as_they_stood_apart(tmp_path: Path, hand_off: str) -> None:
+    """What is behind an answer is tokens, and what is in it is one: the stage's trunk is the same in both trainings."""
+    model = ew.fit(tabular(hand_off=hand_off), out=tmp_path / "run")
+    assert model.run is not None
+    assert model.run.read("stages.json")["act"]["numbers"] > 0
+
+
+def test_a_stage_is_not_begun_with_a_run_of_other_inputs_in_their_places(tmp_path: Path) -> None:
+    turned = tabular()
+    turned = turned.replace(**{"stages.act.from": ["b", "kind"]})
+    ew.fit(stage_recipe(turned, "act"), out=tmp_path / "act")
+    with pytest.raises(ew.EndwiseError, match="name them in that order"):
+        ew.fit(tabular(run=str(tmp_path / "act")), out=tmp_path / "run")

@@ -1,7 +1,7 @@
 """Layers that know no modality: the pre-norm transformer that trunks and several encoders share, and the perceptron of rows
 whose inputs are one token each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endwise.nn.size import Size
+
+WIDEST = 8192  # numbers of a row that a perceptron reads: a weight for each of them in each place of its first layer
 
 
 class Dropout(nn.Module):
@@ -153,13 +155,16 @@ class Perceptron(nn.Module):
     """Rows that are one token an input, always the same ones: the tokens side by side, and the sum of the products of every
     two of them (a factorisation machine, Rendle 2010), through `size.depth` gated layers of twice the width; what those say
     of the row is added to each token (after DeepFM, Guo et al. 2017). Attention computes every layer once for each token;
-    on tables this says as much in a fraction of the time (docs/benchmarks.md), but without the products it did not."""
+    on tables this says as much in a fraction of the time (docs/benchmarks.md), but without the products it did not. Tokens
+    that would be longer than WIDEST together are made narrower first. reads: the names of the inputs, whose weights these are."""
 
-    def __init__(self, size: Size, tokens: int) -> None:
+    def __init__(self, size: Size, reads: Sequence[str]) -> None:
         super().__init__()
-        row = replace(size, width=2 * size.width)
+        self.reads = tuple(reads)
+        row, narrow = replace(size, width=2 * size.width), min(size.width, max(1, WIDEST // len(reads)))
         self.norm_tokens, self.norm_products = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
-        self.inward = nn.Linear(tokens * size.width, row.width)
+        self.narrow = nn.Identity() if narrow == size.width else nn.Linear(size.width, narrow, bias=False)
+        self.inward = nn.Linear(len(reads) * narrow, row.width)
         self.products = nn.Linear(size.width, row.width, bias=False)  # its own: they would drown among many tokens
         self.blocks = nn.ModuleList([FeedForward(row, times=1) for _ in range(size.depth)])
         self.norm_row, self.outward = nn.RMSNorm(row.width), nn.Linear(row.width, size.width)
@@ -171,11 +176,16 @@ class Perceptron(nn.Module):
         """mask: all True, since a learnt token stands in for what is missing."""
         tokens = self.norm_tokens(x)
         pairs = self.norm_products((tokens.sum(1).square() - tokens.square().sum(1)) / 2)
-        row = self.inward(tokens.flatten(1)).float() + self.products(pairs)  # in float32: layers add to it
+        row = self.inward(self.narrow(tokens).flatten(1)).float() + self.products(pairs)  # in float32: layers add to it
         for block in self.blocks:
             row = block(row)
         out: Tensor = self.norm(x + self.outward(self.norm_row(row)).unsqueeze(1))
         return out
+
+
+def read_by(trunk: nn.Module | None) -> tuple[str, ...]:
+    """The inputs that a trunk has weights of their own for, in their order: none, but of a perceptron."""
+    return trunk.reads if isinstance(trunk, Perceptron) else ()
 
 
 def parts(layer: nn.Linear, x: Float[Tensor, "*any width"], count: int) -> tuple[Float[Tensor, "*any part"], ...]:
