@@ -1,12 +1,11 @@
 """What the baselines reach on given rows, kept in the run: to fit them again may take longer than all else of an evaluation.
 
 Scores are used again only where all that they follow from is the same: contents and splits of the training rows and of the
-scored ones, their groups, the declarations, what was learnt of them, our code and the libraries that fit. Not here: the fitting
+scored ones, their groups, the declarations, what was learnt of them, our code and what is installed. Not here: the fitting
 (baselines.py), the scoring (evaluate.py).
 """
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from endwise.files import plain, read_json, write_json
-from endwise.lineage import code
+from endwise.lineage import code, environment
 from endwise.metrics import Estimate
 from endwise.modalities import TABLE, modality_class
 from endwise.modalities.base import Modality
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 FILE = "baselines.json"  # of a run
 MOST = 8  # evaluations are kept, the latest
-FITTERS = ("numpy", "scipy", "scikit-learn")
 
 Scores = dict[str, dict[str, Mapping[str, Estimate] | None]]  # output -> 'trivial' | 'classical' -> metric
 
@@ -107,7 +105,7 @@ def made_of(model: "Model", training: "Dataset", dataset: "Dataset", rows: np.nd
         return None
     facts = {
         "code": code()["source_sha256"],
-        "libraries": [importlib.metadata.version(name) for name in FITTERS],
+        "libraries": environment(),  # those that fit, and those that score
         "declared": {name: item.to_dict() for name, item in declared.items()},
         "learnt": {name: contract.to_dict() for name, contract in model.contracts.items()},
         "data": [training.fingerprint, dataset.fingerprint],

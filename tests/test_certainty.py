@@ -43,7 +43,7 @@ from endwise.scores import lines
 
 CLASSES = ("a", "b", "c", "d")
 CONTRACT = CategoryContract(count=4, missing=0, classes=CLASSES, counts=(1, 1, 1, 1))
-TINY = Size(dial=8, width=8, depth=1, heads=1, dropout=0.0)
+TINY = Size(dial=8, width=8, depth=1, heads=1, dropout=0.0, attention=False)
 
 
 def drawn(rows: int, seed: int, *, sharpness: float = 1.0) -> tuple[list[str], list[Answer]]:

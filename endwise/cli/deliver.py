@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def export(
     run: RunPath,
     out: Annotated[str | None, typer.Option(help="The bundle's folder; default RUN/export.")] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="An ONNX bundle (the default and, for now, only kind).")] = True,
+    onnx: Annotated[bool, typer.Option("--onnx", help="An ONNX bundle, the one kind there is.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """One bundle: graph with preprocessing and decoding inside, contract, golden examples, a runner without torch."""

@@ -155,7 +155,7 @@ class Perceptron(nn.Module):
     """Rows that are one token an input, always the same ones: the tokens side by side, and the sum of the products of every
     two of them (a factorisation machine, Rendle 2010), through `size.depth` gated layers of twice the width; what those say
     of the row is added to each token (after DeepFM, Guo et al. 2017). Attention computes every layer once for each token;
-    on tables this says as much in a fraction of the time (docs/benchmarks.md), but without the products it did not. Tokens
+    on four tables this says as much in a fraction of the time (docs/benchmarks.md). Tokens
     that would be longer than WIDEST together are made narrower first. reads: the names of the inputs, whose weights these are."""
 
     def __init__(self, size: Size, reads: Sequence[str]) -> None:

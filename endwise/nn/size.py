@@ -22,7 +22,7 @@ class Size:
     depth: int
     heads: int
     dropout: float
-    attention: bool = False
+    attention: bool
 
     @classmethod
     def of(
